@@ -1,0 +1,169 @@
+"""Typed handles on directories: the only thing two stages share.
+
+An artifact is a directory whose `manifest.json` is written last, so its presence says that
+everything beside it is whole. A stage that was interrupted leaves a directory without one.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from components.errors import SkipstreamError
+
+MANIFEST = "manifest.json"
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write `content` to `path` so that a reader sees all of it or the file that was there."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that one stage wrote and others read.
+
+    Attributes:
+        path: The directory.
+        fingerprint: Hexadecimal digest of everything the content depends on.
+    """
+
+    path: Path
+    fingerprint: str
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """The finished artifact at `path`, or None where there is none or only a part of one."""
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            raise SkipstreamError(
+                f"{path / MANIFEST} is damaged ({error}): delete {path} and run again"
+            ) from error
+        if manifest["kind"] != cls.__name__:
+            raise SkipstreamError(
+                f"{path} holds {manifest['kind']}, expected {cls.__name__}: delete it and run again"
+            )
+        return cls(path, manifest["fingerprint"])
+
+    def finish(self, **summary: Any) -> Self:
+        """Write the manifest, which makes the artifact complete. `summary` goes to run.json."""
+        manifest = {
+            "kind": type(self).__name__,
+            "fingerprint": self.fingerprint,
+            "summary": summary,
+        }
+        write_json(self.path / MANIFEST, manifest)
+        return self
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage said of its own run: counts, seconds, rates."""
+        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        summary: dict[str, Any] = manifest["summary"]
+        return summary
+
+
+@dataclass(frozen=True)
+class Corpus(Artifact):
+    """Text files: `corpus.json` lists them with their sizes and says how they are read."""
+
+    LISTING: ClassVar[str] = "corpus.json"
+
+
+@dataclass(frozen=True)
+class Examples(Artifact):
+    """Token ids and what they mean.
+
+    train/ and eval/: gzip TFRecords of tf.train.Example with `ids`, an int64 list, one per
+    document. transform_graph/: what tensorflow-transform saved. vocabulary.tsv: token, count, in
+    the order of the ids. statistics.json: the corpus in numbers.
+    """
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The content of statistics.json."""
+        text = (self.path / "statistics.json").read_text(encoding="utf-8")
+        statistics: dict[str, Any] = json.loads(text)
+        return statistics
+
+    def records(self, split: str) -> list[str]:
+        """TFRecord files of `split` ("train" or "eval"), in the order of the corpus.
+
+        Raises:
+            SkipstreamError: One is missing or has lost or gained bytes. (What is inside has CRCs.)
+        """
+        files: dict[str, int] = self.statistics["splits"][split]["files"]
+        for name, size in files.items():
+            path = self.path / split / name
+            found = path.stat().st_size if path.exists() else 0
+            if found != size:
+                raise SkipstreamError(
+                    f"{path} must have {size} bytes, got {found}: "
+                    f"delete {self.path} and run transform again"
+                )
+        return [str(self.path / split / name) for name in files]
+
+
+@dataclass(frozen=True)
+class Model(Artifact):
+    """Trained tables: vectors.npy and contexts.npy, float32 [types, dimensions], by token id.
+
+    history.json: losses of each epoch. logs/: TensorBoard.
+    """
+
+
+@dataclass(frozen=True)
+class ExportedModel(Artifact):
+    """saved_model/: the SavedModel with its signatures, vocabulary and warm-up requests."""
+
+    @property
+    def saved_model(self) -> Path:
+        """The directory that TF Serving or tf.saved_model.load take."""
+        return self.path / "saved_model"
+
+
+@dataclass(frozen=True)
+class Evaluation(Artifact):
+    """evaluation.json: scores with their coverage, and whether the gate blesses the model."""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        text = (self.path / "evaluation.json").read_text(encoding="utf-8")
+        report: dict[str, Any] = json.loads(text)
+        return report
+
+
+@dataclass(frozen=True)
+class InfraBlessing(Artifact):
+    """validation.json: every signature answered in a fresh process, as the tables say."""
+
+
+@dataclass(frozen=True)
+class PushedModel(Artifact):
+    """A version in the serving directory."""
+
+    @property
+    def saved_model(self) -> Path:
+        """The pushed version's directory."""
+        return Path(self.summary["saved_model"])

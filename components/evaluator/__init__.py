@@ -1,0 +1,5 @@
+"""Evaluator: is the candidate good enough to serve? Without labels, and with them where given."""
+
+from components.evaluator.evaluator import build
+
+__all__ = ["build"]

@@ -1,0 +1,173 @@
+"""The stage: a trained model -> scores and a verdict."""
+
+import glob
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components import text
+from components.artifacts import Evaluation, Examples, Model, write_json
+from components.errors import SkipstreamError
+from components.evaluator import scores
+from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
+from components.trainer import held_out_loss
+from components.vocabulary import Vocabulary
+
+_NEIGHBORS = 8
+_PROBES = 8
+
+
+def build(
+    model: Model,
+    examples: Examples,
+    *,
+    settings: EvaluatorSettings,
+    training: TrainerSettings,
+    tokens: TransformSettings,
+    out: Evaluation,
+) -> Evaluation:
+    """Measure the model and decide whether it may be served.
+
+    Args:
+        model: The tables.
+        examples: Vocabulary and held-out documents.
+        settings: Files of word pairs and analogies, and the limit of the gate.
+        training: What the model was trained with; its pairs are the held-out pairs'.
+        tokens: The tokeniser, which the words of the files go through too.
+        out: Receives evaluation.json.
+
+    Raises:
+        SkipstreamError: A file of word pairs or analogies is missing or malformed.
+    """
+    vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
+    vectors = np.load(model.path / "vectors.npy")
+    unit = scores.unit_rows(vectors)
+
+    def find(words: list[str]) -> npt.NDArray[np.int64]:
+        return find_ids(words, vocabulary, tokens)
+
+    loss = held_out_loss(model, examples, training)
+    untrained = (1 + training.negatives) * math.log(2)
+    reasons = gate(vectors, loss, settings.max_loss or untrained)
+    report: dict[str, Any] = {
+        "blessed": not reasons,
+        "reasons": reasons,
+        "held_out_loss": loss,
+        "untrained_loss": untrained,
+        "word_pairs": {},
+        "analogies": {},
+        "neighbors": neighbors(unit, probes(vocabulary), vocabulary),
+    }
+    for path in matching(settings.word_pairs, "evaluator.word_pairs"):
+        score = scores.word_similarity(unit, find, path)
+        report["word_pairs"][path.name] = {
+            "spearman": score.value,
+            "covered": score.covered,
+            "total": score.total,
+        }
+    for path in matching(settings.analogies, "evaluator.analogies"):
+        total, sections = scores.analogy_accuracy(unit, find, path)
+        report["analogies"][path.name] = _accuracy(total) | {
+            "sections": {name: _accuracy(score) for name, score in sections.items()}
+        }
+    write_json(out.path / "evaluation.json", report)
+    return out.finish(
+        blessed=report["blessed"],
+        held_out_loss=loss,
+        word_pairs={name: score["spearman"] for name, score in report["word_pairs"].items()},
+        analogies={name: score["accuracy"] for name, score in report["analogies"].items()},
+    )
+
+
+def gate(vectors: npt.NDArray[np.float32], loss: float | None, max_loss: float) -> list[str]:
+    """Reasons against serving the model; none: it is blessed. Needs no labels.
+
+    Args:
+        vectors: float32 [types, dimensions].
+        loss: Nats a held-out pair; None where nothing was held out, and nothing is judged.
+        max_loss: Must be undercut.
+
+    >>> gate(np.ones((2, 3), np.float32), 2.5, max_loss=4.16)
+    []
+    >>> gate(np.ones((2, 3), np.float32), 4.5, max_loss=4.16)
+    ['the held-out loss must be below 4.160 nats a pair (evaluator.max_loss), got 4.500']
+    """
+    reasons = []
+    broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+    if broken:
+        reasons.append(f"all vectors must be finite, got {broken} that are not")
+    if loss is not None and not loss < max_loss:
+        reasons.append(
+            f"the held-out loss must be below {max_loss:.3f} nats a pair (evaluator.max_loss), "
+            f"got {loss:.3f}"
+        )
+    return reasons
+
+
+def matching(patterns: Sequence[str], setting: str) -> list[Path]:
+    """Files that match `patterns`, sorted, each once.
+
+    Raises:
+        SkipstreamError: A pattern matches nothing.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        files = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+        if not files:
+            raise SkipstreamError(f"{setting} must match a file, got {pattern!r}, which does not")
+        found.update(files)
+    return [Path(path) for path in sorted(found)]
+
+
+def find_ids(
+    words: list[str], vocabulary: Vocabulary, tokens: TransformSettings
+) -> npt.NDArray[np.int64]:
+    """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one."""
+    split = text.tokenize(
+        tf.constant(words, tf.string), tokenizer=tokens.tokenizer, lowercase=tokens.lowercase
+    )
+    return np.array(
+        [
+            vocabulary.index.get(word[0].decode("utf-8"), -1) if len(word) == 1 else -1
+            for word in split.to_list()
+        ],
+        np.int64,
+    )
+
+
+def probes(vocabulary: Vocabulary) -> list[int]:
+    """Ids of a few frequent words that say something: letters only, not the shortest ones.
+
+    Spread over the first thousand ranks, denser towards the top.
+    """
+    meaningful = [
+        id_
+        for id_, token in enumerate(vocabulary.tokens[:1000])
+        if token.isalpha() and (len(token) > 4 or not token.isascii())
+    ]
+    spread = np.geomspace(1, max(len(meaningful), 1), 2 * _PROBES).astype(int) - 1
+    return [meaningful[rank] for rank in sorted(set(spread.tolist()))[-_PROBES:] if meaningful]
+
+
+def neighbors(
+    unit: npt.NDArray[np.float32], ids: list[int], vocabulary: Vocabulary
+) -> dict[str, list[tuple[str, float]]]:
+    """For each id's token, the nearest tokens by cosine, nearest first."""
+    found = {}
+    for id_ in ids:
+        similarity = unit @ unit[id_]
+        similarity[id_] = -np.inf
+        nearest = np.argsort(-similarity, kind="stable")[: min(_NEIGHBORS, len(unit) - 1)]
+        found[vocabulary.tokens[id_]] = [
+            (vocabulary.tokens[near], round(float(similarity[near]), 4)) for near in nearest
+        ]
+    return found
+
+
+def _accuracy(score: scores.Score) -> dict[str, float | int | None]:
+    return {"accuracy": score.value, "covered": score.covered, "total": score.total}

@@ -1,0 +1,128 @@
+"""Which files a set of patterns means."""
+
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from components.errors import SkipstreamError
+
+
+@dataclass(frozen=True, order=True)
+class File:
+    """A file of the corpus.
+
+    Attributes:
+        path: Absolute local path, or URL of another file system.
+        size: Bytes as stored, so compressed ones where it is compressed.
+        modified: Seconds since 1970; 0 where the file system does not say.
+    """
+
+    path: str
+    size: int
+    modified: float
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL, such as gs://bucket/name.
+
+    >>> is_remote("gs://bucket/a.txt"), is_remote("/data/a.txt")
+    (True, False)
+    """
+    return "://" in path
+
+
+def list_files(patterns: Iterable[str]) -> tuple[list[File], dict[str, int]]:
+    """All files that match any of `patterns`, each once, in the order of their paths.
+
+    Local patterns follow the shell: `~` is the home directory, `**` any number of directories, and
+    a name that starts with a dot has to be named so. URLs follow Beam's FileSystems.
+
+    Returns:
+        The files, and how many matches were left out by reason: `directory` and `not_a_file`
+        (broken links, pipes, sockets).
+
+    Raises:
+        SkipstreamError: A pattern matches no file, or a file cannot be read.
+    """
+    files: dict[str, File] = {}
+    skipped: dict[str, str] = {}
+    for pattern in patterns:
+        match = _match_remote if is_remote(pattern) else _match_local
+        found = dict(match(pattern))
+        reasons = {path: what for path, what in found.items() if isinstance(what, str)}
+        if len(reasons) == len(found):
+            raise SkipstreamError(_no_file(pattern, reasons))
+        skipped |= reasons
+        files |= {path: what for path, what in found.items() if isinstance(what, File)}
+    return sorted(files.values()), dict(sorted(Counter(skipped.values()).items()))
+
+
+def _no_file(pattern: str, reasons: dict[str, str]) -> str:
+    message = f"no file matches example_gen.input pattern '{pattern}'"
+    if list(reasons.values()) == ["directory"] and next(iter(reasons)) == _absolute(pattern):
+        return f"{message}, which is a directory: name its files, as in '{pattern.rstrip('/')}/*'"
+    if reasons:
+        counts = Counter(reasons.values()).most_common()
+        found = ", ".join(f"{count} × {reason}" for reason, count in counts)
+        return f"{message}, only {found}: name the files"
+    return f"{message}: check the path, and that the quotes keep the shell from expanding it"
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
+
+
+def _match_local(pattern: str) -> Iterator[tuple[str, File | str]]:
+    """Python's glob, as Beam's walks through every folder below the pattern's fixed part."""
+    path = _absolute(pattern)
+    # A file whose very name has brackets is meant before the pattern it could be.
+    paths = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)
+    for path in map(os.path.abspath, paths):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            yield path, "not_a_file"
+            continue
+        except OSError as error:
+            raise SkipstreamError(f"cannot read {path}: {error.strerror}") from error
+        if stat.S_ISDIR(status.st_mode):
+            yield path, "directory"
+        elif not stat.S_ISREG(status.st_mode):
+            yield path, "not_a_file"
+        elif not os.access(path, os.R_OK):
+            raise SkipstreamError(f"cannot read {path}: permission denied, try chmod +r")
+        else:
+            yield path, File(path, status.st_size, status.st_mtime)
+
+
+def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
+    from apache_beam.io.filesystems import FileSystems
+
+    try:
+        (result,) = FileSystems.match([pattern])
+    except ValueError as error:
+        scheme = pattern.partition("://")[0]
+        extra = {"gs": "gcp", "s3": "aws"}.get(scheme)
+        remedy = (
+            f"pip install 'skipstream[{extra}]'" if extra else "use a local path, gs:// or s3://"
+        )
+        raise SkipstreamError(
+            f"no file system for example_gen.input pattern '{pattern}': {remedy}"
+        ) from error
+    except Exception as error:  # Every cloud library has exceptions of its own.
+        details = getattr(error, "exception_details", None) or {pattern: error}
+        reason = " ".join(str(next(iter(details.values()))).split())
+        raise SkipstreamError(
+            f"cannot list example_gen.input pattern '{pattern}': {reason}"
+        ) from error
+    for found in result.metadata_list:
+        if found.path.endswith("/"):  # The empty object that consoles make for a folder.
+            yield found.path, "directory"
+        else:
+            yield (
+                found.path,
+                File(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0),
+            )

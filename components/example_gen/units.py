@@ -1,0 +1,152 @@
+"""Cuts a corpus into units of work that do not depend on who will do them."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from components.artifacts import Corpus
+from components.errors import SkipstreamError
+from components.example_gen.files import is_remote
+
+Format = Literal["lines", "paragraphs", "files", "jsonl", "parquet"]
+Compression = Literal["gzip", "bz2", "zstd"]
+
+UNIT_BYTES = 32 * 2**20  # of text: seconds of work, so that many workers share a large file
+_RATIO = 4  # Bytes of text in a byte of gzip, roughly.
+_FILE_BYTES = 4096  # What opening a file costs, in bytes read: no unit gets a million files.
+
+_COMPRESSIONS: dict[str, Compression] = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+}
+_UNREADABLE = (".xz", ".lzma", ".7z", ".zip", ".tar", ".tgz", ".rar", ".deflate", ".lz4", ".z")
+_FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes start..stop of a file as stored; of `lines` and `jsonl`, the lines that start there."""
+
+    path: str
+    start: int
+    stop: int
+    format: Format
+    compression: Compression | None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker reads at a time.
+
+    Attributes:
+        index: Place in the corpus, from 0.
+        pieces: What to read, in order.
+        field: JSON field or Parquet column of the text.
+    """
+
+    index: int
+    pieces: tuple[Piece, ...]
+    field: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The content of corpus.json; `files` are (path, bytes as stored), paths ready to open."""
+
+    files: tuple[tuple[str, int], ...]
+    format: str
+    field: str
+    eval_share: float
+    skipped: dict[str, int]
+
+    @classmethod
+    def load(cls, corpus: Corpus) -> "Listing":
+        """Read it; paths that the artifact brings along are relative to it."""
+        content: dict[str, Any] = json.loads(
+            (corpus.path / Corpus.LISTING).read_text(encoding="utf-8")
+        )
+        files = tuple(
+            (
+                file["path"]
+                if is_remote(file["path"])
+                else os.path.abspath(corpus.path / file["path"]),
+                file["size"],
+            )
+            for file in content["files"]
+        )
+        return cls(
+            files, content["format"], content["field"], content["eval_share"], content["skipped"]
+        )
+
+
+def detect(path: str, format: str) -> tuple[Format, Compression | None]:
+    """How a file is to be read, by its name where `format` is "auto".
+
+    >>> detect("a/news.JSONL.gz", "auto")
+    ('jsonl', 'gzip')
+    >>> detect("a/book.txt", "paragraphs")
+    ('paragraphs', None)
+
+    Raises:
+        SkipstreamError: The name says that it is compressed in a way that is not supported.
+    """
+    stem, suffix = os.path.splitext(path.lower())
+    compression = _COMPRESSIONS.get(suffix)
+    inner = os.path.splitext(stem)[1] if compression else suffix
+    for refused in (suffix, inner):
+        if refused in _UNREADABLE:
+            raise SkipstreamError(
+                f"{path} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
+                "unpack it, or leave it out of example_gen.input"
+            )
+    chosen: Format = _FORMATS.get(inner, "lines") if format == "auto" else format  # type: ignore[assignment]
+    if chosen == "parquet" and compression:
+        raise SkipstreamError(
+            f"{path} is a compressed Parquet file, which cannot be read in parts: unpack it "
+            "(Parquet compresses its columns itself)"
+        )
+    return chosen, compression
+
+
+def plan(corpus: Corpus) -> list[Unit]:
+    """The units of `corpus`, in its order: a function of the listing, not of the workers."""
+    listing = Listing.load(corpus)
+    return [
+        Unit(index, pieces, listing.field)
+        for index, pieces in enumerate(_packed(_pieces(listing, UNIT_BYTES), UNIT_BYTES))
+    ]
+
+
+def _pieces(listing: Listing, unit_bytes: int) -> Iterator[Piece]:
+    for path, size in listing.files:
+        format, compression = detect(path, listing.format)
+        splits = 1
+        if compression is None and format in ("lines", "jsonl"):
+            splits = max(1, -(-size // unit_bytes))
+        bounds = [size * split // splits for split in range(splits + 1)]
+        for start, stop in zip(bounds, bounds[1:], strict=False):
+            yield Piece(path, start, stop, format, compression)
+
+
+def _packed(pieces: Iterable[Piece], unit_bytes: int) -> Iterator[tuple[Piece, ...]]:
+    unit: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        stored = piece.stop - piece.start
+        cost = max(_FILE_BYTES, stored * _RATIO if piece.compression else stored)
+        if unit and size + cost > unit_bytes:
+            yield tuple(unit)
+            unit, size = [], 0
+        unit.append(piece)
+        size += cost
+    if unit:
+        yield tuple(unit)

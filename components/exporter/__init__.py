@@ -1,0 +1,1 @@
+"""The SavedModel with its signatures, and the other formats it can be written in."""

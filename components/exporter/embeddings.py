@@ -1,0 +1,167 @@
+"""Exported models for Python callers: find one, load it, ask it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from components.errors import SkipstreamError
+
+Neighbors = list[tuple[str, float]]
+
+
+def resolve(path: Path) -> Path:
+    """The SavedModel that `path` means.
+
+    Args:
+        path: A SavedModel directory, or a serving root whose newest version is meant.
+
+    Raises:
+        SkipstreamError: It is neither.
+    """
+    if _is_saved_model(path):
+        return path
+    try:
+        versions = [
+            child for child in path.iterdir() if child.name.isdecimal() and _is_saved_model(child)
+        ]
+    except OSError as error:
+        raise SkipstreamError(
+            f"MODEL must be a SavedModel directory or a serving root, got {path} "
+            f"({error.strerror}): run.json names the model of a run"
+        ) from error
+    if not versions:
+        raise SkipstreamError(
+            f"MODEL must be a SavedModel directory (with saved_model.pb) or a serving root (with "
+            f"such directories named 1, 2, …), got {path}: run.json names the model of a run"
+        )
+    return max(versions, key=lambda version: int(version.name))
+
+
+def _is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A loaded SavedModel, asked in Python strings and numpy arrays.
+
+    Attributes:
+        path: The SavedModel's directory.
+    """
+
+    path: Path
+    _model: Any
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Load what `resolve(path)` finds.
+
+        Raises:
+            SkipstreamError: There is none, it is damaged, or skipstream did not export it.
+        """
+        path = resolve(path)
+        import tensorflow as tf
+
+        try:
+            model = tf.saved_model.load(str(path))
+        except Exception as error:  # The loader raises whatever the damage leads it into.
+            reason = " ".join(str(error).split())[:200]
+            raise SkipstreamError(
+                f"MODEL must be a whole SavedModel, got {path} "
+                f"({type(error).__name__}: {reason}): export or push it again"
+            ) from error
+        expected = {"serving_default", "embed_text", "nearest", "analogy"}
+        if missing := sorted(expected - set(model.signatures)):
+            raise SkipstreamError(
+                f"MODEL must have the signatures of a skipstream export, got {path} without "
+                f"{', '.join(missing)}: name a model that skipstream exported"
+            )
+        return cls(path, model)
+
+    def vectors_of(
+        self, words: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """The vectors of `words`, and which of them are known.
+
+        Returns:
+            float32 [words, dimensions], zeros for the unknown, and bool [words].
+        """
+        answer = self._call("serving_default", words=words)
+        return answer["embedding"], answer["in_vocabulary"]
+
+    def embed(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """The mean vector of each text's known tokens.
+
+        Returns:
+            float32 [texts, dimensions], zeros where no token is known; int32 [texts] tokens;
+            int32 [texts] known tokens.
+        """
+        answer = self._call("embed_text", text=texts)
+        return answer["embedding"], answer["token_count"], answer["known_count"]
+
+    def nearest(self, words: Sequence[str], k: int) -> list[Neighbors | None]:
+        """Up to `k` (word, cosine) for each of `words`, nearest first; None for an unknown word."""
+        answer = self._call("nearest", words=words, k=_at_least_one(k))
+        rows = _pairs(answer)
+        return [
+            row if known else None
+            for row, known in zip(rows, answer["in_vocabulary"].tolist(), strict=True)
+        ]
+
+    def analogy(self, a: str, b: str, c: str, k: int) -> Neighbors | None:
+        """Up to `k` (word, cosine) that are to `c` as `b` is to `a`; None if one is unknown."""
+        _, known = self.vectors_of([a, b, c])
+        if not known.all():
+            return None
+        return _pairs(self._call("analogy", a=[a], b=[b], c=[c], k=_at_least_one(k)))[0]
+
+    def tokens(self) -> list[str]:
+        """The vocabulary, in the order of the ids."""
+        lines = (self.path / "assets" / "vocabulary.txt").read_bytes().split(b"\n")
+        return [line.decode() for line in lines[:-1]]
+
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """float32 [types, dimensions], by id."""
+        vectors: npt.NDArray[np.float32] = self._model.vectors.numpy()
+        return vectors
+
+    def _call(self, signature: str, **inputs: Sequence[str] | int) -> dict[str, Any]:
+        import tensorflow as tf
+
+        tensors = {
+            name: tf.constant(value, tf.int32)
+            if isinstance(value, int)
+            # A command line hands over bytes that are no UTF-8 as surrogates.
+            else tf.constant([_bytes(word) for word in value], tf.string, [len(value)])
+            for name, value in inputs.items()
+        }
+        answer = self._model.signatures[signature](**tensors)
+        return {name: tensor.numpy() for name, tensor in answer.items()}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _at_least_one(k: int) -> int:
+    if not 1 <= k < 2**31:
+        raise SkipstreamError(
+            f"the number of neighbors must be at least 1, got {k}: give 1 or more"
+        )
+    return k
+
+
+def _pairs(answer: dict[str, Any]) -> list[Neighbors]:
+    """Rows of (word, cosine), without the blanks that fill the signature's [batch, k]."""
+    return [
+        [(word.decode(), score) for word, score in zip(words, scores, strict=True) if word]
+        for words, scores in zip(
+            answer["neighbors"].tolist(), answer["similarity"].tolist(), strict=True
+        )
+    ]

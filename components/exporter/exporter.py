@@ -1,0 +1,102 @@
+"""Trained vectors and the vocabulary become one SavedModel that takes strings."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from components import vocabulary
+from components.artifacts import Examples, ExportedModel, Model
+from components.errors import SkipstreamError
+from components.exporter.signatures import EmbeddingModel
+from components.text import Tokenizer
+from components.vocabulary import Vocabulary
+
+MODEL_NAME = "skipstream"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+
+
+def build(
+    model: Model,
+    examples: Examples,
+    *,
+    tokenizer: Tokenizer,
+    lowercase: bool,
+    out: ExportedModel,
+) -> ExportedModel:
+    """Write saved_model/: signatures, vocabulary asset and TF Serving's warm-up requests.
+
+    Args:
+        model: The trained vectors.
+        examples: Their vocabulary.
+        tokenizer: How the training text was split.
+        lowercase: Whether the training text was lowered.
+        out: Where to write.
+
+    Raises:
+        SkipstreamError: Vectors and vocabulary are not of the same training.
+    """
+    started = time.monotonic()
+    vectors = np.load(model.path / "vectors.npy")
+    types = Vocabulary.load(examples.path / vocabulary.FILE)
+    if len(vectors) != len(types):
+        raise SkipstreamError(
+            f"vectors and vocabulary must have one row per token, got {len(vectors)} vectors in "
+            f"{model.path} and {len(types)} tokens in {examples.path}: train again"
+        )
+    with TemporaryDirectory(dir=out.path) as scratch, _quiet():
+        tokens = Path(scratch) / "vocabulary.txt"
+        tokens.write_bytes(b"".join(token.encode() + b"\n" for token in types.tokens))
+        module = EmbeddingModel(vectors, tokens, tokenizer=tokenizer, lowercase=lowercase)
+        tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
+    _write_warmup(out.saved_model, types.tokens)
+    size = sum(file.stat().st_size for file in out.saved_model.rglob("*") if file.is_file())
+    return out.finish(
+        types=len(types),
+        dimensions=int(vectors.shape[1]),
+        bytes=size,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep saving's "Assets written to" from the screen; warnings still get through."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _write_warmup(saved_model: Path, tokens: Sequence[str]) -> None:
+    """One request per signature, so that no user's request pays for the first run of the graph."""
+    frequent = [tokens[i % len(tokens)] for i in range(3)]
+    requests: dict[str, dict[str, list[str] | int]] = {
+        "serving_default": {"words": frequent},
+        "embed_text": {"text": [" ".join(frequent)]},
+        "nearest": {"words": frequent[:1], "k": 10},
+        "analogy": {"a": frequent[:1], "b": frequent[1:2], "c": frequent[2:], "k": 10},
+    }
+    path = saved_model / WARMUP
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = MODEL_NAME
+            request.model_spec.signature_name = signature
+            for name, value in inputs.items():
+                dtype = tf.int32 if isinstance(value, int) else tf.string
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())

@@ -1,0 +1,117 @@
+"""The last look before a push: does the export answer as the trained tables say, on its own?"""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from components import vocabulary
+from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
+from components.errors import NotBlessedError
+from components.infra_validator.cases import Answer, Case, Tables, cases
+from components.text import Tokenizer
+from components.vocabulary import Vocabulary
+
+PROBE = Path(__file__).with_name("probe.py")
+TIMEOUT_SECONDS = 1800
+
+
+def build(
+    exported: ExportedModel,
+    model: Model,
+    examples: Examples,
+    *,
+    tokenizer: Tokenizer,
+    lowercase: bool,
+    out: InfraBlessing,
+) -> InfraBlessing:
+    """Call every signature in a fresh process and compare the answers with the trained tables.
+
+    Writes validation.json: versions, seconds, calls and, of a candidate that is refused, every
+    difference.
+
+    Args:
+        exported: The candidate.
+        model: The vectors that it was exported from.
+        examples: Their vocabulary.
+        tokenizer: How the training text was split.
+        lowercase: Whether the training text was lowered.
+        out: Where to write.
+
+    Raises:
+        NotBlessedError: The export does not load, a signature fails, or an answer differs.
+    """
+    types = Vocabulary.load(examples.path / vocabulary.FILE)
+    tables = Tables(
+        np.load(model.path / "vectors.npy"), types, tokenizer=tokenizer, lowercase=lowercase
+    )
+    asked = cases(tables)
+    with TemporaryDirectory() as scratch:
+        answers = _ask(exported.saved_model, asked, Path(scratch))
+        found = [
+            f"{case.signature} of {case.name}: {difference}"
+            for case, answer in zip(asked, _read(answers, Path(scratch)), strict=True)
+            for difference in case.differences(answer)
+        ]
+    report = {
+        "blessed": not found,
+        "tensorflow": answers["tensorflow"],
+        "load_seconds": round(answers["load_seconds"], 3),
+        "calls": _seconds_by_signature(asked, answers),
+        "differences": found,
+    }
+    write_json(out.path / "validation.json", report)
+    if found:
+        more = f" (and {len(found) - 1} more in {out.path / 'validation.json'})"
+        raise NotBlessedError(
+            f"the export must answer as the trained tables say, but {found[0]}"
+            f"{more if len(found) > 1 else ''}: export again"
+        )
+    return out.finish(calls=len(asked), load_seconds=report["load_seconds"])
+
+
+def _ask(saved_model: Path, asked: list[Case], scratch: Path) -> dict[str, Any]:
+    requests = scratch / "requests.json"
+    requests.write_text(
+        json.dumps([{"signature": case.signature, "inputs": case.inputs} for case in asked]),
+        encoding="utf-8",
+    )
+    command: list[str | Path] = [sys.executable, PROBE, saved_model.resolve(), requests, scratch]
+    try:
+        done = subprocess.run(
+            command, cwd=scratch, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotBlessedError(
+            f"the export must answer within {TIMEOUT_SECONDS} seconds, {saved_model} did not: "
+            "look at the load of this machine and validate again"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise NotBlessedError(
+            f"the export must load and answer in a process of its own, {saved_model} ended with "
+            f"code {done.returncode} ({lines[-1]}): export again"
+        )
+    answers: dict[str, Any] = json.loads((scratch / "answers.json").read_text(encoding="utf-8"))
+    return answers
+
+
+def _read(answers: dict[str, Any], scratch: Path) -> Iterator[Answer]:
+    for number, answered in enumerate(answers["requests"]):
+        numbers = {
+            file.name.split(".")[1]: np.load(file) for file in scratch.glob(f"{number}.*.npy")
+        }
+        yield {**numbers, **answered["strings"]}
+
+
+def _seconds_by_signature(asked: list[Case], answers: dict[str, Any]) -> dict[str, list[float]]:
+    seconds = defaultdict(list)
+    for case, answered in zip(asked, answers["requests"], strict=True):
+        seconds[case.signature].append(round(answered["seconds"], 6))
+    return dict(seconds)

@@ -1,0 +1,1 @@
+"""Blessed models into the serving directory, as whole integer versions."""

@@ -1,0 +1,121 @@
+"""Every setting of every stage: its unit, its range, its default and where that comes from.
+
+The classes are frozen and validated by pydantic; `pipeline.config` reads them from TOML and
+from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported at once.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Glob = Annotated[str, StringConstraints(min_length=1)]
+
+
+class StageSettings(BaseModel):
+    """Base of all settings: immutable, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExampleGenSettings(StageSettings):
+    """Which files are the corpus, and what in them is a document."""
+
+    input: tuple[Glob, ...] = Field(
+        (),
+        description="File patterns (local, gs://, s3://). None: the docstrings of the "
+        "installed dependencies.",
+    )
+    format: Literal["auto", "lines", "paragraphs", "files", "jsonl", "parquet"] = Field(
+        "auto",
+        description="What a document is: a line, a paragraph (separated by blank lines), a whole "
+        "file, a JSON Lines record or a Parquet row. auto: by the file's name, else lines.",
+    )
+    field: str = Field(
+        "text", min_length=1, description="The JSON field or Parquet column that holds the text."
+    )
+    eval_share: float = Field(
+        0.01,
+        ge=0,
+        le=0.5,
+        description="Share of documents held out for the loss, chosen by a hash of their content.",
+    )
+    max_unreadable: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of documents that may be unreadable (invalid JSON, field missing) "
+        "before the run fails.",
+    )
+
+
+class TransformSettings(StageSettings):
+    """How text becomes tokens, and which tokens become the vocabulary."""
+
+    tokenizer: Literal["words", "whitespace"] = Field(
+        "words",
+        description="words: runs of letters, marks and digits, one token per Han or kana "
+        "character. whitespace: for text that was segmented before.",
+    )
+    lowercase: bool = Field(True, description="Unicode lower case before anything else.")
+    min_count: int = Field(
+        5, ge=1, description="Occurrences a token needs to be kept (word2vec.c and gensim: 5)."
+    )
+    max_size: int | None = Field(
+        None, ge=1, description="Most tokens in the vocabulary; none: no limit."
+    )
+
+
+class TrainerSettings(StageSettings):
+    """Skip-gram with negative sampling (Mikolov et al. 2013), defaults as word2vec.c's."""
+
+    dimensions: int = Field(100, ge=1, le=4096, description="Length of a vector.")
+    window: int = Field(
+        5, ge=1, le=100, description="Most tokens between target and context, on either side."
+    )
+    negatives: int = Field(5, ge=1, le=100, description="Noise words that each pair is worth.")
+    sample: float = Field(
+        1e-4,
+        ge=0,
+        le=1,
+        description="Share of the corpus above which a word is subsampled; 0: never.",
+    )
+    noise_exponent: float = Field(
+        0.75, ge=-2, le=2, description="Power of the counts that noise words are drawn by."
+    )
+    epochs: int = Field(5, ge=1, description="Passes over the corpus (word2vec.c, gensim: 5).")
+    learning_rate: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Rate of the first step; falls in a straight line to 1e-4 of itself.",
+    )
+    seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
+    shuffle_tokens: int = Field(
+        4_000_000, ge=1, description="Window, in corpus tokens, that documents are shuffled in."
+    )
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="Longest time that an interrupted run has to repeat."
+    )
+
+
+class EvaluatorSettings(StageSettings):
+    """What a candidate is measured by. Without files, by its held-out loss alone."""
+
+    word_pairs: tuple[Glob, ...] = Field(
+        (), description="Files of word<TAB>word<TAB>score, for Spearman's correlation."
+    )
+    analogies: tuple[Glob, ...] = Field(
+        (), description="Files in the format of Google's questions-words.txt."
+    )
+    max_loss: float | None = Field(
+        None,
+        gt=0,
+        description="Highest held-out loss, in nats a pair, that is blessed; none: what an "
+        "untrained model has, (1 + negatives) ln 2.",
+    )
+
+
+class PusherSettings(StageSettings):
+    """Where blessed models go."""
+
+    keep: int = Field(5, ge=1, description="Versions that stay in the serving directory.")

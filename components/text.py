@@ -1,0 +1,68 @@
+r"""THE tokeniser, in tf.strings ops: the Beam job, the evaluator and the SavedModel use this one.
+
+`words` follows Unicode: a token is a run of letters and digits with their combining marks;
+apostrophes inside it stay (`don't`, whose typographic form becomes the plain one); each Han,
+Hiragana or Katakana character is a token of its own. Everything else separates.
+`whitespace` splits at Unicode white space and changes nothing else: for text segmented before.
+
+Invalid UTF-8 becomes U+FFFD, which no token of `words` holds.
+"""
+
+from typing import Literal
+
+import tensorflow as tf
+
+Tokenizer = Literal["words", "whitespace"]
+
+# RE2 has no look-around, so a separator is spelled out: it starts at a character that cannot stand
+# inside a word and swallows everything up to the next letter or digit. A mark directly behind a
+# letter never starts one; a mark behind an emoji (U+FE0F) is swallowed with it.
+_SEPARATOR = r"[^\pL\pM\pN'][^\pL\pN]*|'[^\pL\pN]+|^[^\pL\pN]+|'$"
+_UNSEGMENTED = r"([\p{Han}\p{Hiragana}\p{Katakana}]\pM*)"
+_WHITE_SPACE = r"[\s\pZ\x{85}\x{FEFF}]+"
+
+
+def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
+    r"""Valid UTF-8 without NUL bytes, in lower case if asked.
+
+    Args:
+        text: string, any shape.
+        lowercase: Whether "A" and "a" are one letter.
+
+    Returns:
+        string, the shape of `text`; a NUL is a space, an invalid byte U+FFFD.
+
+    >>> normalize(tf.constant(["ÉTÉ", b"A\x00B\xff"]), lowercase=True).numpy().tolist()
+    [b'\xc3\xa9t\xc3\xa9', b'a b\xef\xbf\xbd']
+    """
+    # tf.strings.lower ends at the first NUL and drops the rest of the document.
+    text = tf.strings.regex_replace(text, r"\x00", " ")
+    if lowercase:  # ICU repairs invalid bytes on the way, as unicode_transcode does.
+        return tf.strings.lower(text, encoding="utf-8")
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+
+
+def tokenize(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.RaggedTensor:
+    """Split documents into tokens.
+
+    Args:
+        text: string [documents], UTF-8.
+        tokenizer: "words" or "whitespace", see the module.
+        lowercase: Whether "A" and "a" are one letter.
+
+    Returns:
+        Ragged string [documents, (tokens)], no token empty.
+
+    >>> tokens = tokenize(tf.constant(["Don’t 'stop', 3 Cafés!", "東京 2020年"]),
+    ...                   tokenizer="words", lowercase=True)
+    >>> [[token.decode() for token in document] for document in tokens.to_list()]
+    [["don't", 'stop', '3', 'cafés'], ['東', '京', '2020', '年']]
+    """
+    text = normalize(text, lowercase=lowercase)
+    if tokenizer == "words":
+        text = tf.strings.regex_replace(text, "’", "'")
+        text = tf.strings.regex_replace(text, _UNSEGMENTED, r" \1 ")
+        text = tf.strings.regex_replace(text, _SEPARATOR, " ")
+    else:
+        text = tf.strings.regex_replace(text, _WHITE_SPACE, " ")
+    return tf.strings.split(text)

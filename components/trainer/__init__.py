@@ -1,0 +1,5 @@
+"""Trainer: token ids -> vectors, by skip-gram with negative sampling in Keras."""
+
+from components.trainer.trainer import build, held_out_loss
+
+__all__ = ["build", "held_out_loss"]

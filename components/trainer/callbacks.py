@@ -1,0 +1,202 @@
+"""What happens around training steps: checkpoints, the divergence guard, the progress bar."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from components.artifacts import write_json
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.trainer.dataset import SkipGrams
+from components.trainer.model import SkipGram
+
+# The rows of a healthy table stay below a norm of about 20; at 100 every sigmoid is 0 or 1.
+LARGEST_NORM = 100.0
+
+
+class Progress(keras.callbacks.Callback):
+    """Keeps what an interrupted run needs to go on with the very next step.
+
+    Data and noise words are functions of (seed, epoch, step), so the position and the model's
+    and optimizer's variables are the whole state.
+
+    Attributes:
+        restored_loss: Of the epoch under way when the checkpoint was made.
+    """
+
+    DIRECTORY = "checkpoints"
+
+    def __init__(self, directory: Path, model: SkipGram, minutes: float) -> None:
+        """Keep the state of `model` in `directory`.
+
+        Args:
+            directory: Receives history.json and checkpoints/.
+            model: Built and compiled.
+            minutes: Longest time between two checkpoints.
+        """
+        super().__init__()
+        self._skip_gram = model
+        self._seconds = 60 * minutes
+        self._history = directory / "history.json"
+        self._epoch = tf.Variable(0, dtype=tf.int64)
+        self._step = tf.Variable(0, dtype=tf.int64)
+        # tf.train.Checkpoint does not see into Keras's metrics.
+        self._metric = [tf.Variable(0.0) for _ in model.pair_loss.variables]
+        self._checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            epoch=self._epoch,
+            step=self._step,
+            metric=self._metric,
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(directory / self.DIRECTORY), max_to_keep=2
+        )
+        self.restored_loss = math.nan
+
+    def restore(self) -> list[dict[str, Any]]:
+        """Load the newest checkpoint, if there is one.
+
+        Returns:
+            One record for each epoch that it has behind it.
+        """
+        if self._manager.latest_checkpoint is None:
+            return []
+        status = self._checkpoint.restore(self._manager.latest_checkpoint)
+        status.assert_existing_objects_matched()
+        self._load_metric()
+        self.restored_loss = float(self._skip_gram.pair_loss.result())
+        epochs: list[dict[str, Any]] = []
+        if self._history.exists():
+            epochs = json.loads(self._history.read_text(encoding="utf-8"))
+        return epochs[: self.epoch]
+
+    def _load_metric(self) -> None:
+        for variable, saved in zip(self._skip_gram.pair_loss.variables, self._metric, strict=True):
+            variable.assign(saved)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return int(self._epoch)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done of the epoch under way."""
+        return int(self._step)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Go on with the loss of a restored epoch, which Keras has just set back to zero."""
+        self._saved = time.monotonic()
+        self._first_step = self.step
+        self._first_iteration = int(self._skip_gram.optimizer.iterations)
+        if self._first_step:
+            self._load_metric()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Save when it is time."""
+        if time.monotonic() - self._saved > self._seconds:
+            # Not from `batch`, which counts a whole execution where the epoch ends within one.
+            steps = int(self._skip_gram.optimizer.iterations) - self._first_iteration
+            self._step.assign(self._first_step + steps)
+            for saved, variable in zip(
+                self._metric, self._skip_gram.pair_loss.variables, strict=True
+            ):
+                saved.assign(variable.value)
+            self._manager.save()
+            self._saved = time.monotonic()
+
+    def finish_epoch(self, history: list[dict[str, Any]]) -> None:
+        """Save after an epoch, with the records of all epochs so far."""
+        write_json(self._history, history)
+        self._epoch.assign(len(history))
+        self._step.assign(0)
+        self._manager.save()
+
+
+class DivergenceGuard(keras.callbacks.Callback):
+    """Stops a training that can no longer succeed.
+
+    Raises:
+        SkipstreamError: The loss is not a number, or above twice that of an untrained model; or
+            at the end of an epoch, a row's norm is above LARGEST_NORM.
+    """
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        """Watch a training with these settings."""
+        super().__init__()
+        self._settings = settings
+        self._untrained = (1 + settings.negatives) * math.log(2)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the loss of the epoch so far."""
+        loss = float((logs or {})["loss"])
+        if not loss < 2 * self._untrained:
+            self._stop(f"the loss is {loss:.3g} nats a pair, untrained {self._untrained:.3g}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the norms of all rows."""
+        for name in ("vectors", "contexts"):
+            table = getattr(self.model, name).value
+            norm = float(tf.reduce_max(tf.reduce_sum(table * table, axis=1))) ** 0.5
+            if not norm < LARGEST_NORM:
+                self._stop(f"a row of the {name} has a norm of {norm:.3g}")
+
+    def _stop(self, reason: str) -> None:
+        raise SkipstreamError(
+            f"training diverged: {reason}; lower trainer.learning_rate = "
+            f"{self._settings.learning_rate}"
+        )
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Corpus words done, words a second, time left and loss, over all epochs."""
+
+    def __init__(self, train: SkipGrams, epochs: int, epoch: int, step: int) -> None:
+        """Show one epoch of a run.
+
+        Args:
+            train: Knows the size of an epoch.
+            epochs: Of the whole run.
+            epoch: Epochs that are done.
+            step: Steps that are done of the epoch under way.
+        """
+        super().__init__()
+        self._train, self._epochs, self._epoch, self._step = train, epochs, epoch, step
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Open the bar."""
+        self._words = self._words_at(self._step)
+        self._bar = tqdm(
+            total=self._train.tokens,
+            initial=self._words,
+            desc=f"epoch {self._epoch + 1}/{self._epochs}",
+            unit=" words",
+            unit_scale=True,
+            mininterval=1,
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        words = self._words_at(self._step + batch + 1)
+        self._bar.set_postfix(loss=f"{float((logs or {})['loss']):.3f}", refresh=False)
+        self._bar.update(words - self._words)
+        self._words = words
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Show the losses of the epoch."""
+        losses = {"loss": "loss", "val_loss": "held_out_loss"}
+        self._bar.set_postfix(
+            {losses[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in losses}, refresh=False
+        )
+        self._bar.update(self._train.tokens - self._words)
+        self._bar.close()
+
+    def _words_at(self, step: int) -> int:
+        return int(min(self._train.tokens, self._train.tokens * step // self._train.steps))

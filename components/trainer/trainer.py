@@ -1,0 +1,152 @@
+"""The stage: token ids -> vectors."""
+
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.artifacts import Examples, Model
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.trainer.callbacks import DivergenceGuard, Progress, ProgressBar
+from components.trainer.dataset import HELD_OUT_SEED, SkipGrams
+from components.trainer.model import SkipGram
+from components.trainer.optimizer import RowSGD
+from components.vocabulary import Vocabulary
+
+# Steps between two looks of Keras at the world; each costs about a millisecond.
+STEPS_PER_EXECUTION = 64
+
+
+def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model:
+    """Train, or go on where an interrupted run stopped.
+
+    Args:
+        examples: Token ids and vocabulary.
+        settings: All of the algorithm's.
+        out: Receives vectors.npy, contexts.npy, history.json, and logs/ for TensorBoard.
+
+    Raises:
+        SkipstreamError: Nothing to train on, or the training diverged.
+    """
+    # Else several threads add up repeated rows in the order in which they arrive.
+    tf.config.experimental.enable_op_determinism()
+    train = SkipGrams(examples, settings)
+    if not train.documents:
+        raise SkipstreamError(
+            "training needs at least one document with a known token, got none: all are held "
+            "out; lower example_gen.eval_share or give more text"
+        )
+    held_out = held_out_steps(examples, settings)
+    model = make_model(examples, settings)
+    compile_for(model, train, settings)
+    progress = Progress(out.path, model, settings.checkpoint_minutes)
+    history = progress.restore()
+    start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
+    for epoch in range(progress.epoch, settings.epochs):
+        epoch_start = time.monotonic()
+        callbacks = [
+            progress,
+            DivergenceGuard(settings),
+            ProgressBar(train, settings.epochs, progress.epoch, progress.step),
+            keras.callbacks.TensorBoard(str(out.path / "logs"), write_graph=False, profile_batch=0),
+        ]
+        with _reading(examples):
+            losses = model.fit(
+                train.steps_of(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                validation_data=held_out,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            ).history
+        seconds = time.monotonic() - epoch_start
+        history.append(
+            {
+                "epoch": epoch + 1,
+                # None where the checkpoint was made at the very last step of the epoch.
+                "loss": losses.get("loss", [progress.restored_loss])[0],
+                "held_out_loss": losses["val_loss"][0] if held_out else None,
+                "learning_rate": float(model.optimizer.learning_rate),
+                "seconds": round(seconds, 3),
+            }
+        )
+        progress.finish_epoch(history)
+    seconds = time.monotonic() - start
+    np.save(out.path / "vectors.npy", model.vectors.numpy())
+    np.save(out.path / "contexts.npy", model.contexts.numpy())
+    shutil.rmtree(out.path / progress.DIRECTORY)
+    return out.finish(
+        epochs=settings.epochs,
+        words_per_second=round(train.tokens * (settings.epochs - epochs_done) / seconds),
+        loss=history[-1]["loss"],
+        held_out_loss=history[-1]["held_out_loss"],
+    )
+
+
+def make_model(examples: Examples, settings: TrainerSettings) -> SkipGram:
+    """The model, with tables of the vocabulary's size."""
+    return SkipGram(
+        types=len(Vocabulary.load(examples.path / "vocabulary.tsv")),
+        dimensions=settings.dimensions,
+        window=settings.window,
+        negatives=settings.negatives,
+        seed=settings.seed,
+    )
+
+
+def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) -> None:
+    """Give the model its optimizer: a rate that falls in a straight line over all epochs."""
+    rate = keras.optimizers.schedules.PolynomialDecay(
+        settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
+    )
+    # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
+    model.compile(
+        optimizer=RowSGD(rate, train.row_scales),
+        jit_compile=False,
+        steps_per_execution=STEPS_PER_EXECUTION,
+    )
+
+
+def held_out_steps(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
+    """Pairs and noise words of the eval split, the same in every epoch and for every seed.
+
+    Returns:
+        Elements are `Step`s; None where no document is held out.
+    """
+    held_out = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
+    return held_out.steps_of(0).prefetch(8) if held_out.documents else None
+
+
+def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
+    """Loss per held-out pair of a trained model, in nats; None without held-out documents."""
+    steps = held_out_steps(examples, settings)
+    if steps is None:
+        return None
+    skip_gram = make_model(examples, settings)
+    skip_gram.compile(jit_compile=False, steps_per_execution=STEPS_PER_EXECUTION)
+    skip_gram.vectors.assign(np.load(model.path / "vectors.npy"))
+    skip_gram.contexts.assign(np.load(model.path / "contexts.npy"))
+    with _reading(examples):
+        return float(skip_gram.evaluate(steps, verbose=0))
+
+
+@contextmanager
+def _reading(examples: Examples) -> Iterator[None]:
+    """What Keras and TensorFlow say while they read TFRecords, in our words."""
+    with warnings.catch_warnings():
+        # Keras warns at the end of every dataset whose length it cannot know beforehand.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        try:
+            yield
+        except tf.errors.DataLossError as error:
+            raise SkipstreamError(
+                f"a TFRecord in {examples.path} is damaged ({error.message.splitlines()[0]}): "
+                "delete that directory and run transform again"
+            ) from error

@@ -1,0 +1,75 @@
+"""The vocabulary on disk: `token<TAB>count`, one line per id, in the order of the ids."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from components.errors import SkipstreamError
+
+FILE = "vocabulary.tsv"
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Tokens and how often the corpus holds each.
+
+    The file is read and written as bytes: a token may hold quotes or control characters, which
+    a CSV reader would interpret; it never holds white space.
+
+    Attributes:
+        tokens: The token of each id.
+        counts: int64 [types], occurrences in the corpus.
+    """
+
+    tokens: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read `path`.
+
+        Raises:
+            SkipstreamError: It is missing, or a line is not UTF-8 `token<TAB>count`.
+        """
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise SkipstreamError(
+                f"{path} cannot be read ({error.strerror}): run transform again"
+            ) from error
+        if lines[-1]:
+            raise SkipstreamError(f"{path} ends within a line: run transform again")
+        lines.pop()
+        pairs = [line.rpartition(b"\t") for line in lines]
+        try:
+            tokens = tuple(token.decode() for token, _, _ in pairs)
+            counts = np.array([int(count) for _, _, count in pairs], np.int64)
+        except ValueError as error:
+            raise SkipstreamError(
+                f"{path} must hold UTF-8 lines of token<TAB>count ({error}): run transform again"
+            ) from error
+        return cls(tokens, counts)
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, which only ever holds a whole vocabulary."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.writelines(
+                b"%s\t%d\n" % (token.encode(), count)
+                for token, count in zip(self.tokens, self.counts.tolist(), strict=True)
+            )
+        temporary.replace(path)
+
+    def __len__(self) -> int:
+        """Number of types."""
+        return len(self.tokens)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The id of each token."""
+        return {token: id_ for id_, token in enumerate(self.tokens)}

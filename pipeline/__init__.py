@@ -1,0 +1,1 @@
+"""The whole, wired: which stages run, in which order, with which settings."""

@@ -1,0 +1,293 @@
+"""The command line: the only place that parses one.
+
+Results go to stdout, everything else to stderr; an error's last line is `skipstream: error: …`.
+Exit codes: 0 done; 1 a mistake that the message says how to mend, or a bug; 2 wrong usage; 3 a
+gate refused the model; 130 and 143 interrupted; 141 nobody reads our output.
+"""
+
+import argparse
+import importlib.metadata
+import itertools
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from components.errors import NotBlessedError, SkipstreamError
+from pipeline import config, failures, results
+from pipeline.console import filter_stderr
+from pipeline.definition import Chain
+from pipeline.runner import Runner
+
+FORMATS = ("word2vec-text", "word2vec-binary", "keyedvectors", "projector", "npz")
+_TEXTS_A_CALL = 256
+
+
+def main() -> NoReturn:
+    """The `skipstream` command: runs `sys.argv` and ends the process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    drain = filter_stderr()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger().handlers[0].addFilter(_is_news)
+    code = run(sys.argv[1:], drain)
+    drain()
+    sys.exit(code)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record says what the last line will not: Beam logs what it re-raises."""
+    return "SkipstreamError" not in logging.Formatter().format(record)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise failures.Terminated
+
+
+def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: The arguments, without the program's name.
+        drain: Called before an error's lines: waits for what other code wrote to stderr.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: `--help`, `--version` or wrong usage.
+    """
+    try:
+        arguments = _parse(argv)
+        arguments.command(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit, which would fail the same way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (Exception, KeyboardInterrupt) as error:
+        sys.stdout.flush()
+        drain()
+        explained = failures.explain(error)
+        if explained is None:
+            traceback.print_exception(error)
+            message = f"{type(error).__name__}: {failures.one_line(error)}"
+            explained = f"this is a bug, please report the lines above ({message})", 1
+        message, code = explained
+        print(f"skipstream: error: {message}", file=sys.stderr, flush=True)
+        return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends wrong usage with the same line as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"skipstream: error: {message}\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that reads the disk."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print("skipstream", importlib.metadata.version("skipstream"))
+        parser.exit()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="skipstream",
+        description="Unlabelled text in, a served word embedding out.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print it and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_stages(commands)
+    _add_model_commands(commands)
+
+    beam_options: Sequence[str] = ()
+    if argv and argv[0] in _STAGES and "--" in argv:
+        end = list(argv).index("--")
+        argv, beam_options = argv[:end], argv[end + 1 :]
+    arguments = parser.parse_args(argv)
+    arguments.beam_options = beam_options
+    return arguments
+
+
+def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    for name, (help_text, show) in _STAGES.items():
+        command = commands.add_parser(
+            name,
+            help=help_text,
+            description=help_text,
+            usage=f"skipstream {name} [OPTION ...] [-- BEAM OPTIONS]",
+            epilog="'skipstream settings' lists all settings with their meaning and range.",
+            allow_abbrev=False,
+        )
+        command.add_argument(
+            "--output",
+            type=Path,
+            default=Path("skipstream-output"),
+            metavar="DIR",
+            help="artifacts, run.json and the served models (default: %(default)s)",
+        )
+        _add_settings(command)
+        command.set_defaults(command=_run_stages, name=name, show=show)
+    command = commands.add_parser(
+        "settings", help="print all settings as a TOML file for --config", allow_abbrev=False
+    )
+    _add_settings(command)
+    command.set_defaults(command=_print_settings)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="settings, a table for each stage"
+    )
+    command.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="GLOB",
+        help="the corpus, in quotes; without it, the docstrings of the installed dependencies",
+    )
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="STAGE.NAME=VALUE",
+        help="settings that win over those of --config",
+    )
+
+
+def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> _Parser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument(
+            "model",
+            type=Path,
+            metavar="MODEL",
+            help="a SavedModel directory, or a serving directory, whose newest version is meant",
+        )
+        command.set_defaults(command=function)
+        return command
+
+    def add_k(command: _Parser) -> None:
+        command.add_argument("-k", type=int, default=10, help="answers (default: %(default)s)")
+
+    neighbors = add("neighbors", _neighbors, "The nearest words: word, neighbour, cosine.")
+    neighbors.add_argument("words", nargs="+", metavar="WORD")
+    add_k(neighbors)
+    analogy = add("analogy", _analogy, "What is to C as B is to A: word, cosine.")
+    for name in "abc":
+        analogy.add_argument(name, metavar=name.upper())
+    add_k(analogy)
+    add("embed", _embed, "The mean vector of each line of stdin, as JSON Lines.")
+    export = add("export", _export, "Write words and vectors in another format.")
+    export.add_argument("--format", required=True, choices=FORMATS)
+    export.add_argument("--output", required=True, type=Path, metavar="PATH")
+
+
+def _load_settings(arguments: argparse.Namespace) -> config.Settings:
+    return config.load(arguments.config, arguments.set, arguments.input)
+
+
+def _print_settings(arguments: argparse.Namespace) -> None:
+    print(config.template(_load_settings(arguments)), end="")
+
+
+def _run_stages(arguments: argparse.Namespace) -> None:
+    settings = _load_settings(arguments)
+    command = None if arguments.name == "run" else arguments.name
+    with Runner(arguments.output, settings, command=command) as runner:
+        path = arguments.show(Chain(runner, settings, arguments.beam_options))
+    print(path)
+
+
+def _run(chain: Chain) -> Path:
+    evaluation = chain.evaluation
+    try:
+        return chain.pushed.saved_model
+    finally:  # A model that a gate refuses is looked at, too.
+        print(results.summary(evaluation.report))
+
+
+def _evaluate(chain: Chain) -> Path:
+    report = chain.evaluation.report
+    print(results.summary(report))
+    if not report["blessed"]:
+        raise NotBlessedError(f"the evaluation refused the model: {'; '.join(report['reasons'])}")
+    return chain.evaluation.path
+
+
+_STAGES: dict[str, tuple[str, Callable[[Chain], Path]]] = {
+    "run": ("Text to served model: all stages that are not finished.", _run),
+    "transform": ("List the corpus, tokenise it, build its vocabulary.", lambda c: c.examples.path),
+    "train": ("Train the vectors and export them.", lambda c: c.exported.saved_model),
+    "evaluate": ("Score the trained vectors.", _evaluate),
+    "validate": ("Ask the exported model in a fresh process.", lambda c: c.validation.path),
+    "push": ("Publish the model if the gates bless it.", lambda c: c.pushed.saved_model),
+}
+
+
+def _neighbors(arguments: argparse.Namespace) -> None:
+    from components.exporter.embeddings import Embeddings
+
+    answers = Embeddings.load(arguments.model).nearest(arguments.words, arguments.k)
+    unknown = []
+    for word, neighbors in zip(arguments.words, answers, strict=True):
+        if neighbors is None:
+            unknown.append(word)
+        for neighbor, similarity in neighbors or ():
+            print(word, neighbor, f"{similarity:.4f}", sep="\t")
+    _refuse_unknown(unknown)
+
+
+def _analogy(arguments: argparse.Namespace) -> None:
+    from components.exporter.embeddings import Embeddings
+
+    embeddings = Embeddings.load(arguments.model)
+    words = (arguments.a, arguments.b, arguments.c)
+    _, known = embeddings.vectors_of(words)
+    _refuse_unknown([word for word, found in zip(words, known, strict=True) if not found])
+    for word, similarity in embeddings.analogy(*words, k=arguments.k) or ():
+        print(word, f"{similarity:.4f}", sep="\t")
+
+
+def _refuse_unknown(words: Sequence[str]) -> None:
+    if words:
+        raise SkipstreamError(
+            f"not in the model's vocabulary: {', '.join(words)}: "
+            "look for the form that the tokeniser makes of it"
+        )
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from components.exporter.embeddings import Embeddings
+
+    embeddings = Embeddings.load(arguments.model)
+    lines = (line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in sys.stdin.buffer)
+    while texts := list(itertools.islice(lines, _TEXTS_A_CALL)):
+        for vector, tokens, known in zip(*embeddings.embed(texts), strict=True):
+            # numpy's text of a float32 is the shortest that reads back as the same.
+            numbers = ", ".join(map(str, vector))
+            counts = json.dumps({"token_count": int(tokens), "known_count": int(known)})
+            print(f'{{"embedding": [{numbers}], {counts[1:]}')
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from components.exporter import formats
+    from components.exporter.embeddings import Embeddings
+
+    embeddings = Embeddings.load(arguments.model)
+    for path in formats.write(embeddings, format=arguments.format, output=arguments.output):
+        print(path)

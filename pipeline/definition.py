@@ -1,0 +1,228 @@
+"""The chain of stages: what each one reads, and what its content depends on.
+
+    example_gen ── transform ── trainer ─┬─ evaluator ─────────────────┐
+                                         └─ exporter ── infra_validator ┴─ pusher
+
+Asking for an artifact builds it and all before it, as far as they are not finished yet.
+Components are imported where they are needed: a run that reuses everything loads no TensorFlow.
+"""
+
+import glob
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from components.artifacts import (
+    Corpus,
+    Evaluation,
+    Examples,
+    ExportedModel,
+    InfraBlessing,
+    Model,
+    PushedModel,
+)
+from components.errors import SkipstreamError
+from pipeline.config import Settings
+from pipeline.runner import Runner
+
+
+class Chain:
+    """The artifacts of one run.
+
+    Whatever a `build` below is given has to be among the `inputs`, `settings` or `identity`
+    beside it, have gone into one of the `inputs` itself, or leave the content as it is.
+    """
+
+    def __init__(
+        self, runner: Runner, settings: Settings, beam_options: Sequence[str] = ()
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            runner: Where artifacts lie.
+            settings: Of all stages.
+            beam_options: Where and how the Beam job runs; its result does not depend on them.
+        """
+        self._runner = runner
+        self._settings = settings
+        self._beam_options = tuple(beam_options)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The files, listed."""
+        from components.example_gen.build import build, describe
+
+        settings = self._settings.example_gen
+        return self._runner.stage(
+            "example_gen",
+            Corpus,
+            lambda out: build(settings=settings, out=out),
+            command="transform",
+            # The files count, however the patterns spell them.
+            settings=settings.model_copy(update={"input": ()}),
+            identity=describe(settings),
+        )
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The corpus as token ids, with its vocabulary."""
+        corpus, settings = self.corpus, self._settings.transform
+
+        def build(out: Examples) -> Examples:
+            from components import transform
+
+            return transform.build(
+                corpus,
+                settings=settings,
+                max_unreadable=self._settings.example_gen.max_unreadable,
+                beam_options=self._beam_options,
+                out=out,
+            )
+
+        return self._runner.stage(
+            "transform", Examples, build, command="transform", inputs=[corpus], settings=settings
+        )
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained vectors."""
+        examples, settings = self.examples, self._settings.trainer
+
+        def build(out: Model) -> Model:
+            from components.trainer import trainer
+
+            return trainer.build(examples, settings=settings, out=out)
+
+        return self._runner.stage(
+            "trainer",
+            Model,
+            build,
+            command="train",
+            inputs=[examples],
+            settings=settings,
+            resumable=True,
+        )
+
+    @cached_property
+    def exported(self) -> ExportedModel:
+        """The SavedModel."""
+        model, examples, text = self.model, self.examples, self._settings.transform
+
+        def build(out: ExportedModel) -> ExportedModel:
+            from components.exporter import exporter
+
+            return exporter.build(
+                model, examples, tokenizer=text.tokenizer, lowercase=text.lowercase, out=out
+            )
+
+        return self._runner.stage(
+            "exporter",
+            ExportedModel,
+            build,
+            command="train",
+            inputs=[model, examples],
+        )
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The scores, and whether they bless the model."""
+        settings, text = self._settings.evaluator, self._settings.transform
+        training = self._settings.trainer
+        # Before the model: a name mistyped should not cost the training's time.
+        files = {
+            "word_pairs": _files("evaluator.word_pairs", settings.word_pairs),
+            "analogies": _files("evaluator.analogies", settings.analogies),
+        }
+        model, examples = self.model, self.examples
+
+        def build(out: Evaluation) -> Evaluation:
+            from components.evaluator import evaluator
+
+            return evaluator.build(
+                model, examples, settings=settings, training=training, tokens=text, out=out
+            )
+
+        return self._runner.stage(
+            "evaluator",
+            Evaluation,
+            build,
+            command="evaluate",
+            inputs=[model, examples],
+            settings=settings,
+            identity=files,
+        )
+
+    @cached_property
+    def validation(self) -> InfraBlessing:
+        """That the SavedModel answers, in a process of its own, as the vectors say."""
+        exported, model, examples = self.exported, self.model, self.examples
+        text = self._settings.transform
+
+        def build(out: InfraBlessing) -> InfraBlessing:
+            from components.infra_validator import validator
+
+            return validator.build(
+                exported,
+                model,
+                examples,
+                tokenizer=text.tokenizer,
+                lowercase=text.lowercase,
+                out=out,
+            )
+
+        return self._runner.stage(
+            "infra_validator",
+            InfraBlessing,
+            build,
+            command="validate",
+            inputs=[exported, model, examples],
+        )
+
+    @cached_property
+    def pushed(self) -> PushedModel:
+        """The SavedModel as the newest version that is served."""
+        evaluation, exported, validation = self.evaluation, self.exported, self.validation
+        settings, serving = self._settings.pusher, self._runner.output / "serving"
+
+        def build(out: PushedModel) -> PushedModel:
+            from components.pusher import pusher
+
+            return pusher.build(
+                exported, evaluation, validation, settings=settings, serving=serving, out=out
+            )
+
+        pushed = self._runner.stage(
+            "pusher",
+            PushedModel,
+            build,
+            command="push",
+            inputs=[exported, evaluation, validation],
+            settings=settings,
+            intact=lambda pushed: pushed.saved_model == _newest(serving),
+        )
+        self._runner.report["saved_model"] = str(pushed.saved_model)
+        return pushed
+
+
+def _files(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of change, in nanoseconds, of all files that `patterns` match."""
+    paths = []
+    for pattern in patterns:
+        found = glob.glob(os.path.expanduser(pattern), recursive=True)
+        if not found:
+            raise SkipstreamError(f"no file matches {setting} pattern '{pattern}': check the path")
+        paths += found
+    stats = [(os.path.abspath(path), os.stat(path)) for path in sorted(set(paths))]
+    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
+def _newest(serving: Path) -> Path | None:
+    """The version that TF Serving serves; None where there is none.
+
+    A model that was pushed before another one is pushed again: the last run decides.
+    """
+    if not serving.is_dir():
+        return None
+    versions = [path for path in serving.resolve().iterdir() if path.name.isdecimal()]
+    return max(versions, key=lambda path: int(path.name), default=None)

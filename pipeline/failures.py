@@ -1,0 +1,61 @@
+"""What went wrong, in one line: what the user can mend apart from what only we can."""
+
+import errno
+import re
+import sys
+
+from components.errors import SkipstreamError
+
+_NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
+# Function and node names that TensorFlow puts into its messages.
+_GRAPH_NAMES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after Ctrl-C does so after this, too."""
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """The message and the exit code of a failure that is no bug of ours, else None.
+
+    >>> explain(SkipstreamError("trainer.window must be at least 1, got 0"))
+    ('trainer.window must be at least 1, got 0', 1)
+    >>> explain(OSError(28, "No space left on device", "/data/x"))
+    ('disk full: /data/x: make room and run the same command again', 1)
+    >>> explain(ValueError("x")) is None
+    True
+    """
+    if isinstance(error, SkipstreamError):
+        return one_line(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        code = 143 if isinstance(error, Terminated) else 130
+        return "interrupted: the same command resumes", code
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or _NO_SPACE in str(error):
+        where = getattr(error, "filename", None) or _NO_SPACE
+        return f"disk full: {where}: make room and run the same command again", 1
+    if isinstance(error, OSError):
+        # Libraries raise OSErrors that no system call returned, with a text alone.
+        reason = error.strerror or one_line(error)
+        return (f"{error.filename}: {reason}" if error.filename else reason), 1
+    return _explain_tensorflow(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _explain_tensorflow(error: BaseException) -> tuple[str, int] | None:
+    if "tensorflow" not in sys.modules:
+        return None
+    from tensorflow import errors
+
+    text = " ".join(_GRAPH_NAMES.sub("", str(getattr(error, "message", ""))).split())
+    if isinstance(error, errors.DataLossError):
+        return f"damaged data: {text}: delete the artifact that holds it, and run again", 1
+    if isinstance(error, errors.ResourceExhaustedError):
+        return f"out of memory: {text}: use fewer trainer.dimensions or transform.max_size", 1
+    if isinstance(error, errors.NotFoundError | errors.PermissionDeniedError):
+        return text, 1
+    return None

@@ -1,0 +1,242 @@
+"""Runs stages: reuses what is finished, resumes what can be, and keeps run.json.
+
+Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `run.json`, the
+report of the last run. A fingerprint stands for everything an artifact depends on: the stage's
+settings, the artifacts it reads, our code and the versions of the libraries that compute.
+"""
+
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+import components
+from components.artifacts import Artifact, write_json
+from components.errors import SkipstreamError
+from components.settings import StageSettings
+from pipeline import config
+
+A = TypeVar("A", bound=Artifact)
+
+REPORT = "run.json"
+LIBRARIES = ("apache-beam", "keras", "numpy", "pyarrow", "tensorflow", "tensorflow-transform")
+
+
+class MissingStageError(SkipstreamError):
+    """A single stage was asked for, and one before it is not finished."""
+
+
+class Runner:
+    """One run in one output directory, which it locks as a context manager.
+
+    Attributes:
+        output: The output directory, absolute.
+        report: What run.json holds.
+    """
+
+    def __init__(self, output: Path, settings: StageSettings, *, command: str | None = None):
+        """Nothing is touched before the `with` statement.
+
+        Args:
+            output: The output directory; made if it does not exist.
+            settings: All settings of the run, for run.json.
+            command: The command whose stages may be built; those of others have to be finished.
+                None: every stage may be built.
+        """
+        self.output = Path(os.path.abspath(output))
+        self.report: dict[str, Any] = {}
+        self._settings = settings.model_dump(mode="json")
+        self._command = command
+        self._lock: IO[str] | None = None
+        self._start = 0.0
+
+    def __enter__(self) -> Self:
+        """Lock the output directory.
+
+        Raises:
+            SkipstreamError: It cannot be written, or another run holds it.
+        """
+        self._lock = self._acquire()
+        self._start = time.monotonic()
+        now = datetime.now(UTC)
+        self.report = {
+            "run_id": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            "started": now.isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "settings": self._settings,
+            "stages": {},
+            "saved_model": None,
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Say in run.json how the run ended, and release the lock."""
+        end = "failed" if error else "finished"
+        self.report[end] = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            # A run that could not begin leaves the report of the one before.
+            if not isinstance(error, MissingStageError):
+                self._write_report()
+        except OSError:
+            if not error:  # Else the error under way explains more than this one.
+                raise
+        finally:
+            if self._lock:
+                self._lock.close()
+
+    def stage(
+        self,
+        name: str,
+        kind: type[A],
+        build: Callable[[A], A],
+        *,
+        command: str,
+        inputs: Sequence[Artifact] = (),
+        settings: StageSettings | None = None,
+        identity: Any = None,
+        resumable: bool = False,
+        intact: Callable[[A], bool] = lambda artifact: True,
+    ) -> A:
+        """The artifact of a stage: the finished one where there is one, else a new one.
+
+        Args:
+            name: The stage's name, and its directory's.
+            kind: The artifact's class.
+            build: Fills the directory it is handed, and finishes the artifact.
+            command: The command that builds this stage alone.
+            inputs: The artifacts that `build` reads.
+            settings: The settings that `build` reads.
+            identity: Whatever else the content depends on, as JSON.
+            resumable: Whether `build` goes on with what an interrupted run left.
+            intact: Whether a finished artifact is still good.
+
+        Raises:
+            SkipstreamError: The stage is not to be built by this run, and is not finished.
+        """
+        key = {
+            "stage": name,
+            "settings": settings.model_dump(mode="json") if settings else None,
+            "inputs": [artifact.fingerprint for artifact in inputs],
+            "identity": identity,
+            "code": code_identity(),
+        }
+        fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.output / name / fingerprint
+        record: dict[str, Any] = {"seconds": 0.0, "reused": True}
+        record |= {"artifact": str(path), "fingerprint": fingerprint}
+        self.report["stages"][name] = record
+        artifact = kind.load(path)
+        reused = artifact is not None and intact(artifact)
+        if artifact is None or not reused:
+            if self._command not in (None, command):
+                raise MissingStageError(self._missing(command))
+            record["reused"] = False
+            self._write_report()
+            if path.exists() and not (resumable and artifact is None):
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            start = time.monotonic()
+            try:
+                artifact = build(kind(path, fingerprint))
+            except BaseException as error:
+                record["error"] = " ".join(str(error).split()) or type(error).__name__
+                raise
+            finally:
+                record["seconds"] = round(time.monotonic() - start, 3)
+        self.report["stages"][name] = artifact.summary | record
+        if not reused:
+            self._write_report()
+        took = "reused" if reused else f"{record['seconds']:.1f} s"
+        print(f"{name:<15} {took:>8}  {_counts(artifact.summary)}", file=sys.stderr, flush=True)
+        return artifact
+
+    def _acquire(self) -> IO[str]:
+        path = self.output / ".lock"
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise SkipstreamError(
+                f"output directory {self.output} cannot be written ({error.strerror}): "
+                "choose another with --output"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise SkipstreamError(
+                f"output directory {self.output} is in use by process {holder}: "
+                "wait for it, or choose another with --output"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        return lock
+
+    def _write_report(self) -> None:
+        self.report["seconds"] = round(time.monotonic() - self._start, 3)
+        write_json(self.output / REPORT, self.report)
+
+    def _missing(self, command: str) -> str:
+        message = (
+            f"{self.output} has no finished {command} for these settings: "
+            f"run 'skipstream {command}' with the same settings first"
+        )
+        try:
+            before = json.loads((self.output / REPORT).read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, LookupError):
+            return message  # The hint is not worth an error of its own.
+        relevant = {stage: self._settings.get(stage, {}) for stage in self.report["stages"]}
+        changed = config.differences(before, relevant)
+        return (
+            f"{message} (changed since the last run: {', '.join(changed)})" if changed else message
+        )
+
+
+@functools.cache
+def code_identity() -> dict[str, str]:
+    """What computes: a digest of our stages' source, and the versions of the libraries."""
+    source = hashlib.sha256()
+    root = Path(components.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        source.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
+    return versions | {"components": source.hexdigest()}
+
+
+def _counts(summary: dict[str, Any]) -> str:
+    """The numbers of a summary, for a reader.
+
+    >>> _counts({"documents": 12345, "loss": 1.23456, "seconds": 1.5, "skipped": {}})
+    'documents 12,345, loss 1.235'
+    """
+    texts = []
+    for name, value in summary.items():
+        if isinstance(value, bool) or name == "seconds":
+            continue
+        if isinstance(value, int):
+            texts.append(f"{name} {value:,}")
+        elif isinstance(value, float):
+            texts.append(f"{name} {value:,.0f}" if abs(value) >= 1000 else f"{name} {value:.4g}")
+    return ", ".join(texts)

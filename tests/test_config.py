@@ -1,0 +1,131 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from components.errors import SkipstreamError
+from pipeline import config
+from pipeline.config import Settings
+
+
+def test_what_is_not_mentioned_keeps_its_default():
+    assert config.load(None) == Settings()
+
+
+def test_input_wins_over_set_and_set_over_the_file(tmp_path: Path):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        '[example_gen]\ninput = ["file"]\n[trainer]\nepochs = 2\nwindow = 3\n', encoding="utf-8"
+    )
+    settings = config.load(file, ["trainer.epochs=9", "example_gen.input=set"], ["flag", "other"])
+    assert settings.example_gen.input == ("flag", "other")
+    assert settings.trainer.epochs == 9
+    assert settings.trainer.window == 3
+
+
+def test_the_last_of_two_equal_names_wins():
+    assert config.load(None, ["trainer.epochs=2", "trainer.epochs=3"]).trainer.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("ws353.tsv", ("ws353.tsv",)),
+        ("[ab]*.tsv", ("[ab]*.tsv",)),
+        ("['a.tsv', 'b.tsv']", ("a.tsv", "b.tsv")),
+        ("a=b.tsv", ("a=b.tsv",)),
+        ("[]", ()),
+    ],
+)
+def test_a_list_is_toml_or_one_text(text: str, value: tuple[str, ...]):
+    assert config.load(None, [f"evaluator.word_pairs={text}"]).evaluator.word_pairs == value
+
+
+def test_one_text_stands_for_a_list_in_a_file_too(tmp_path: Path):
+    file = tmp_path / "settings.toml"
+    file.write_text('evaluator.analogies = "questions.txt"\n', encoding="utf-8")
+    assert config.load(file).evaluator.analogies == ("questions.txt",)
+
+
+@pytest.mark.parametrize("text", [".05", "0.05", "5e-2", " 0.05 "])
+def test_numbers_are_read_as_people_write_them(text: str):
+    assert config.load(None, [f"trainer.learning_rate={text}"]).trainer.learning_rate == 0.05
+
+
+def test_none_is_no_limit():
+    assert config.load(None, ["transform.max_size=7"]).transform.max_size == 7
+    assert config.load(None, ["transform.max_size=none"]).transform.max_size is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.window=0", "trainer.window must be at least 1, got 0"),
+        ("trainer.window=101", "trainer.window must be at most 100, got 101"),
+        ("trainer.learning_rate=0", "trainer.learning_rate must be more than 0, got 0"),
+        ("trainer.seed=2147483648", "trainer.seed must be less than 2147483648, got 2147483648"),
+        ("trainer.sample=nan", "trainer.sample must be at most 1, got nan"),
+        ("trainer.epochs=abc", "trainer.epochs must be a whole number, got 'abc'"),
+        ("trainer.epochs='3'", "trainer.epochs must be a whole number, got '3'"),
+        ("trainer.epochs=2.5", "trainer.epochs must be a whole number, got 2.5"),
+        ("trainer.epochs=true", "trainer.epochs must be a whole number, got True"),
+        ("trainer.epochs=", "trainer.epochs must be a whole number, got ''"),
+        ("trainer.sample=x", "trainer.sample must be a number, got 'x'"),
+        ("transform.lowercase=False", "transform.lowercase must be true or false, got 'False'"),
+        ("transform.tokenizer=w", "transform.tokenizer must be 'words' or 'whitespace', got 'w'"),
+        ("example_gen.field=3", "example_gen.field must be text, got 3"),
+        ("example_gen.field=''", "example_gen.field must not be empty"),
+        ("example_gen.input=3", "example_gen.input must be a list, got 3"),
+        ("example_gen.input=['']", "example_gen.input.0 must not be empty"),
+        ("trainer=3", "trainer must be a table, got 3"),
+        ("trainer.windw=3", "unknown setting 'trainer.windw': did you mean 'trainer.window'?"),
+        ("trainr.window=3", "unknown setting 'trainr.window': did you mean 'trainer.window'?"),
+        ("window=3", "unknown setting 'window': did you mean 'trainer.window'?"),
+        ("q.zzzz=3", "unknown setting 'q.zzzz': see 'skipstream settings'"),
+        ("trainer.epochs", "--set takes stage.name=value, got 'trainer.epochs'"),
+    ],
+)
+def test_a_mistake_is_one_line(override: str, message: str):
+    with pytest.raises(SkipstreamError) as caught:
+        config.load(None, [override])
+    assert str(caught.value) == message
+
+
+def test_all_mistakes_are_named_unknown_names_first():
+    with pytest.raises(SkipstreamError) as caught:
+        config.load(None, ["trainer.epochs=0", "pusher.keeep=1"])
+    assert str(caught.value) == (
+        "unknown setting 'pusher.keeep': did you mean 'pusher.keep'?; "
+        "trainer.epochs must be at least 1, got 0"
+    )
+
+
+def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[trainer]\nepochs = = 3\n", encoding="utf-8")
+    with pytest.raises(SkipstreamError, match=r"settings.toml is not TOML: .* \(at line 2, "):
+        config.load(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(SkipstreamError, match=r"settings.toml is not TOML: .* byte 0xff"):
+        config.load(file)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    with pytest.raises(SkipstreamError, match=r"config file .*none.toml does not exist"):
+        config.load(tmp_path / "none.toml")
+    with pytest.raises(SkipstreamError, match="is not readable: Is a directory"):
+        config.load(tmp_path)
+
+
+def test_the_template_names_all_settings_and_reads_back(tmp_path: Path):
+    settings = config.load(
+        None, ["trainer.epochs=3", "transform.max_size=9", "example_gen.input=😀\t\"'.txt"]
+    )
+    text = config.template(settings)
+    file = tmp_path / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    assert config.load(file) == settings
+    for name, field in config.fields():
+        stage, _, key = name.partition(".")
+        assert key in tomllib.loads(text)[stage] or f"# {key} =" in text
+        assert field.description

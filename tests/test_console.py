@@ -1,0 +1,100 @@
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+START = """if True:
+    import os, sys
+    from pipeline.console import filter_stderr
+    drain = filter_stderr()
+"""
+INFO = "I0000 00:00:1795430076.727391    3656 port.cc:153] oneDNN custom operations are on.\\n"
+ERROR = "E0000 00:00:1795430076.727391    3656 port.cc:153] something broke\\n"
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: v for name, v in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", START + program],
+        capture_output=True,
+        text=True,
+        env=inherited | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_tensorflow_starts_in_silence():
+    done = run("""
+    import tensorflow as tf
+    print((tf.constant(1) + 1).numpy())
+    """)
+    if any(name.startswith("nvidia") for name in os.listdir("/dev")):
+        pytest.skip("what a GPU has to say depends on its driver")
+    assert (done.stdout, done.stderr, done.returncode) == ("2\n", "", 0)
+
+
+def test_errors_pass_and_come_before_what_is_printed_after_a_drain():
+    done = run(f"""
+    for number in range(100):
+        os.write(2, b"{INFO}{ERROR}")
+        drain()
+        print(number, file=sys.stderr)
+    """)
+    error = ERROR.replace("\\n", "\n")
+    assert done.stderr == "".join(f"{error}{number}\n" for number in range(100))
+    assert done.returncode == 0
+
+
+def test_long_output_is_whole():
+    done = run("""
+    for number in range(20000):
+        os.write(2, b"line %d\\n" % number)
+    """)
+    assert done.stderr == "".join(f"line {number}\n" for number in range(20000))
+
+
+def test_nothing_is_lost_when_the_process_aborts():
+    done = run("""
+    os.write(2, b"F0000 00:00:1795430076.727391 1 port.cc:1] Check failed\\nno newline")
+    os.abort()
+    """)
+    assert done.returncode == -signal.SIGABRT
+    assert done.stderr.endswith("port.cc:1] Check failed\nno newline")
+
+
+def test_the_noise_of_child_processes_is_kept_away_too():
+    done = run(f"""
+    import subprocess
+    subprocess.run([sys.executable, "-c", "import os; os.write(2, b'''{INFO}{ERROR}''')"])
+    """)
+    assert done.stderr == ERROR.replace("\\n", "\n")
+
+
+def test_an_unfinished_line_is_shown_while_it_waits():
+    done = run("""
+    import time
+    os.write(2, b"50 %")
+    time.sleep(0.5)
+    sys.stderr.write("later")
+    """)
+    assert done.stderr == "50 %later"
+
+
+def test_who_asks_for_the_messages_gets_them():
+    done = run(f"os.write(2, b'{INFO}')", TF_CPP_MIN_LOG_LEVEL="0")
+    assert done.stderr == INFO.replace("\\n", "\n")
+
+
+def test_python_still_sees_the_terminal():
+    reader, terminal = pty.openpty()
+    program = START + "print(sys.stderr.isatty(), os.isatty(2))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=terminal, check=True
+    )
+    os.close(terminal)
+    os.close(reader)
+    assert done.stdout == b"True False\n"

@@ -1,0 +1,163 @@
+"""The tf.data pipeline: two views of the same pairs, and nothing random but by (seed, epoch)."""
+
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.artifacts import Examples, write_json
+from components.settings import TrainerSettings
+from components.trainer import skipgrams
+from components.trainer.dataset import SkipGrams
+from components.vocabulary import Vocabulary
+
+
+def write_examples(path: Path, documents: list[list[int]], types: int, files: int = 3) -> Examples:
+    """An Examples artifact of these documents, as the Transform stage would write it."""
+    splits = {"train": documents, "eval": documents[::10]}
+    for split, chosen in splits.items():
+        (path / split).mkdir(parents=True)
+        for shard in range(files):
+            name = str(path / split / f"{shard:06d}.tfrecord.gz")
+            with tf.io.TFRecordWriter(name, "GZIP") as writer:
+                for document in chosen[shard::files]:
+                    ids = tf.train.Feature(int64_list=tf.train.Int64List(value=document))
+                    features = tf.train.Features(feature={"ids": ids})
+                    writer.write(tf.train.Example(features=features).SerializeToString())
+    counts = Counter(id_ for document in documents for id_ in document)
+    Vocabulary(
+        tuple(f"w{id_}" for id_ in range(types)),
+        np.array([max(1, counts[id_]) for id_ in range(types)]),
+    ).save(path / "vocabulary.tsv")
+    sizes = {
+        split: {
+            "documents": len(chosen),
+            "tokens": sum(map(len, chosen)),
+            "kept_tokens": sum(map(len, chosen)),
+            "files": {file.name: file.stat().st_size for file in sorted((path / split).iterdir())},
+        }
+        for split, chosen in splits.items()
+    }
+    write_json(path / "statistics.json", {"splits": sizes})
+    return Examples(path, "fingerprint").finish()
+
+
+def random_documents(seed: int, count: int = 120, types: int = 50) -> list[list[int]]:
+    draw = np.random.default_rng(seed)
+    return [
+        (types * draw.random(draw.integers(1, 40)) ** 2).astype(int).tolist() for _ in range(count)
+    ]
+
+
+def trained_pairs(data: SkipGrams, epoch: int, window: int) -> Counter[tuple[int, int]]:
+    """The pairs in the layout that the trainer consumes, read off in plain Python."""
+    pairs: Counter[tuple[int, int]] = Counter()
+    for step in data.steps_of(epoch):
+        tokens, left, right = (part.numpy() for part in step.rows)
+        for row, lefts, rights in zip(tokens, left, right, strict=True):
+            for place, (before, after) in enumerate(zip(lefts, rights, strict=True), window):
+                for other in range(place - before, place + after + 1):
+                    if other != place:
+                        pairs[int(row[place]), int(row[other])] += 1
+    return pairs
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_views_hold_the_same_pairs(tmp_path: Path, seed: int) -> None:
+    examples = write_examples(tmp_path, random_documents(seed), types=50)
+    settings = TrainerSettings(seed=seed, window=1 + 2 * seed, sample=0.01)
+    data = SkipGrams(examples, settings)
+    explicit = Counter(
+        pair
+        for batch in data.pairs(epoch=seed, batch_size=100)
+        for pair in zip(batch.target.numpy().tolist(), batch.context.numpy().tolist(), strict=True)
+    )
+    assert explicit == trained_pairs(data, seed, settings.window)
+    assert explicit.total() > 500
+
+
+def test_without_subsampling_every_close_pair_is_seen(tmp_path: Path) -> None:
+    documents = random_documents(1)
+    settings = TrainerSettings(sample=0, window=1)
+    data = SkipGrams(write_examples(tmp_path, documents, types=50), settings)
+    naive = Counter(
+        pair
+        for document in documents
+        for a, b in zip(document, document[1:], strict=False)
+        for pair in [(a, b), (b, a)]
+    )
+    assert trained_pairs(data, 0, 1) == naive
+
+
+def bits(data: SkipGrams, epoch: int) -> list[bytes]:
+    return [
+        b"".join(part.numpy().tobytes() for part in (*step.rows, step.noise))
+        for step in data.steps_of(epoch)
+    ]
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, random_documents(2), types=50)
+    data = SkipGrams(examples, TrainerSettings(seed=7))
+    again = SkipGrams(examples, TrainerSettings(seed=7))
+    other = SkipGrams(examples, TrainerSettings(seed=8))
+    first = bits(data, 0)
+    tf.random.set_seed(99)  # What else runs in the process has no part in it.
+    assert first == bits(data, 0) == bits(again, 0)
+    assert bits(data, 0) != bits(data, 1)
+    assert bits(data, 0) != bits(other, 0)
+
+
+def test_skipping_steps_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, random_documents(3, count=2000), types=50)
+    data = SkipGrams(examples, TrainerSettings(sample=0))
+    whole = bits(data, 0)
+    rest = [step.noise.numpy().tobytes() for step in data.steps_of(0).skip(5)]
+    assert len(whole) > 10
+    assert len(rest) == len(whole) - 5
+    assert all(step.endswith(noise) for step, noise in zip(whole[5:], rest, strict=True))
+
+
+def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, random_documents(4, count=3000), types=50)
+    data = SkipGrams(examples, TrainerSettings(sample=0.01))
+    steps = sum(1 for _ in data.steps_of(0))
+    assert steps == pytest.approx(data.steps, rel=0.1)
+
+
+def test_rows_have_the_declared_shapes(tmp_path: Path) -> None:
+    data = SkipGrams(write_examples(tmp_path, random_documents(5), 50), TrainerSettings(window=3))
+    tokens, left, right = data.rows(0).element_spec
+    assert tokens == tf.TensorSpec([None, 38], tf.int32)
+    assert left == right == tf.TensorSpec([None, 32], tf.int32)
+    assert data.steps_of(0).element_spec.noise == tf.TensorSpec([None, 32], tf.int32)
+
+
+def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> None:
+    # Documents are about even or about odd words only, so a context tells its target's parity.
+    draw = np.random.default_rng(0)
+    documents = [(2 * draw.integers(0, 10, 20) + parity).tolist() for parity in [0, 1] * 60]
+    data = SkipGrams(write_examples(tmp_path, documents, types=20), TrainerSettings(sample=0))
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.layers.Embedding(20, 8), keras.layers.Dense(20, activation="softmax")]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    pairs = data.pairs(epoch=0, batch_size=64).cache().repeat()
+    losses = model.fit(pairs, epochs=2, steps_per_epoch=150, shuffle=False, verbose=0).history[
+        "loss"
+    ]
+    assert losses[-1] < np.log(20) - 0.5  # Knowing the parity is worth log 2 = 0.69.
+
+
+def test_noise_words_follow_the_noise_distribution(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, random_documents(6, count=3000), types=50)
+    data = SkipGrams(examples, TrainerSettings(sample=0, noise_exponent=0.5))
+    drawn = np.concatenate([step.noise.numpy().ravel() for step in data.steps_of(0)])
+    counts = Vocabulary.load(examples.path / "vocabulary.tsv").counts
+    expected = np.diff(skipgrams.noise_cdf(counts, 0.5), prepend=0)
+    observed = np.bincount(drawn, minlength=50) / len(drawn)
+    np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / len(drawn)))

@@ -1,0 +1,170 @@
+"""Scores against scipy and gensim, files of several kinds, and the gate."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from scipy.stats import spearmanr
+from test_dataset import random_documents, write_examples
+
+from components import evaluator, trainer
+from components.artifacts import Evaluation, Examples, Model
+from components.errors import SkipstreamError
+from components.evaluator import scores
+from components.evaluator.evaluator import find_ids, gate, neighbors, probes
+from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
+from components.vocabulary import Vocabulary
+
+WORDS = Vocabulary(("the", "cat", "café", "don't"), np.array([9, 5, 3, 1]))
+
+
+def find(words: list[str]) -> np.ndarray:
+    return find_ids(words, WORDS, TransformSettings())
+
+
+def test_words_are_found_as_the_tokeniser_writes_them() -> None:
+    assert find(["The", "CAFÉ", "don’t", "cats", "the cat", ""]).tolist() == [0, 2, 3, -1, -1, -1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spearman_equals_scipy_with_ties(seed: int) -> None:
+    a, b = np.random.default_rng(seed).integers(0, 6, [2, 40])
+    assert scores.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "the\tcat\t3\ncat\tcafé\t1.5\n",
+        "# comment\nword1,word2,score\nthe,cat,3\ncat,café,1.5\n",
+        "\ufeffthe cat 3\r\n\r\ncat café 1.5\r\n",
+    ],
+)
+def test_word_pairs_are_read_from_common_formats(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pairs").write_bytes(content.encode())
+    pairs = scores.read_word_pairs(tmp_path / "pairs")
+    assert pairs == (["the", "cat"], ["cat", "café"], [3, 1.5])
+
+
+@pytest.mark.parametrize("content", ["a\tb\t1\na\tb\n", "a\tb\t1\na\tb\tmuch\n", "\n"])
+def test_malformed_word_pairs_are_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pairs").write_text(content)
+    with pytest.raises(SkipstreamError, match="pairs"):
+        scores.read_word_pairs(tmp_path / "pairs")
+
+
+def test_malformed_analogies_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "analogies").write_text(": section\na b c\n")
+    with pytest.raises(SkipstreamError, match=r"analogies:2 must be four words, got 'a b c'"):
+        scores.read_analogies(tmp_path / "analogies")
+
+
+def test_scores_equal_those_of_gensim(shared: Path) -> None:
+    analogies = shared / "eval" / "questions-words.txt"
+    words = sorted(
+        {word.lower() for line in analogies.read_text().splitlines() for word in line.split()[-4:]}
+    )[::2]
+    vocabulary = Vocabulary(tuple(words), np.ones(len(words), np.int64))
+    # Words of a line come to lie together, so that some answers are right.
+    vectors = np.random.default_rng(0).normal(size=[len(words), 4]).astype(np.float32)
+    theirs = KeyedVectors(4)
+    theirs.add_vectors(words, vectors)
+    unit = scores.unit_rows(vectors)
+
+    def find(words: list[str]) -> np.ndarray:
+        return find_ids(words, vocabulary, TransformSettings())
+
+    score, sections = scores.analogy_accuracy(unit, find, analogies)
+    accuracy, their_sections = theirs.evaluate_word_analogies(str(analogies))
+    assert score.value == pytest.approx(accuracy, abs=1e-6)
+    assert score.value > 0
+    assert score.covered == sum(len(s["correct"] + s["incorrect"]) for s in their_sections[:-1])
+    assert score.total == 19_544
+    assert len(sections) == 14
+
+    pairs = shared / "eval" / "men3000.tsv"
+    similarity = scores.word_similarity(unit, find, pairs)
+    _, spearman, missing = theirs.evaluate_word_pairs(str(pairs))
+    assert similarity.value == pytest.approx(spearman.statistic, abs=1e-5)
+    assert 100 * (1 - similarity.covered / similarity.total) == pytest.approx(missing)
+
+
+def test_the_gate_needs_finite_vectors_and_a_low_loss() -> None:
+    good = np.ones([3, 2], np.float32)
+    bad = np.array([[1, 1], [np.nan, 1], [1, np.inf]], np.float32)
+    assert gate(good, 4.0, 4.1) == gate(good, None, 4.1) == []
+    assert gate(bad, 4.0, 4.1) == ["all vectors must be finite, got 2 that are not"]
+    assert "got nan" in gate(good, float("nan"), 4.1)[0]
+    assert "got 4.100" in gate(good, 4.1, 4.1)[0]
+
+
+def test_neighbours_are_sorted_and_leave_the_word_out() -> None:
+    unit = scores.unit_rows(np.array([[1, 0], [1, 1], [-1, 0], [1, 0.1]], np.float32))
+    assert neighbors(unit, [1], WORDS) == {
+        "cat": [("don't", 0.7740), ("the", 0.7071), ("café", -0.7071)]
+    }
+
+
+def test_probes_are_frequent_words_of_some_length() -> None:
+    tokens = tuple(
+        f"{'word' if i % 3 else 'w'}{chr(97 + i % 26)}{'x' * (i // 26)}" for i in range(900)
+    )
+    chosen = probes(Vocabulary(tokens, np.arange(900, 0, -1)))
+    assert len(chosen) == 8
+    assert all(len(tokens[id_]) > 4 for id_ in chosen)
+    assert probes(Vocabulary(("a", "1"), np.array([2, 1]))) == []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Examples, TrainerSettings]:
+    folder = tmp_path_factory.mktemp("trained")
+    examples = write_examples(folder / "examples", random_documents(0, 1000), types=50)
+    settings = TrainerSettings(dimensions=8, epochs=1, sample=0)
+    (folder / "model").mkdir()
+    model = trainer.build(examples, settings=settings, out=Model(folder / "model", "model"))
+    return model, examples, settings
+
+
+def evaluate(
+    trained: tuple[Model, Examples, TrainerSettings], out: Path, **settings: object
+) -> Evaluation:
+    model, examples, training = trained
+    return evaluator.build(
+        model,
+        examples,
+        settings=EvaluatorSettings(**settings),
+        training=training,
+        tokens=TransformSettings(),
+        out=Evaluation(out, "evaluation"),
+    )
+
+
+def test_the_report_says_score_and_coverage(
+    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.tsv").write_text("w1\tw2\t5\nw3\tw4\t2\nw5\tw6\t1\nw1\tunheard\t9\n")
+    (tmp_path / "analogies.txt").write_text(": s\nw1 w2 w3 w4\nw1 w2 w3 unheard\n")
+    report = evaluate(
+        trained,
+        tmp_path,
+        word_pairs=[str(tmp_path / "*.tsv")],
+        analogies=[str(tmp_path / "analogies.txt")],
+    ).report
+    assert report["blessed"] is True
+    assert report["held_out_loss"] == pytest.approx(trained[0].summary["held_out_loss"], rel=1e-6)
+    assert report["held_out_loss"] < report["untrained_loss"]
+    pairs = report["word_pairs"]["pairs.tsv"]
+    assert (pairs["covered"], pairs["total"]) == (3, 4)
+    assert -1 <= pairs["spearman"] <= 1
+    analogies = report["analogies"]["analogies.txt"]
+    assert (analogies["covered"], analogies["total"]) == (1, 2)
+    assert analogies["sections"].keys() == {"s"}
+
+
+def test_a_limit_on_the_loss_withholds_the_blessing(
+    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+) -> None:
+    report = evaluate(trained, tmp_path, max_loss=0.5).report
+    assert report["blessed"] is False
+    assert "must be below 0.500 nats a pair (evaluator.max_loss)" in report["reasons"][0]

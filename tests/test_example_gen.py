@@ -1,0 +1,284 @@
+"""Patterns -> corpus.json -> units, the split, the default corpus, and the Beam source."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.io.filesystem import FileMetadata
+from apache_beam.io.localfilesystem import LocalFileSystem
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+
+from components.artifacts import Corpus
+from components.errors import SkipstreamError, from_beam
+from components.example_gen import default_corpus, units
+from components.example_gen.build import build, describe
+from components.example_gen.files import File, list_files
+from components.example_gen.reader import Block, read
+from components.example_gen.source import ReadBlocks
+from components.example_gen.split import held_out
+from components.settings import ExampleGenSettings
+
+
+def corpus_of(out: Path, *patterns: object, **settings: object) -> Corpus:
+    out.mkdir(exist_ok=True)
+    chosen = ExampleGenSettings(input=tuple(map(str, patterns)), **settings)
+    return build(settings=chosen, out=Corpus(out, "f"))
+
+
+def test_files_are_listed_once_in_the_order_of_their_paths(tmp_path, monkeypatch):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    for name in ("z.txt", "a.txt", ".hidden.txt", "b/c.txt", "b/deep/d.txt", "x[1].txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "broken").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files, skipped = list_files(["*", "./a.txt", "~/**/*.txt", "x[1].txt"])
+    names = ["a.txt", "b/c.txt", "b/deep/d.txt", "x[1].txt", "z.txt"]
+    assert [file.path for file in files] == [str(tmp_path / name) for name in names]
+    assert files[0] == File(str(tmp_path / "a.txt"), 5, (tmp_path / "a.txt").stat().st_mtime)
+    assert skipped == {"directory": 1, "not_a_file": 1}
+
+
+def test_patterns_without_a_file_are_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(
+        SkipstreamError, match=r"no file matches example_gen\.input pattern '.*b\*'"
+    ):
+        list_files([f"{tmp_path}/a.txt", f"{tmp_path}/b*"])
+    with pytest.raises(
+        SkipstreamError, match=r"is a directory: name its files, as in '.*folder/\*'"
+    ):
+        list_files([f"{tmp_path}/folder/"])
+    with pytest.raises(SkipstreamError, match=r"only 1 × directory"):
+        list_files([f"{tmp_path}/fold*"])
+    with pytest.raises(SkipstreamError, match="no file system for .*'ftpx://a/b'"):
+        list_files(["ftpx://a/b"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_files_are_refused_when_listed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    path.chmod(0)
+    with pytest.raises(SkipstreamError, match=r"cannot read .*a\.txt: permission denied"):
+        list_files([str(path)])
+
+
+def test_unreadable_files_are_refused_when_listed_even_as_root(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SkipstreamError, match=r"cannot read .*a\.txt: permission denied"):
+        list_files([f"{tmp_path}/*"])
+
+
+class BucketFileSystem(LocalFileSystem):
+    """bucket://a/b is the local file a/b, as a stand-in for gs:// and s3://."""
+
+    @classmethod
+    def scheme(cls):
+        return "bucket"
+
+    def match(self, patterns, limits=None):
+        results = super().match([pattern.removeprefix("bucket:/") for pattern in patterns])
+        for result in results:
+            result.metadata_list = [
+                FileMetadata(f"bucket:/{m.path}", m.size_in_bytes, 0.0)
+                for m in result.metadata_list
+            ]
+        return results
+
+    def open(self, path, *arguments, **options):
+        return super().open(path.removeprefix("bucket:/"), *arguments, **options)
+
+
+def test_urls_are_read_through_beam(tmp_path):
+    (tmp_path / "b.txt").write_text("three\n")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    corpus = corpus_of(tmp_path / "out", f"bucket:/{tmp_path}/*.*")
+    documents = [d for unit in units.plan(corpus) for b in read(unit) for d in b.documents]
+    assert [document.as_py() for document in documents] == [b"one", b"two", b"three"]
+    with pytest.raises(SkipstreamError, match="no file matches"):
+        list_files([f"bucket:/{tmp_path}/x*"])
+
+
+def test_the_listing_says_everything_the_reader_needs(tmp_path):
+    (tmp_path / "a.txt").write_text("four")
+    (tmp_path / "folder").mkdir()
+    corpus = corpus_of(tmp_path / "out", tmp_path / "*", format="files", eval_share=0.1)
+    assert json.loads((corpus.path / "corpus.json").read_text()) == {
+        "files": [{"path": str(tmp_path / "a.txt"), "size": 4}],
+        "format": "files",
+        "field": "text",
+        "eval_share": 0.1,
+        "skipped": {"directory": 2},
+    }
+    assert corpus.summary == {"files": 1, "bytes": 4, "skipped": {"directory": 2}}
+
+
+def test_description_follows_the_files(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    settings = ExampleGenSettings(input=(f"{tmp_path}/*",))
+    before = describe(settings)
+    os.utime(path, (1, 1))
+    assert describe(settings) == {"files": [{"path": str(path), "size": 3, "modified": 1.0}]}
+    assert before != describe(settings)
+
+
+def test_describing_needs_neither_beam_nor_tensorflow():
+    code = (
+        "import sys; from components.example_gen.build import describe;"
+        "from components.settings import ExampleGenSettings;"
+        "assert describe(ExampleGenSettings())['docstrings']['tensorflow'];"
+        "assert not {'tensorflow', 'apache_beam', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["a.xz", "a.tar.gz", "a.zip", "a.parquet.gz"])
+def test_unsupported_packing_is_refused_when_listed(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SkipstreamError, match="unpack it"):
+        corpus_of(tmp_path / "out", tmp_path / name)
+
+
+def test_units_share_out_large_files_and_gather_small_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "UNIT_BYTES", 100)
+    monkeypatch.setattr(units, "_FILE_BYTES", 1)
+    sizes = {"a.txt": 250, "b.txt": 10, "c.txt.gz": 20, "d.parquet": 150, "e.txt": 60, "f.txt": 0}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    planned = units.plan(corpus_of(tmp_path / "out", tmp_path / "*.*"))
+    assert [unit.index for unit in planned] == list(range(6))
+    assert [
+        [(os.path.basename(p.path), p.start, p.stop, p.format, p.compression) for p in unit.pieces]
+        for unit in planned
+    ] == [
+        [("a.txt", 0, 83, "lines", None)],
+        [("a.txt", 83, 166, "lines", None)],
+        [("a.txt", 166, 250, "lines", None), ("b.txt", 0, 10, "lines", None)],
+        [("c.txt.gz", 0, 20, "lines", "gzip")],
+        [("d.parquet", 0, 150, "parquet", None)],
+        [("e.txt", 0, 60, "lines", None), ("f.txt", 0, 0, "lines", None)],
+    ]
+
+
+def test_the_split_is_a_function_of_content_with_the_asked_share():
+    documents = pa.array([b"document %d" % number for number in range(20_000)], pa.binary())
+    chosen = held_out(documents, 0.05)
+    assert chosen.dtype == np.bool_
+    assert abs(chosen.mean() - 0.05) < 0.005
+    assert (held_out(documents[::-1], 0.05)[::-1] == chosen).all()
+    assert (held_out(documents, 0.2) >= chosen).all()
+    assert not held_out(documents, 0).any()
+    assert held_out(documents[:0], 0.5).tolist() == []
+
+
+SOURCE = '''"""Module prose is here."""
+def function():
+    """Adds two tensors.
+
+    Repeated in two places.
+
+    ```python
+    x = function_in_a_fence(1, 2)
+    ```
+
+    The example:
+    >>> function_in_a_doctest(1)
+    3
+
+    Too short.
+    """
+    "a string that documents nothing at all"
+class Class:
+    if True:
+        async def method(self):
+            """Repeated in
+            two places.
+
+            The last of them."""
+'''
+
+
+def test_docstrings_become_paragraphs_in_the_order_of_the_source(tmp_path, monkeypatch):
+    package = tmp_path / "documented"
+    (package / "tests").mkdir(parents=True)
+    (package / "__init__.py").write_text('"""The package comes first."""')
+    (package / "module.py").write_text(SOURCE)
+    (package / "broken.py").write_text('"""Not Python at all."""\ndef')
+    (package / "tests" / "test_it.py").write_text('"""Tests are left out."""')
+    monkeypatch.syspath_prepend(tmp_path)
+    skipped = default_corpus.write(tmp_path / "a.gz", ["documented", "not_installed"])
+    assert gzip.decompress((tmp_path / "a.gz").read_bytes()).decode().splitlines() == [
+        "The package comes first.",
+        "Module prose is here.",
+        "Adds two tensors.",
+        "Repeated in two places.",
+        "The last of them.",
+    ]
+    assert skipped == {"duplicate_paragraph": 1, "short_paragraph": 2, "unparsable_file": 1}
+    default_corpus.write(tmp_path / "b.gz", ["documented"])
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    with pytest.raises(SkipstreamError, match="none of not_installed is installed"):
+        default_corpus.write(tmp_path / "c.gz", ["not_installed"])
+
+
+def test_without_input_the_docstrings_are_the_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(default_corpus.write, "__defaults__", (("tensorflow_transform",),))
+    corpus = corpus_of(tmp_path, format="files")
+    (unit,) = units.plan(corpus)
+    (piece,) = unit.pieces
+    assert (piece.path, piece.format) == (str(tmp_path / "docstrings.txt.gz"), "lines")
+    documents = [d for block in read(unit) for d in block.documents.to_pylist()]
+    assert len(documents) == len(set(documents)) > 500
+    assert any(b"vocabulary" in document for document in documents)
+
+
+def as_literal(block: Block) -> tuple[int, int, list[bytes], dict[str, int]]:
+    return block.unit, block.index, block.documents.to_pylist(), block.counts
+
+
+def test_the_beam_source_gives_the_blocks_that_the_reader_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "UNIT_BYTES", 30)
+    monkeypatch.setattr(units, "_FILE_BYTES", 1)
+    (tmp_path / "a.txt").write_bytes(b"".join(b"line %d\n\n" % number for number in range(30)))
+    corpus = corpus_of(tmp_path / "out", tmp_path / "a.txt")
+    planned = units.plan(corpus)
+    expected = [as_literal(block) for unit in planned for block in read(unit)]
+    assert len(expected) == len(planned) > 5
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        blocks = pipeline | ReadBlocks(corpus) | beam.Map(as_literal)
+        assert_that(blocks, equal_to(expected))
+
+
+# multi_processing reports as multi_threading does, after seconds of starting workers.
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
+    path = tmp_path / "it's [a].txt"
+    path.write_text("x")
+    corpus = corpus_of(tmp_path / "out", path)
+    path.unlink()
+    options = PipelineOptions([f"--direct_running_mode={mode}", "--direct_num_workers=2"])
+    with (
+        pytest.raises((SkipstreamError, RuntimeError)) as caught,
+        beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline,
+    ):
+        pipeline | "Read [it]" >> ReadBlocks(corpus)
+    assert str(from_beam(caught.value)) == (
+        f"{path} was listed and is gone now: leave the corpus in place and run again"
+    )
+
+
+def test_other_errors_are_not_the_users():
+    assert from_beam(ValueError("a SkipstreamError: is only mentioned")) is None

@@ -1,0 +1,160 @@
+"""Training: learns, repeats its bits, resumes, and stops when it diverges."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_dataset import random_documents, write_examples
+
+from components import trainer
+from components.artifacts import Examples, Model
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.trainer.model import SkipGram
+from components.trainer.optimizer import RowSGD
+
+SETTINGS = TrainerSettings(dimensions=16, sample=0, epochs=3, window=3)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return write_examples(tmp_path_factory.mktemp("examples"), random_documents(0, 3000), types=50)
+
+
+def train(examples: Examples, path: Path, settings: TrainerSettings = SETTINGS) -> Model:
+    path.mkdir(exist_ok=True)
+    return trainer.build(examples, settings=settings, out=Model(path, "model"))
+
+
+def vectors(model: Model) -> np.ndarray:
+    return np.load(model.path / "vectors.npy")
+
+
+def test_words_that_share_contexts_come_to_lie_together(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    documents = [(2 * draw.integers(0, 20, 30) + parity).tolist() for parity in [0, 1] * 300]
+    examples = write_examples(tmp_path / "examples", documents, types=40)
+    model = train(examples, tmp_path / "model")
+    unit = vectors(model) / np.linalg.norm(vectors(model), axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    assert cosines[::2, ::2].mean() > cosines[::2, 1::2].mean() + 0.5
+
+
+def test_the_same_seed_gives_the_same_bits(examples: Examples, tmp_path: Path) -> None:
+    first, again = train(examples, tmp_path / "1"), train(examples, tmp_path / "2")
+    other = train(examples, tmp_path / "3", SETTINGS.model_copy(update={"seed": 2}))
+    assert (vectors(first) == vectors(again)).all()
+    assert (vectors(first) != vectors(other)).any()
+
+
+def test_losses_fall_and_are_written(examples: Examples, tmp_path: Path) -> None:
+    model = train(examples, tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert history[0]["loss"] > history[-1]["loss"]
+    assert history[0]["held_out_loss"] > history[-1]["held_out_loss"]
+    assert history[-1]["learning_rate"] < 0.01 * SETTINGS.learning_rate
+    assert model.summary["held_out_loss"] == history[-1]["held_out_loss"]
+    assert trainer.held_out_loss(model, examples, SETTINGS) == pytest.approx(
+        history[-1]["held_out_loss"], rel=1e-6
+    )
+    assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from components import trainer
+from components.artifacts import Examples, Model
+from components.settings import TrainerSettings
+settings = TrainerSettings.model_validate_json(sys.argv[3])
+examples = Examples(Path(sys.argv[1]), "examples")
+trainer.build(examples, settings=settings, out=Model(Path(sys.argv[2]), "model"))
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bits(examples: Examples, tmp_path: Path) -> None:
+    # Enough epochs that the kill falls between the first checkpoint and the end.
+    settings = SETTINGS.model_copy(update={"epochs": 12, "checkpoint_minutes": 1e-6})
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    arguments = [str(examples.path), str(killed), settings.model_dump_json()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("checkpoints/ckpt-4.index")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "manifest.json").exists()
+    done = len(json.loads((killed / "history.json").read_text()))
+    assert 0 < done < settings.epochs
+    resumed = train(examples, killed, settings)
+    whole = train(examples, tmp_path / "whole", settings)
+    assert (vectors(resumed) == vectors(whole)).all()
+    losses = [
+        [epoch["loss"] for epoch in json.loads((path / "history.json").read_text())]
+        for path in (killed, tmp_path / "whole")
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_divergence_stops_the_run(examples: Examples, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": 1.0, "epochs": 20})
+    with pytest.raises(SkipstreamError, match=r"training diverged: .* lower trainer.learning_rate"):
+        train(examples, tmp_path, settings)
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", [], types=3)
+    with pytest.raises(SkipstreamError, match="at least one document"):
+        train(examples, tmp_path / "model")
+
+
+def test_a_truncated_tfrecord_is_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", random_documents(0), types=50)
+    record = Path(examples.records("train")[0])
+    record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
+    with pytest.raises(
+        SkipstreamError, match=r"must have \d+ bytes, got \d+: .* run transform again"
+    ):
+        train(examples, tmp_path / "model")
+
+
+def test_a_corrupt_tfrecord_is_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", random_documents(0, 3000), types=50)
+    record = Path(examples.records("train")[0])
+    content = bytearray(record.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    record.write_bytes(bytes(content))
+    with pytest.raises(SkipstreamError, match=r"TFRecord in .* is damaged .* run transform again"):
+        train(examples, tmp_path / "model")
+
+
+def test_repeated_rows_add_up_and_others_stay() -> None:
+    optimizer = RowSGD(0.5)
+    table = tf.Variable(tf.ones([4, 2]))
+    gradient = tf.IndexedSlices(tf.constant([[1.0, 2], [3, 4], [5, 6]]), tf.constant([2, 0, 2]))
+    optimizer.apply([gradient], [table])
+    assert table.numpy().tolist() == [[-0.5, -1], [1, 1], [-2, -3], [1, 1]]
+
+
+def test_a_dense_gradient_is_refused() -> None:
+    with pytest.raises(TypeError, match="IndexedSlices"):
+        RowSGD(0.5).apply([tf.ones([4, 2])], [tf.Variable(tf.ones([4, 2]))])
+
+
+def test_the_model_looks_up_its_vectors() -> None:
+    model = SkipGram(types=5, dimensions=3, window=2, negatives=5, seed=1)
+    assert (model(tf.constant([[4], [0]])).numpy() == model.vectors.numpy()[[[4], [0]]]).all()
+    assert np.abs(model.vectors.numpy()).max() <= 0.5 / 3
+    assert not model.contexts.numpy().any()

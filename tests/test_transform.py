@@ -1,0 +1,205 @@
+"""The Beam job against an independent count, over whole corpora and awkward ones."""
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from components import text, transform
+from components.artifacts import Corpus, Examples
+from components.errors import SkipstreamError
+from components.example_gen.build import build as list_corpus
+from components.example_gen.split import held_out
+from components.settings import ExampleGenSettings, TransformSettings
+from components.transform import records
+from components.vocabulary import Vocabulary
+
+
+def run(
+    out: Path,
+    *patterns: str,
+    settings: TransformSettings | None = None,
+    beam_options: tuple[str, ...] = (),
+    **corpus_settings: object,
+) -> Examples:
+    (out / "corpus").mkdir(parents=True)
+    (out / "examples").mkdir()
+    chosen = ExampleGenSettings(input=patterns, **corpus_settings)
+    corpus = list_corpus(settings=chosen, out=Corpus(out / "corpus", "corpus"))
+    return transform.build(
+        corpus,
+        settings=settings or TransformSettings(min_count=1),
+        max_unreadable=chosen.max_unreadable,
+        beam_options=beam_options,
+        out=Examples(out / "examples", "examples"),
+    )
+
+
+def documents_of(examples: Examples, split: str) -> Iterator[list[int]]:
+    for record in tf.data.TFRecordDataset(examples.records(split), "GZIP"):
+        example = tf.train.Example.FromString(record.numpy())
+        assert list(example.features.feature) == ["ids"]
+        yield list(example.features.feature["ids"].int64_list.value)
+
+
+def words_of(examples: Examples, split: str = "train") -> list[list[str]]:
+    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
+    return [[tokens[id_] for id_ in document] for document in documents_of(examples, split)]
+
+
+def test_a_small_corpus_comes_out_whole(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("the cat sat\n\nThe dog!\nxyzzy\n")
+    (tmp_path / "a.txt").write_text("a cat, the cat\n…\n")
+    examples = run(
+        tmp_path / "out",
+        str(tmp_path / "*.txt"),
+        settings=TransformSettings(min_count=2),
+        eval_share=0,
+    )
+    assert (examples.path / "vocabulary.tsv").read_text() == "cat\t3\nthe\t3\n"
+    assert words_of(examples) == [["cat", "the", "cat"], ["the", "cat"], ["the"]]
+    assert words_of(examples, "eval") == []
+    statistics = examples.statistics
+    assert statistics["documents_dropped"] == {"empty": 1, "no_token": 1, "no_known_token": 1}
+    assert statistics["tokens"] == 10
+    assert statistics["types"] == 6
+    assert statistics["kept_tokens"] == 6
+    assert statistics["tokens_dropped"] == {"out_of_vocabulary": 4}
+    assert statistics["splits"]["train"]["documents"] == 3
+    assert statistics["document_lengths"] == [
+        {"up_to": 1, "documents": 1},
+        {"up_to": 2, "documents": 1},
+        {"up_to": 4, "documents": 2},
+    ]
+
+
+def test_ties_are_ordered_by_bytes_and_the_largest_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("é b é b z a z a Z\n")
+    settings = TransformSettings(min_count=1, max_size=3, lowercase=False)
+    examples = run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings, eval_share=0)
+    assert (examples.path / "vocabulary.tsv").read_text() == "a\t2\nb\t2\nz\t2\n"
+
+
+@pytest.mark.parametrize("name", ["enwiki-dev", "zhwiki"])
+def test_the_vocabulary_equals_an_independent_count(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    source = next((shared / "corpora" / name).glob("*.gz"))
+    lines = gzip.decompress(source.read_bytes()).split(b"\n")[:6000]
+    (tmp_path / "part.txt").write_bytes(b"\n".join(lines))
+    settings = TransformSettings(min_count=3)
+    examples = run(tmp_path / "out", str(tmp_path / "part.txt"), settings=settings)
+    ragged = text.tokenize(tf.constant(lines), tokenizer="words", lowercase=True)
+    counts = Counter(ragged.flat_values.numpy().tolist())
+    expected = sorted(
+        ((token, count) for token, count in counts.items() if count >= 3),
+        key=lambda item: (-item[1], item[0]),
+    )
+    written = (examples.path / "vocabulary.tsv").read_bytes()
+    assert written == b"".join(b"%s\t%d\n" % item for item in expected)
+    assert examples.statistics["tokens"] == counts.total()
+    assert examples.statistics["types"] == len(counts)
+
+    ids = {token: id_ for id_, (token, _) in enumerate(expected)}
+    chosen = held_out(pa.array(lines, pa.binary()), ExampleGenSettings().eval_share)
+    for split, side in (("train", False), ("eval", True)):
+        naive = [
+            [ids[token] for token in document if token in ids]
+            for document, eval_ in zip(ragged.to_list(), chosen, strict=True)
+            if eval_ == side
+        ]
+        assert list(documents_of(examples, split)) == [document for document in naive if document]
+
+
+def digests(examples: Examples) -> dict[str, str]:
+    files = [path for split in ("train", "eval") for path in (examples.path / split).iterdir()]
+    files += [examples.path / name for name in ("vocabulary.tsv", "statistics.json")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_corpus_gives_the_same_bytes_at_any_worker_count(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(3):
+        words = draw.integers(0, 5000, 400_000)
+        lines = [" ".join(f"w{word}" for word in words[i : i + 20]) for i in range(0, 400_000, 20)]
+        (tmp_path / f"{number}.txt").write_text("\n".join(lines))
+    pattern = str(tmp_path / "*.txt")
+    once = run(tmp_path / "1", pattern)
+    threads = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+    assert digests(once) == digests(run(tmp_path / "2", pattern, beam_options=threads))
+
+
+def test_the_transform_graph_alone_gives_the_same_ids(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the cat saw the dog\n")
+    examples = run(tmp_path / "out", str(tmp_path / "a.txt"), eval_share=0)
+    graph = tf.saved_model.load(str(examples.path / "transform_graph" / "transform_fn"))
+    outputs = graph.transform_fn({"text": tf.constant(["The CAT, unheard of"])})
+    assert outputs["ids"].to_list() == [[0, 1]]
+    assert outputs["tokens"].numpy().tolist() == [4]
+
+
+def test_an_awkward_corpus_runs_through(tmp_path: Path) -> None:
+    (tmp_path / "crlf.txt").write_bytes(b"\xef\xbb\xbfone two\r\n\r\nthree\r\n")
+    (tmp_path / "odd.txt").write_bytes(
+        "smile 😀 cafe\u0301\nnul\0byte\n".encode() + b"bad\xff end\n"
+    )
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "huge.txt").write_bytes(b"word " * 4_000_000 + b"x" * 30_000_000)
+    examples = run(tmp_path / "out", str(tmp_path / "*.txt"), eval_share=0)
+    documents = words_of(examples)
+    assert documents[:2] == [["one", "two"], ["three"]]
+    assert documents[3:] == [["smile", "cafe\u0301"], ["nul", "byte"], ["bad", "end"]]
+    assert len(documents[2]) == 4_000_001
+    statistics = examples.statistics
+    assert statistics["documents_dropped"] == {"empty": 1}
+    assert statistics["documents_repaired"] == {"invalid_utf8": 1, "cut": 0}
+    assert sum(statistics["files_skipped"].values()) == 1
+
+
+def test_an_empty_vocabulary_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("all words differ\n")
+    settings = TransformSettings(min_count=2)
+    with pytest.raises(SkipstreamError, match=r"no token occurs at least transform.min_count = 2"):
+        run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n \n", "… !\n"])
+def test_a_corpus_without_tokens_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(SkipstreamError, match="vocabulary is empty"):
+        run(tmp_path / "out", str(tmp_path / "a.txt"))
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress(np.random.default_rng(0).bytes(100_000).hex().encode())
+    (tmp_path / "a.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SkipstreamError, match=r"truncated .*a\.gz") as caught:
+        run(tmp_path / "out", str(tmp_path / "*.gz"))
+    assert "while running" not in str(caught.value)
+
+
+def test_too_many_unreadable_documents_are_an_error(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "one two"})] * 9 + ["{broken"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    pattern = str(tmp_path / "a.jsonl")
+    with pytest.raises(SkipstreamError, match=r"got 10.0%: \{'invalid_json': 1\}"):
+        run(tmp_path / "1", pattern)
+    examples = run(tmp_path / "2", pattern, max_unreadable=0.2, eval_share=0)
+    assert examples.statistics["documents_dropped"] == {"invalid_json": 1}
+
+
+def test_a_shard_is_written_in_the_order_of_its_parts(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    path = records.write_shard((("train", 7), [(5, [b"c"]), (0, [b"a", b"b"])]), str(tmp_path))
+    again = records.write_shard((("train", 7), [(0, [b"a", b"b"]), (5, [b"c"])]), str(tmp_path))
+    assert path == again == str(tmp_path / "train" / "000007.tfrecord.gz")
+    assert list(tf.data.TFRecordDataset(path, "GZIP").as_numpy_iterator()) == [b"a", b"b", b"c"]
+    assert [file.name for file in (tmp_path / "train").iterdir()] == ["000007.tfrecord.gz"]
