@@ -41,8 +41,9 @@ def main() -> NoReturn:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record says what the last line will not: Beam logs what it re-raises."""
-    return "SkipstreamError" not in logging.Formatter().format(record)
+    """Whether a log record says what the last line will not: Beam logs the errors it raises."""
+    of_beam = record.name.startswith("apache_beam.")
+    return not (of_beam and "[while running '" in logging.Formatter().format(record))
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
