@@ -106,14 +106,14 @@ def test_neighbours_are_sorted_and_leave_the_word_out() -> None:
     }
 
 
-def test_probes_are_frequent_words_of_some_length() -> None:
-    tokens = tuple(
-        f"{'word' if i % 3 else 'w'}{chr(97 + i % 26)}{'x' * (i // 26)}" for i in range(900)
-    )
-    chosen = probes(Vocabulary(tokens, np.arange(900, 0, -1)))
-    assert len(chosen) == 8
-    assert all(len(tokens[id_]) > 4 for id_ in chosen)
-    assert probes(Vocabulary(("a", "1"), np.array([2, 1]))) == []
+def test_probes_are_frequent_words_with_long_vectors() -> None:
+    tokens = ("about", "42", "cat", *(f"word{chr(97 + i)}" for i in range(10)))
+    vectors = np.ones([len(tokens), 3], np.float32)
+    vectors[5:] *= 2
+    vectors[7] *= 2
+    chosen = probes(Vocabulary(tokens, np.arange(len(tokens), 0, -1)), vectors)
+    assert chosen == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert probes(Vocabulary(("a", "1"), np.array([2, 1])), vectors[:2]) == []
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from components.vocabulary import Vocabulary
 
 _NEIGHBORS = 8
 _PROBES = 8
+_FREQUENT = 300
 
 
 def build(
@@ -61,7 +62,7 @@ def build(
         "untrained_loss": untrained,
         "word_pairs": {},
         "analogies": {},
-        "neighbors": neighbors(unit, probes(vocabulary), vocabulary),
+        "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
     }
     for path in matching(settings.word_pairs, "evaluator.word_pairs"):
         score = scores.word_similarity(unit, find, path)
@@ -140,18 +141,25 @@ def find_ids(
     )
 
 
-def probes(vocabulary: Vocabulary) -> list[int]:
-    """Ids of a few frequent words that say something: letters only, not the shortest ones.
+def probes(vocabulary: Vocabulary, vectors: npt.NDArray[np.float32]) -> list[int]:
+    """Ids of a few frequent words that mean something, for a person to look at.
 
-    Spread over the first thousand ranks, denser towards the top.
+    Among words of like frequency, those with the longer vectors are the more specific ones
+    (Schakel and Wilson, "Measuring Word Significance using Distributed Representations of Words",
+    2015), so function words stay out without a list of them.
+
+    Args:
+        vocabulary: Most frequent first.
+        vectors: float32 [types, dimensions].
     """
-    meaningful = [
+    frequent = [
         id_
-        for id_, token in enumerate(vocabulary.tokens[:1000])
+        for id_, token in enumerate(vocabulary.tokens[: 10 * _FREQUENT])
         if token.isalpha() and (len(token) > 4 or not token.isascii())
-    ]
-    spread = np.geomspace(1, max(len(meaningful), 1), 2 * _PROBES).astype(int) - 1
-    return [meaningful[rank] for rank in sorted(set(spread.tolist()))[-_PROBES:] if meaningful]
+    ][:_FREQUENT]
+    norms = np.linalg.norm(vectors[frequent], axis=1)
+    longest = np.argsort(-norms, kind="stable")[:_PROBES]
+    return sorted(frequent[place] for place in longest)
 
 
 def neighbors(
