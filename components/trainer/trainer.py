@@ -70,7 +70,7 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
         history.append(
             {
                 "epoch": epoch + 1,
-                # None where the checkpoint was made at the very last step of the epoch.
+                # Keras gives none where the checkpoint was made at the very last step of the epoch.
                 "loss": losses.get("loss", [progress.restored_loss])[0],
                 "held_out_loss": losses["val_loss"][0] if held_out else None,
                 "learning_rate": float(model.optimizer.learning_rate),
@@ -81,13 +81,15 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
     seconds = time.monotonic() - start
     np.save(out.path / "vectors.npy", model.vectors.numpy())
     np.save(out.path / "contexts.npy", model.contexts.numpy())
-    shutil.rmtree(out.path / progress.DIRECTORY)
-    return out.finish(
+    trained = out.finish(
         epochs=settings.epochs,
+        training_seconds=round(seconds, 3),
         words_per_second=round(train.tokens * (settings.epochs - epochs_done) / seconds),
         loss=history[-1]["loss"],
         held_out_loss=history[-1]["held_out_loss"],
     )
+    shutil.rmtree(out.path / progress.DIRECTORY)
+    return trained
 
 
 def make_model(examples: Examples, settings: TrainerSettings) -> SkipGram:
