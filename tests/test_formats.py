@@ -1,5 +1,6 @@
 """Each format, read back by the program it is for."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gensim.models import KeyedVectors
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
+from werkzeug.test import Client
 
 from components.errors import SkipstreamError
 from components.exporter import formats
@@ -132,18 +136,24 @@ def test_the_projector_gets_a_row_per_line_in_two_files(source: Source, tmp_path
     assert vectors.tobytes() == source.vectors().tobytes()
 
 
-def test_the_projector_config_names_the_files_relative_to_itself(tmp_path: Path) -> None:
-    formats.write(Source(), format="projector", output=tmp_path / "p")
-    assert (
-        (tmp_path / "p" / "projector_config.pbtxt").read_text(encoding="utf-8")
-        == """\
-embeddings {
-  tensor_name: "skipstream"
-  tensor_path: "vectors.tsv"
-  metadata_path: "metadata.tsv"
-}
-"""
-    )
+def test_tensorboards_projector_serves_words_and_vectors(tmp_path: Path) -> None:
+    source = Source(5000)
+    formats.write(source, format="projector", output=tmp_path / "p")
+    plugin = ProjectorPlugin(TBContext(logdir=str(tmp_path / "p")))
+    routes = plugin.get_plugin_apps()
+
+    def get(route: str, **arguments: str) -> bytes:
+        response = Client(routes[route]).get(route, query_string=arguments)
+        assert response.status_code == 200, response.data
+        return response.data
+
+    (run,) = json.loads(get("/runs"))
+    (embedding,) = json.loads(get("/info", run=run))["embeddings"]
+    name = embedding["tensorName"]
+    assert embedding["tensorShape"] == [5000, 7]
+    tensor = np.frombuffer(get("/tensor", run=run, name=name), np.float32)
+    assert tensor.tobytes() == source.vectors().tobytes()
+    assert get("/metadata", run=run, name=name).decode().split("\n") == [*source.tokens(), ""]
 
 
 def test_numpy_reads_npz_without_pickle(source: Source, tmp_path: Path) -> None:
