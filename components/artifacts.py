@@ -53,17 +53,18 @@ class Artifact:
         """The finished artifact at `path`, or None where there is none or only a part of one."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            kind, fingerprint = manifest["kind"], manifest["fingerprint"]
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise SkipstreamError(
                 f"{path / MANIFEST} is damaged ({error}): delete {path} and run again"
             ) from error
-        if manifest["kind"] != cls.__name__:
+        if kind != cls.__name__:
             raise SkipstreamError(
-                f"{path} holds {manifest['kind']}, expected {cls.__name__}: delete it and run again"
+                f"{path} holds {kind}, expected {cls.__name__}: delete it and run again"
             )
-        return cls(path, manifest["fingerprint"])
+        return cls(path, fingerprint)
 
     def finish(self, **summary: Any) -> Self:
         """Write the manifest, which makes the artifact complete. `summary` goes to run.json."""

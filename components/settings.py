@@ -14,7 +14,7 @@ Glob = Annotated[str, StringConstraints(min_length=1)]
 class StageSettings(BaseModel):
     """Base of all settings: immutable, and an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ExampleGenSettings(StageSettings):

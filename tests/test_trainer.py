@@ -120,6 +120,20 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
         train(examples, tmp_path / "model")
 
 
+def test_documents_without_a_pair_are_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", [[0], [1], [2]] * 50, types=3)
+    with pytest.raises(SkipstreamError, match="training needs pairs of words, got none: 150 tok"):
+        train(examples, tmp_path / "model")
+
+
+def test_held_out_documents_without_a_pair_have_no_loss(tmp_path: Path) -> None:
+    documents = [[i % 2] if i % 10 == 0 else [0, 1, 0, 1] for i in range(100)]
+    examples = write_examples(tmp_path / "examples", documents, types=2)
+    model = train(examples, tmp_path / "model")
+    assert model.summary["held_out_loss"] is None
+    assert trainer.held_out_loss(model, examples, SETTINGS) is None
+
+
 def test_a_truncated_tfrecord_is_an_error(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "examples", random_documents(0), types=50)
     record = Path(examples.records("train")[0])
@@ -136,7 +150,7 @@ def test_a_corrupt_tfrecord_is_an_error(tmp_path: Path) -> None:
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 0xFF
     record.write_bytes(bytes(content))
-    with pytest.raises(SkipstreamError, match=r"TFRecord in .* is damaged .* run transform again"):
+    with pytest.raises(SkipstreamError, match=r"is damaged \(inflate.*\): .* run transform again"):
         train(examples, tmp_path / "model")
 
 

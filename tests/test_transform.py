@@ -196,6 +196,30 @@ def test_too_many_unreadable_documents_are_an_error(tmp_path: Path) -> None:
     assert examples.statistics["documents_dropped"] == {"invalid_json": 1}
 
 
+def test_a_field_that_no_record_has_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "one two"}\n' * 20)
+    with pytest.raises(SkipstreamError, match=r"'missing_field': 20.*example_gen.field"):
+        run(tmp_path / "out", str(tmp_path / "a.jsonl"))
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one two\n")
+    tokenize = text.tokenize
+
+    def meddle(*arguments: object, **options: object) -> object:
+        path.write_text("two one\n")  # As long as before, and with the same counts.
+        return tokenize(*arguments, **options)
+
+    monkeypatch.setattr(text, "tokenize", meddle)
+    with pytest.raises(
+        SkipstreamError, match=r"must not change while it is read, but .*a\.txt did"
+    ):
+        run(tmp_path / "out", str(path))
+
+
 def test_a_shard_is_written_in_the_order_of_its_parts(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     path = records.write_shard((("train", 7), [(5, [b"c"]), (0, [b"a", b"b"])]), str(tmp_path))

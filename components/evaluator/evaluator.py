@@ -2,6 +2,7 @@
 
 import glob
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,24 +65,22 @@ def build(
         "analogies": {},
         "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
     }
-    for path in matching(settings.word_pairs, "evaluator.word_pairs"):
-        score = scores.word_similarity(unit, find, path)
-        report["word_pairs"][path.name] = {
-            "spearman": score.value,
-            "covered": score.covered,
-            "total": score.total,
-        }
-    for path in matching(settings.analogies, "evaluator.analogies"):
+    for name, path in named(matching(settings.word_pairs, "evaluator.word_pairs")).items():
+        report["word_pairs"][name] = _as_json("spearman", scores.word_similarity(unit, find, path))
+    for name, path in named(matching(settings.analogies, "evaluator.analogies")).items():
         total, sections = scores.analogy_accuracy(unit, find, path)
-        report["analogies"][path.name] = _accuracy(total) | {
-            "sections": {name: _accuracy(score) for name, score in sections.items()}
+        report["analogies"][name] = _as_json("accuracy", total) | {
+            "sections": {section: _as_json("accuracy", sections[section]) for section in sections}
         }
     write_json(out.path / "evaluation.json", report)
     return out.finish(
         blessed=report["blessed"],
         held_out_loss=loss,
-        word_pairs={name: score["spearman"] for name, score in report["word_pairs"].items()},
-        analogies={name: score["accuracy"] for name, score in report["analogies"].items()},
+        word_pairs=report["word_pairs"],
+        analogies={
+            name: {key: score[key] for key in ("accuracy", "covered", "total")}
+            for name, score in report["analogies"].items()
+        },
     )
 
 
@@ -177,5 +176,15 @@ def neighbors(
     return found
 
 
-def _accuracy(score: scores.Score) -> dict[str, float | int | None]:
-    return {"accuracy": score.value, "covered": score.covered, "total": score.total}
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names; by their whole paths where two have the same name.
+
+    >>> list(named([Path("a/x.tsv"), Path("b/x.tsv"), Path("b/y.tsv")]))
+    ['a/x.tsv', 'b/x.tsv', 'y.tsv']
+    """
+    names = Counter(path.name for path in paths)
+    return {path.name if names[path.name] == 1 else str(path): path for path in paths}
+
+
+def _as_json(name: str, score: scores.Score) -> dict[str, float | int | None]:
+    return {name: score.value, "covered": score.covered, "total": score.total}

@@ -60,6 +60,24 @@ def list_files(patterns: Iterable[str]) -> tuple[list[File], dict[str, int]]:
     return sorted(files.values()), dict(sorted(Counter(skipped.values()).items()))
 
 
+def state_of(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    """Bytes and time of change, in nanoseconds, of the local ones; None where one is gone.
+
+    Two states that are equal mean that nothing was written in between. URLs are left out: objects
+    of a store are replaced as a whole, and asking for each again would cost a request a file.
+    """
+    found: dict[str, tuple[int, int] | None] = {}
+    for path in paths:
+        if not is_remote(path):
+            try:
+                status = os.stat(path)
+            except OSError:
+                found[path] = None
+            else:
+                found[path] = status.st_size, status.st_mtime_ns
+    return found
+
+
 def _no_file(pattern: str, reasons: dict[str, str]) -> str:
     message = f"no file matches example_gen.input pattern '{pattern}'"
     if list(reasons.values()) == ["directory"] and next(iter(reasons)) == _absolute(pattern):

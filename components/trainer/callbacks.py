@@ -4,7 +4,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -27,7 +27,7 @@ class Progress(keras.callbacks.Callback):
     and optimizer's variables are the whole state.
 
     Attributes:
-        restored_loss: Of the epoch under way when the checkpoint was made.
+        restored_loss: Of the epoch under way when the checkpoint was made; None without one.
     """
 
     DIRECTORY = "checkpoints"
@@ -58,7 +58,7 @@ class Progress(keras.callbacks.Callback):
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(directory / self.DIRECTORY), max_to_keep=2
         )
-        self.restored_loss = math.nan
+        self.restored_loss: float | None = None
 
     def restore(self) -> list[dict[str, Any]]:
         """Load the newest checkpoint, if there is one.
@@ -156,7 +156,10 @@ class DivergenceGuard(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Corpus words done, words a second, time left and loss, over all epochs."""
+    """Corpus words done, words a second, time left and loss of one epoch.
+
+    A context manager: the line on the screen ends with the block, however that ends.
+    """
 
     def __init__(self, train: SkipGrams, epochs: int, epoch: int, step: int) -> None:
         """Show one epoch of a run.
@@ -168,19 +171,24 @@ class ProgressBar(keras.callbacks.Callback):
             step: Steps that are done of the epoch under way.
         """
         super().__init__()
-        self._train, self._epochs, self._epoch, self._step = train, epochs, epoch, step
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Open the bar."""
-        self._words = self._words_at(self._step)
+        self._train, self._step = train, step
+        self._words = self._words_at(step)
         self._bar = tqdm(
-            total=self._train.tokens,
+            total=train.tokens,
             initial=self._words,
-            desc=f"epoch {self._epoch + 1}/{self._epochs}",
+            desc=f"epoch {epoch + 1}/{epochs}",
             unit=" words",
             unit_scale=True,
             mininterval=1,
         )
+
+    def __enter__(self) -> Self:
+        """The bar is open already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self._bar.close()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""
@@ -196,7 +204,6 @@ class ProgressBar(keras.callbacks.Callback):
             {losses[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in losses}, refresh=False
         )
         self._bar.update(self._train.tokens - self._words)
-        self._bar.close()
 
     def _words_at(self, step: int) -> int:
         return int(min(self._train.tokens, self._train.tokens * step // self._train.steps))

@@ -1,7 +1,7 @@
 """The tf.data input pipeline: TFRecords of token ids -> skip-gram pairs, on the fly.
 
-Two views of the same pairs. `training_rows` is the layout that the trainer consumes: rows with
-their windows and noise words. `skipgram_pairs` spells the pairs out, for any Keras model.
+Two views of the same pairs. `SkipGrams.steps_of` has the layout that the trainer consumes: rows
+with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any Keras model.
 
 Order: TFRecord files are shuffled and interleaved; documents are shuffled within windows of
 `shuffle_tokens` corpus tokens; rows are shuffled within a batch of documents (about 64 k tokens).
@@ -103,9 +103,9 @@ class SkipGrams:
         )
         mean_length = max(1, self.tokens // max(1, self.documents))
 
-        def shuffle(position: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-            key = skipgrams.position_key(shuffle_key, position)
-            return tf.random.experimental.stateless_shuffle(records, key)
+        def shuffle(position: tf.Tensor, values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+            seed = skipgrams.position_key(key, position)
+            return tf.random.experimental.stateless_shuffle(values, seed, alg="philox")
 
         def cut(position: tf.Tensor, records: tf.Tensor) -> Rows:
             documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
@@ -117,14 +117,14 @@ class SkipGrams:
                 keep_key=skipgrams.position_key(keep_key, position),
                 reach_key=skipgrams.position_key(reach_key, position),
             )
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(tf.shape(rows.left)[0]), skipgrams.position_key(order_key, position)
-            )
+            order = shuffle(position, tf.range(tf.shape(rows.left)[0]), order_key)
             shuffled = Rows(*(tf.gather(part, order) for part in rows))
             shuffled.tokens.set_shape([None, LENGTH + 2 * window])
             return shuffled
 
-        files = tf.random.experimental.stateless_shuffle(tf.constant(self.files), order_key)
+        files = tf.random.experimental.stateless_shuffle(
+            tf.constant(self.files), order_key, alg="philox"
+        )
         dataset = tf.data.Dataset.from_tensor_slices(files)
         dataset = dataset.interleave(
             lambda file: tf.data.TFRecordDataset(file, "GZIP", buffer_size=1 << 20),
@@ -136,7 +136,7 @@ class SkipGrams:
         # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
         dataset = dataset.batch(max(settings.shuffle_tokens // mean_length, 1))
         dataset = dataset.enumerate()
-        dataset = dataset.map(shuffle)
+        dataset = dataset.map(lambda position, records: shuffle(position, records, shuffle_key))
         dataset = dataset.rebatch(min(max(BATCH_TOKENS // mean_length, 1), 4096))
         dataset = dataset.enumerate()
         dataset = dataset.map(cut, num_parallel_calls=1)  # More would only compete with training.

@@ -1,7 +1,5 @@
 """The Keras model: two tables of vectors and one training step on rows of pairs."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -90,12 +88,3 @@ class SkipGram(keras.Model):
         """The loss of the pairs of `step`, without an update."""
         self._gradients(step)
         return {"loss": self.pair_loss.result()}
-
-    def get_config(self) -> dict[str, Any]:
-        """What it takes to build the model anew."""
-        return {
-            "types": self.vectors.shape[0],
-            "dimensions": self.vectors.shape[1],
-            "window": self.window,
-            "negatives": self.negatives,
-        }

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# Streams of random numbers that must not meet: the second word of a seed.
+# Streams of random numbers that must not meet.
 KEEP, REACH, ORDER, SHUFFLE, NOISE = range(5)
 PER_BATCH = (KEEP, REACH, ORDER, SHUFFLE)
 
@@ -107,7 +107,7 @@ def stream(seed: tf.Tensor, purpose: int, epoch: tf.Tensor) -> tf.Tensor:
 
 def position_key(key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The seed for one position (a batch, a step) of a stream, int64 [2]."""
-    return tf.cast(tf.random.fold_in(key, position), tf.int64)
+    return tf.cast(tf.random.fold_in(key, position, alg="philox"), tf.int64)
 
 
 def uniform(shape: tf.Tensor, key: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:

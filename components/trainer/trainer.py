@@ -1,5 +1,6 @@
 """The stage: token ids -> vectors."""
 
+import re
 import shutil
 import time
 import warnings
@@ -50,13 +51,9 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
     start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
     for epoch in range(progress.epoch, settings.epochs):
         epoch_start = time.monotonic()
-        callbacks = [
-            progress,
-            DivergenceGuard(settings),
-            ProgressBar(train, settings.epochs, progress.epoch, progress.step),
-            keras.callbacks.TensorBoard(str(out.path / "logs"), write_graph=False, profile_batch=0),
-        ]
-        with _reading(examples):
+        board = keras.callbacks.TensorBoard(out.path / "logs", write_graph=False, profile_batch=0)
+        bar = ProgressBar(train, settings.epochs, progress.epoch, progress.step)
+        with _reading(examples), bar:
             losses = model.fit(
                 train.steps_of(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
                 initial_epoch=epoch,
@@ -64,15 +61,22 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
                 validation_data=held_out,
                 shuffle=False,
                 verbose=0,
-                callbacks=callbacks,
+                callbacks=[progress, DivergenceGuard(settings), bar, board],
             ).history
         seconds = time.monotonic() - epoch_start
+        # Keras gives none where the checkpoint was made at the very last step of the epoch.
+        loss = losses.get("loss", [progress.restored_loss])[0]
+        if not loss:
+            raise SkipstreamError(
+                f"training needs pairs of words, got none: {train.tokens} tokens in "
+                f"{train.documents} documents are too few after subsampling; raise trainer.sample "
+                f"= {settings.sample:g} (0 keeps all) or give more or longer documents"
+            )
         history.append(
             {
                 "epoch": epoch + 1,
-                # Keras gives none where the checkpoint was made at the very last step of the epoch.
-                "loss": losses.get("loss", [progress.restored_loss])[0],
-                "held_out_loss": losses["val_loss"][0] if held_out else None,
+                "loss": loss,
+                "held_out_loss": _of_pairs(losses.get("val_loss", [0.0])[0]),
                 "learning_rate": float(model.optimizer.learning_rate),
                 "seconds": round(seconds, 3),
             }
@@ -127,7 +131,7 @@ def held_out_steps(examples: Examples, settings: TrainerSettings) -> tf.data.Dat
 
 
 def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
-    """Loss per held-out pair of a trained model, in nats; None without held-out documents."""
+    """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
     steps = held_out_steps(examples, settings)
     if steps is None:
         return None
@@ -136,7 +140,12 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     skip_gram.vectors.assign(np.load(model.path / "vectors.npy"))
     skip_gram.contexts.assign(np.load(model.path / "contexts.npy"))
     with _reading(examples):
-        return float(skip_gram.evaluate(steps, verbose=0))
+        return _of_pairs(float(skip_gram.evaluate(steps, verbose=0)))
+
+
+def _of_pairs(loss: float) -> float | None:
+    """The mean over pairs; None for the 0 that Keras makes of no pairs: no pair costs nothing."""
+    return loss or None
 
 
 @contextmanager
@@ -148,7 +157,9 @@ def _reading(examples: Examples) -> Iterator[None]:
         try:
             yield
         except tf.errors.DataLossError as error:
+            # Keras puts a stack in front, TensorFlow the names of nodes behind.
+            reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
             raise SkipstreamError(
-                f"a TFRecord in {examples.path} is damaged ({error.message.splitlines()[0]}): "
+                f"a TFRecord in {examples.path} is damaged ({reason}): "
                 "delete that directory and run transform again"
             ) from error

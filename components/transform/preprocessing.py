@@ -16,10 +16,12 @@ from apache_beam.io.filesystems import FileSystems
 from tensorflow_transform import beam as tft_beam
 
 from components import text
-from components.errors import SkipstreamError
 from components.settings import TransformSettings
 
 VOCABULARY = "vocabulary.tsv"
+# TensorFlow refuses a table without a line; no token is empty. The stage refuses it at its end,
+# when it knows what was dropped and why.
+EMPTY_VOCABULARY = b"\t0\n"
 _FLUSH_TYPES = 1_000_000  # About 200 MB of Python strings and integers a worker.
 
 
@@ -167,12 +169,7 @@ def write(content: bytes, path: str) -> str:
 def _write_vocabulary(
     token_counts: list[tuple[bytes, int]], settings: TransformSettings, path: str
 ) -> str:
-    if not token_counts:
-        raise SkipstreamError(
-            "the vocabulary is empty: no token occurs at least transform.min_count = "
-            f"{settings.min_count} times; lower it, or give more text"
-        )
-    return write(vocabulary_lines(token_counts, settings.max_size), path)
+    return write(vocabulary_lines(token_counts, settings.max_size) or EMPTY_VOCABULARY, path)
 
 
 def vocabulary_lines(token_counts: list[tuple[bytes, int]], max_size: int | None) -> bytes:

@@ -23,6 +23,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 from components import errors
 from components.artifacts import Corpus, Examples, write_json
 from components.errors import SkipstreamError
+from components.example_gen.files import state_of
 from components.example_gen.reader import Block
 from components.example_gen.source import ReadBlocks
 from components.example_gen.split import held_out
@@ -63,6 +64,8 @@ def build(
     Raises:
         SkipstreamError: The corpus cannot be read, or leaves no vocabulary.
     """
+    files = [path for path, _ in Listing.load(corpus).files]
+    before = state_of(files)
     work = out.path / "work"
     for directory in (work, *(out.path / split for split in records.SPLITS)):
         directory.mkdir()
@@ -79,10 +82,18 @@ def build(
         if (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
+    _check_unchanged(before, state_of(files))
+    read: dict[str, int] = json.loads((work / "Read.json").read_text())
+    _check_unreadable(read, max_unreadable)
     asset = out.path / "transform_graph" / "transform_fn" / "assets" / preprocessing.VOCABULARY
+    if asset.read_bytes() == preprocessing.EMPTY_VOCABULARY:
+        raise SkipstreamError(
+            "the vocabulary is empty: no token occurs at least transform.min_count = "
+            f"{settings.min_count} times in {read.get('documents', 0)} documents; lower it, or "
+            "give more text"
+        )
     shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
-    statistics = _statistics(corpus, settings, work, out)
-    _check_unreadable(statistics, max_unreadable)
+    statistics = _statistics(read, corpus, work, out)
     write_json(out.path / "statistics.json", statistics)
     shutil.rmtree(work)
     return out.finish(
@@ -169,10 +180,7 @@ def _write_counts(counts: dict[str, int], path: str) -> str:
     return preprocessing.write(json.dumps(counts).encode(), path)
 
 
-def _statistics(
-    corpus: Corpus, settings: TransformSettings, work: Path, out: Examples
-) -> dict[str, Any]:
-    read: dict[str, int] = json.loads((work / "Read.json").read_text())
+def _statistics(read: dict[str, int], corpus: Corpus, work: Path, out: Examples) -> dict[str, Any]:
     encoded: dict[str, int] = json.loads((work / "Encoded.json").read_text())
     tokens, types = map(int, (work / "totals.tsv").read_text().split("\t"))
     vocabulary = Vocabulary.load(out.path / preprocessing.VOCABULARY)
@@ -190,7 +198,10 @@ def _statistics(
         for split in records.SPLITS
     }
     if sum(split["kept_tokens"] for split in splits.values()) != kept_tokens:
-        raise RuntimeError("the two passes over the corpus disagree: a file changed in between")
+        raise SkipstreamError(
+            "the two passes over the corpus must find the same tokens, and do not: leave its "
+            "files as they are and run again"
+        )
     documents, size = read.pop("documents", 0), read.pop("bytes", 0)
     repaired = {name: read.pop(name, 0) for name in ("invalid_utf8", "cut")}
     dropped = read | {
@@ -227,10 +238,20 @@ def _statistics(
     }
 
 
-def _check_unreadable(statistics: dict[str, Any], limit: float) -> None:
-    dropped: dict[str, int] = statistics["documents_dropped"]
-    unreadable = {reason: dropped[reason] for reason in _UNREADABLE if reason in dropped}
-    share = sum(unreadable.values()) / (sum(unreadable.values()) + statistics["documents"])
+def _check_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = [path for path, state in after.items() if before[path] != state]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise SkipstreamError(
+            f"the corpus must not change while it is read, but {changed[0]}{more} did: "
+            "run again when it is whole"
+        )
+
+
+def _check_unreadable(read: dict[str, int], limit: float) -> None:
+    unreadable = {reason: read[reason] for reason in _UNREADABLE if reason in read}
+    bad = sum(unreadable.values())
+    share = bad / max(1, bad + read.get("documents", 0))
     if share > limit:
         raise SkipstreamError(
             f"at most {limit:.1%} of the documents may be unreadable "
