@@ -162,9 +162,27 @@ class InfraBlessing(Artifact):
 
 @dataclass(frozen=True)
 class PushedModel(Artifact):
-    """A version in the serving directory."""
+    """The record of a push. The model itself lies in the serving directory."""
 
     @property
-    def saved_model(self) -> Path:
-        """The pushed version's directory."""
-        return Path(self.summary["saved_model"])
+    def version(self) -> int:
+        """Its version: the directory below the serving directory."""
+        return int(self.summary["version"])
+
+
+def versions_in(serving: Path) -> dict[int, Path]:
+    """What TF Serving takes for versions, by number, oldest first: names of decimal digits."""
+    numbered = {
+        int(path.name): path
+        for path in serving.iterdir()
+        if path.name.isascii() and path.name.isdecimal()
+    }
+    return dict(sorted(numbered.items()))
+
+
+def newest_version(serving: Path) -> int | None:
+    """The whole version that TF Serving serves; None where there is none."""
+    if not serving.is_dir():
+        return None
+    whole = [n for n, path in versions_in(serving).items() if (path / "saved_model.pb").exists()]
+    return max(whole, default=None)

@@ -42,6 +42,24 @@ def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
+def spell(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.Tensor:
+    """`text` with the letters of its tokens, and whatever stands between them as it was.
+
+    Args:
+        text: string, any shape.
+        tokenizer: "words" or "whitespace", see the module.
+        lowercase: Whether "A" and "a" are one letter.
+
+    Returns:
+        string, the shape of `text`. A token stays as it is.
+
+    >>> spell(tf.constant("Don’t!"), tokenizer="words", lowercase=True).numpy()
+    b"don't!"
+    """
+    text = normalize(text, lowercase=lowercase)
+    return tf.strings.regex_replace(text, "’", "'") if tokenizer == "words" else text
+
+
 def tokenize(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.RaggedTensor:
     """Split documents into tokens.
 
@@ -58,9 +76,8 @@ def tokenize(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.Ra
     >>> [[token.decode() for token in document] for document in tokens.to_list()]
     [["don't", 'stop', '3', 'cafés'], ['東', '京', '2020', '年']]
     """
-    text = normalize(text, lowercase=lowercase)
+    text = spell(text, tokenizer=tokenizer, lowercase=lowercase)
     if tokenizer == "words":
-        text = tf.strings.regex_replace(text, "’", "'")
         text = tf.strings.regex_replace(text, _UNSEGMENTED, r" \1 ")
         text = tf.strings.regex_replace(text, _SEPARATOR, " ")
     else:

@@ -11,16 +11,14 @@ import itertools
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from components.errors import NotBlessedError, SkipstreamError
-from pipeline import config, failures, results
+from pipeline import config, failures, interrupts, results
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
@@ -31,7 +29,10 @@ _TEXTS_A_CALL = 256
 
 def main() -> NoReturn:
     """The `skipstream` command: runs `sys.argv` and ends the process."""
-    signal.signal(signal.SIGTERM, _terminate)
+    # A daemon may have closed either.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    interrupts.install()
     drain = filter_stderr()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().handlers[0].addFilter(_is_news)
@@ -41,13 +42,11 @@ def main() -> NoReturn:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record says what the last line will not: Beam logs the errors it raises."""
-    of_beam = record.name.startswith("apache_beam.")
-    return not (of_beam and "[while running '" in logging.Formatter().format(record))
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise failures.Terminated
+    """Whether a log record of Beam says what a user can act on and the last line will not say."""
+    text = logging.Formatter().format(record)
+    raised_too = "[while running '" in text or interrupts.exit_code()
+    harmless = "No semi_persistent_directory found" in text  # Only containers have one.
+    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
 
 
 def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:
@@ -208,6 +207,10 @@ def _print_settings(arguments: argparse.Namespace) -> None:
 
 def _run_stages(arguments: argparse.Namespace) -> None:
     settings = _load_settings(arguments)
+    if arguments.beam_options:
+        from components.transform.options import runner_and_options
+
+        runner_and_options(arguments.beam_options)  # A mistake is told before anything runs.
     command = None if arguments.name == "run" else arguments.name
     with Runner(arguments.output, settings, command=command) as runner:
         path = arguments.show(Chain(runner, settings, arguments.beam_options))
@@ -217,7 +220,7 @@ def _run_stages(arguments: argparse.Namespace) -> None:
 def _run(chain: Chain) -> Path:
     evaluation = chain.evaluation
     try:
-        return chain.pushed.saved_model
+        return chain.served
     finally:  # A model that a gate refuses is looked at, too.
         print(results.summary(evaluation.report))
 
@@ -236,7 +239,7 @@ _STAGES: dict[str, tuple[str, Callable[[Chain], Path]]] = {
     "train": ("Train the vectors and export them.", lambda c: c.exported.saved_model),
     "evaluate": ("Score the trained vectors.", _evaluate),
     "validate": ("Ask the exported model in a fresh process.", lambda c: c.validation.path),
-    "push": ("Publish the model if the gates bless it.", lambda c: c.pushed.saved_model),
+    "push": ("Publish the model if the gates bless it.", lambda c: c.served),
 }
 
 

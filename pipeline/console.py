@@ -25,6 +25,9 @@ _NOISE = (
     rb"I" + _PREFIX,
     # The second line of an "I" message.
     rb"To enable the following instructions: .* rebuild TensorFlow with the appropriate compiler",
+    # What a dataset ended with, which TensorFlow raises as well; the second line names a node.
+    rb"W" + _PREFIX.replace(rb"\S+", rb"local_rendezvous\.cc") + rb"Local rendezvous is aborting",
+    rb"\s+\[\[\{\{node ",
 )
 _NOISE_WITHOUT_GPU = (rb"E" + _PREFIX + rb"failed call to cuInit: ",)
 _SYNC = b"\0skipstream sync\0"

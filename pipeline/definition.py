@@ -7,8 +7,6 @@ Asking for an artifact builds it and all before it, as far as they are not finis
 Components are imported where they are needed: a run that reuses everything loads no TensorFlow.
 """
 
-import glob
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +19,9 @@ from components.artifacts import (
     InfraBlessing,
     Model,
     PushedModel,
+    newest_version,
 )
-from components.errors import SkipstreamError
+from components.evaluator.files import matching
 from pipeline.config import Settings
 from pipeline.runner import Runner
 
@@ -101,6 +100,7 @@ class Chain:
             command="train",
             inputs=[examples],
             settings=settings,
+            neutral=["checkpoint_minutes"],
             resumable=True,
         )
 
@@ -131,8 +131,8 @@ class Chain:
         training = self._settings.trainer
         # Before the model: a name mistyped should not cost the training's time.
         files = {
-            "word_pairs": _files("evaluator.word_pairs", settings.word_pairs),
-            "analogies": _files("evaluator.analogies", settings.analogies),
+            "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
+            "analogies": _states("evaluator.analogies", settings.analogies),
         }
         model, examples = self.model, self.examples
 
@@ -182,12 +182,12 @@ class Chain:
     @cached_property
     def pushed(self) -> PushedModel:
         """The SavedModel as the newest version that is served."""
+        from components.pusher import pusher
+
         evaluation, exported, validation = self.evaluation, self.exported, self.validation
         settings, serving = self._settings.pusher, self._runner.output / "serving"
 
         def build(out: PushedModel) -> PushedModel:
-            from components.pusher import pusher
-
             return pusher.build(
                 exported, evaluation, validation, settings=settings, serving=serving, out=out
             )
@@ -198,31 +198,19 @@ class Chain:
             build,
             command="push",
             inputs=[exported, evaluation, validation],
-            settings=settings,
-            intact=lambda pushed: pushed.saved_model == _newest(serving),
+            # Pushed again where another model has been since: the last run decides.
+            intact=lambda pushed: pushed.version == newest_version(serving),
         )
-        self._runner.report["saved_model"] = str(pushed.saved_model)
+        pusher.prune(serving, settings.keep)  # Not a part of the model: a change pushes nothing.
         return pushed
 
+    @property
+    def served(self) -> Path:
+        """The directory of the pushed version."""
+        return self._runner.output / "serving" / str(self.pushed.version)
 
-def _files(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
+
+def _states(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
     """Path, bytes and time of change, in nanoseconds, of all files that `patterns` match."""
-    paths = []
-    for pattern in patterns:
-        found = glob.glob(os.path.expanduser(pattern), recursive=True)
-        if not found:
-            raise SkipstreamError(f"no file matches {setting} pattern '{pattern}': check the path")
-        paths += found
-    stats = [(os.path.abspath(path), os.stat(path)) for path in sorted(set(paths))]
+    stats = [(str(path.absolute()), path.stat()) for path in matching(patterns, setting)]
     return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-
-
-def _newest(serving: Path) -> Path | None:
-    """The version that TF Serving serves; None where there is none.
-
-    A model that was pushed before another one is pushed again: the last run decides.
-    """
-    if not serving.is_dir():
-        return None
-    versions = [path for path in serving.resolve().iterdir() if path.name.isdecimal()]
-    return max(versions, key=lambda path: int(path.name), default=None)

@@ -5,14 +5,11 @@ import re
 import sys
 
 from components.errors import SkipstreamError
+from pipeline import interrupts
 
 _NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
 # Function and node names that TensorFlow puts into its messages.
 _GRAPH_NAMES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after Ctrl-C does so after this, too."""
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -25,11 +22,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     >>> explain(ValueError("x")) is None
     True
     """
+    # Whatever a library made of the interrupt on its way up.
+    if isinstance(error, KeyboardInterrupt) or interrupts.exit_code():
+        return "interrupted: the same command resumes", interrupts.exit_code() or 130
     if isinstance(error, SkipstreamError):
         return one_line(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        code = 143 if isinstance(error, Terminated) else 130
-        return "interrupted: the same command resumes", code
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or _NO_SPACE in str(error):
         where = getattr(error, "filename", None) or _NO_SPACE

@@ -16,17 +16,17 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 import components
-from components.artifacts import Artifact, write_json
+from components.artifacts import Artifact, newest_version, write_json
 from components.errors import SkipstreamError
 from components.settings import StageSettings
-from pipeline import config
+from pipeline import config, interrupts
 
 A = TypeVar("A", bound=Artifact)
 
@@ -111,6 +111,7 @@ class Runner:
         inputs: Sequence[Artifact] = (),
         settings: StageSettings | None = None,
         identity: Any = None,
+        neutral: Collection[str] = (),
         resumable: bool = False,
         intact: Callable[[A], bool] = lambda artifact: True,
     ) -> A:
@@ -124,15 +125,19 @@ class Runner:
             inputs: The artifacts that `build` reads.
             settings: The settings that `build` reads.
             identity: Whatever else the content depends on, as JSON.
+            neutral: Settings that leave the content as it is.
             resumable: Whether `build` goes on with what an interrupted run left.
             intact: Whether a finished artifact is still good.
 
         Raises:
             SkipstreamError: The stage is not to be built by this run, and is not finished.
         """
+        interrupts.check()
         key = {
             "stage": name,
-            "settings": settings.model_dump(mode="json") if settings else None,
+            "settings": settings.model_dump(mode="json", exclude=set(neutral))
+            if settings
+            else None,
             "inputs": [artifact.fingerprint for artifact in inputs],
             "identity": identity,
             "code": code_identity(),
@@ -149,6 +154,7 @@ class Runner:
                 raise MissingStageError(self._missing(command))
             record["reused"] = False
             self._write_report()
+            print(f"{name:<15}  running", file=sys.stderr, flush=True)
             if path.exists() and not (resumable and artifact is None):
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
@@ -160,6 +166,7 @@ class Runner:
                 raise
             finally:
                 record["seconds"] = round(time.monotonic() - start, 3)
+            interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
         self.report["stages"][name] = artifact.summary | record
         if not reused:
             self._write_report()
@@ -196,6 +203,9 @@ class Runner:
 
     def _write_report(self) -> None:
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
+        serving = self.output / "serving"
+        version = newest_version(serving)
+        self.report["saved_model"] = str(serving / str(version)) if version else None
         write_json(self.output / REPORT, self.report)
 
     def _missing(self, command: str) -> str:

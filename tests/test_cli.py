@@ -14,7 +14,7 @@ import pytest
 
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter import embeddings
-from pipeline import cli, failures
+from pipeline import cli
 
 
 class Model:
@@ -99,7 +99,6 @@ def test_embed_answers_each_line_in_order(
         (SkipstreamError("no file\nmatches"), 1, "no file matches"),
         (NotBlessedError("loss 3 above 2"), 3, "loss 3 above 2"),
         (KeyboardInterrupt(), 130, "interrupted: the same command resumes"),
-        (failures.Terminated(), 143, "interrupted: the same command resumes"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (

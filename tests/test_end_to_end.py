@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,37 @@ def test_a_run_killed_while_training_finishes_when_started_again(
     assert not stages["trainer"]["reused"]
 
 
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "transform/*/work"),  # TensorFlow traces, Beam starts.
+        (signal.SIGINT, "transform/*/work/*"),
+        (signal.SIGTERM, "transform/*/transform_graph"),
+        (signal.SIGINT, "trainer/*/logs/train"),
+    ],
+)
+def test_a_signal_ends_a_run_in_one_line(
+    corpus: Path, tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
+    command = ["run", "--input", str(corpus), "--output", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *command, "--set", "trainer.epochs=500"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(moment)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == ("skipstream: error: interrupted: the same command resumes")
+    assert "bug" not in errors
+
+
 def test_a_model_that_is_refused_is_not_pushed(corpus: Path, finished: Any) -> None:
     output, _ = finished
     done = skipstream(
@@ -233,6 +265,44 @@ def test_no_matching_file(tmp_path: Path) -> None:
 
 def test_an_unknown_setting() -> None:
     fails(skipstream("run", "--set", "trainer.windw=3"), "did you mean 'trainer.window'?")
+
+
+def test_an_unknown_beam_runner(corpus: Path, tmp_path: Path) -> None:
+    options = ["--", "--runner=FooRunner"]
+    done = skipstream("run", "--input", corpus, "--output", tmp_path, *options)
+    fails(done, "Beam refuses its options --runner=FooRunner")
+
+
+def test_a_divergence(corpus: Path, tmp_path: Path) -> None:
+    common = ["--input", corpus, "--output", tmp_path]
+    done = skipstream("run", *common, "--set", "trainer.learning_rate=1", "trainer.epochs=50")
+    fails(done, "training diverged: ")
+
+
+def test_a_closed_stderr_keeps_nothing_from_working(corpus: Path, finished: Any) -> None:
+    output, first = finished
+    command = [sys.executable, "-m", "pipeline", "run", "--input", str(corpus)]
+    command += ["--output", str(output), *SETTINGS]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == first.stdout
+
+
+def test_a_moved_output_directory_pushes_nothing_again(
+    corpus: Path, finished: Any, tmp_path: Path
+) -> None:
+    output, _ = finished
+    shutil.copytree(output, tmp_path / "moved")
+    versions = sorted(path.name for path in (output / "serving").iterdir())
+    common = ["--input", corpus, "--output", tmp_path / "moved", *SETTINGS]
+    done = skipstream("run", *common, "pusher.keep=4")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith(str(tmp_path / "moved" / "serving"))
+    assert sorted(path.name for path in (tmp_path / "moved" / "serving").iterdir()) == versions
 
 
 def test_a_truncated_gzip(tmp_path: Path) -> None:

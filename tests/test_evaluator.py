@@ -8,11 +8,11 @@ from gensim.models import KeyedVectors
 from scipy.stats import spearmanr
 from test_dataset import random_documents, write_examples
 
-from components import evaluator, trainer
+from components import trainer
 from components.artifacts import Evaluation, Examples, Model
 from components.errors import SkipstreamError
 from components.evaluator import scores
-from components.evaluator.evaluator import find_ids, gate, neighbors, probes
+from components.evaluator.evaluator import build, find_ids, gate, neighbors, probes
 from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
 from components.vocabulary import Vocabulary
 
@@ -130,7 +130,7 @@ def evaluate(
     trained: tuple[Model, Examples, TrainerSettings], out: Path, **settings: object
 ) -> Evaluation:
     model, examples, training = trained
-    return evaluator.build(
+    return build(
         model,
         examples,
         settings=EvaluatorSettings(**settings),

@@ -111,8 +111,19 @@ def test_unknown_and_empty_words_answer_zeros(ask: Signatures) -> None:
 
 
 def test_a_word_is_found_as_the_tokeniser_would_spell_it(ask: Signatures) -> None:
-    words = ["EAST", " East. ", "Don’t", "東", "north south", "東東"]
-    assert ask("serving_default", words=words)["in_vocabulary"] == [True] * 4 + [False] * 2
+    words = ["EAST", " East\n", "Don’t", "東", "East.", "(east)", "north south", "東東"]
+    assert ask("serving_default", words=words)["in_vocabulary"] == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize("word", ["", "!!!", " ", b"\xff", "\0"])
+def test_a_batch_without_any_token_is_unknown(ask: Signatures, word: str) -> None:
+    assert ask("serving_default", words=[word])["in_vocabulary"] == [False]
+    assert ask("nearest", words=[word], k=1) == {
+        "neighbors": [[""]],
+        "similarity": [[0]],
+        "in_vocabulary": [False],
+    }
+    assert ask("analogy", a=[word], b=[word], c=[word], k=1)["neighbors"] == [[""]]
 
 
 def test_an_empty_batch_answers_an_empty_batch(ask: Signatures) -> None:

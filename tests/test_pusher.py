@@ -64,10 +64,9 @@ def test_the_first_push_is_version_1_and_whole(tmp_path: Path) -> None:
     serving = tmp_path / "deep" / "serving"
     pushed = push(tmp_path / "run", serving)
     assert content(serving / "1") == FILES
-    assert pushed.saved_model == serving / "1"
+    assert pushed.version == 1
     assert pushed.summary == {
         "version": 1,
-        "saved_model": str(serving / "1"),
         "versions_removed": [],
     }
     assert names(serving) == [".lock", "1"]

@@ -1,6 +1,5 @@
 """The stage: a trained model -> scores and a verdict."""
 
-import glob
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ import tensorflow as tf
 
 from components import text
 from components.artifacts import Evaluation, Examples, Model, write_json
-from components.errors import SkipstreamError
 from components.evaluator import scores
+from components.evaluator.files import matching
 from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
 from components.trainer import held_out_loss
 from components.vocabulary import Vocabulary
@@ -107,21 +106,6 @@ def gate(vectors: npt.NDArray[np.float32], loss: float | None, max_loss: float) 
             f"got {loss:.3f}"
         )
     return reasons
-
-
-def matching(patterns: Sequence[str], setting: str) -> list[Path]:
-    """Files that match `patterns`, sorted, each once.
-
-    Raises:
-        SkipstreamError: A pattern matches nothing.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        files = glob.glob(str(Path(pattern).expanduser()), recursive=True)
-        if not files:
-            raise SkipstreamError(f"{setting} must match a file, got {pattern!r}, which does not")
-        found.update(files)
-    return [Path(path) for path in sorted(found)]
 
 
 def find_ids(

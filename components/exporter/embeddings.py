@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from components.artifacts import versions_in
 from components.errors import SkipstreamError
 
 Neighbors = list[tuple[str, float]]
@@ -25,9 +26,7 @@ def resolve(path: Path) -> Path:
     if _is_saved_model(path):
         return path
     try:
-        versions = [
-            child for child in path.iterdir() if child.name.isdecimal() and _is_saved_model(child)
-        ]
+        versions = [child for child in versions_in(path).values() if _is_saved_model(child)]
     except OSError as error:
         raise SkipstreamError(
             f"MODEL must be a SavedModel directory or a serving root, got {path} "
@@ -38,7 +37,7 @@ def resolve(path: Path) -> Path:
             f"MODEL must be a SavedModel directory (with saved_model.pb) or a serving root (with "
             f"such directories named 1, 2, …), got {path}: run.json names the model of a run"
         )
-    return max(versions, key=lambda version: int(version.name))
+    return versions[-1]
 
 
 def _is_saved_model(path: Path) -> bool:
@@ -107,7 +106,7 @@ class Embeddings:
 
     def nearest(self, words: Sequence[str], k: int) -> list[Neighbors | None]:
         """Up to `k` (word, cosine) for each of `words`, nearest first; None for an unknown word."""
-        answer = self._call("nearest", words=words, k=_at_least_one(k))
+        answer = self._call("nearest", words=words, k=self._useful(k))
         rows = _pairs(answer)
         return [
             row if known else None
@@ -119,7 +118,7 @@ class Embeddings:
         _, known = self.vectors_of([a, b, c])
         if not known.all():
             return None
-        return _pairs(self._call("analogy", a=[a], b=[b], c=[c], k=_at_least_one(k)))[0]
+        return _pairs(self._call("analogy", a=[a], b=[b], c=[c], k=self._useful(k)))[0]
 
     def tokens(self) -> list[str]:
         """The vocabulary, in the order of the ids."""
@@ -130,6 +129,12 @@ class Embeddings:
         """float32 [types, dimensions], by id."""
         vectors: npt.NDArray[np.float32] = self._model.vectors.numpy()
         return vectors
+
+    def _useful(self, k: int) -> int:
+        """At most the vocabulary's size: the signatures fill the rest with blanks, and memory."""
+        if k < 1:
+            raise SkipstreamError(f"the number of answers (-k) must be at least 1, got {k}")
+        return min(k, int(self._model.vectors.shape[0]))
 
     def _call(self, signature: str, **inputs: Sequence[str] | int) -> dict[str, Any]:
         import tensorflow as tf
@@ -147,14 +152,6 @@ class Embeddings:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-def _at_least_one(k: int) -> int:
-    if not 1 <= k < 2**31:
-        raise SkipstreamError(
-            f"the number of neighbors must be at least 1, got {k}: give 1 or more"
-        )
-    return k
 
 
 def _pairs(answer: dict[str, Any]) -> list[Neighbors]:

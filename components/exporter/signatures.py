@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.text import Tokenizer, tokenize
+from components.text import Tokenizer, spell, tokenize
 
 Tensors = dict[str, tf.Tensor]
 
@@ -173,18 +173,20 @@ class EmbeddingModel(tf.Module):
         return tf.gather(self.vectors.read_value(), tf.maximum(ids, 0))
 
     def _ids_of(self, words: tf.Tensor) -> tf.Tensor:
-        """int64 [batch]: the word as it is spelled, else the single token it is tokenised to.
+        """int64 [batch]: the word as it is, else in the tokeniser's spelling, white space aside.
 
-        Most requests hold tokens as they are in the vocabulary and never pay for the tokeniser.
+        Nothing else is changed: what the tokeniser would cut off or split is unknown. Most requests
+        hold tokens as they are in the vocabulary and never pay for the second look.
         """
         ids = self._ids.lookup(words)
 
-        def tokenized() -> tf.Tensor:
-            tokens = self._tokenize(words)
-            single = tf.where(tokens.row_lengths() == 1, tokens[:, :1].to_tensor("")[:, 0], "")
-            return tf.where(ids == _MISSING, self._ids.lookup(single), ids)
+        def spelled() -> tf.Tensor:
+            tokens = spell(
+                tf.strings.strip(words), tokenizer=self._tokenizer, lowercase=self._lowercase
+            )
+            return tf.where(ids == _MISSING, self._ids.lookup(tokens), ids)
 
-        return tf.cond(tf.reduce_all(ids != _MISSING), lambda: ids, tokenized)
+        return tf.cond(tf.reduce_all(ids != _MISSING), lambda: ids, spelled)
 
     def _most_similar(self, targets: tf.Tensor, inputs: tf.Tensor, k: tf.Tensor) -> Tensors:
         """Rank the vocabulary by cosine with `targets` [batch, dimensions].

@@ -172,6 +172,7 @@ def _look_ups(tables: Tables) -> Iterator[Case]:
         (f"{len(ids)} tokens", tables.words(ids), tables.vectors[ids], True),
         ("one token", tables.words([0]), tables.vectors[:1], True),
         ("unknown words", [tables.unknown, "", _INVALID], blank, False),
+        ("words without a token", ["", " ", "\0"], blank, False),
         ("an empty batch", [], blank[:0], False),
     ]:
         exact = {"embedding": embedding, "in_vocabulary": np.full(len(words), known)}
@@ -208,6 +209,7 @@ def _neighbors(tables: Tables) -> Iterator[Case]:
     ids = tables.spread(_QUERIES)
     yield _nearest(tables, f"{len(ids)} tokens", tables.words(ids), ids)
     yield _nearest(tables, "unknown words", [tables.unknown, "", _INVALID], [None] * 3)
+    yield _nearest(tables, "words without a token", ["", " "], [None] * 2)
     yield _nearest(
         tables, "known and unknown words", [tables.unknown, *tables.words([0])], [None, 0]
     )
@@ -247,3 +249,5 @@ def _analogies(tables: Tables) -> Iterator[Case]:
         tables,
         ranking=[None] * 3,
     )
+    empty = {name: [""] for name in "abc"}
+    yield Case("empty words", "analogy", empty | {"k": _K}, tables, ranking=[None])

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from components.artifacts import Evaluation, ExportedModel, InfraBlessing, PushedModel
+from components.artifacts import (
+    Evaluation,
+    ExportedModel,
+    InfraBlessing,
+    PushedModel,
+    versions_in,
+)
 from components.errors import NotBlessedError, SkipstreamError
 from components.settings import PusherSettings
 
@@ -62,9 +68,14 @@ def build(
             f"the serving directory must be writable, with room for the model, got {serving} "
             f"({reason}): mend it, or name another"
         ) from error
-    return out.finish(
-        version=int(pushed.name), saved_model=str(pushed.resolve()), versions_removed=removed
-    )
+    # No path: the output directory may be moved.
+    return out.finish(version=int(pushed.name), versions_removed=removed)
+
+
+def prune(serving: Path, keep: int) -> list[int]:
+    """Remove all but the newest `keep` versions; returns those removed."""
+    with _locked(serving):
+        return _remove_old(serving, keep)
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def _publish(saved_model: Path, serving: Path) -> Path:
             _sync(Path(directory))
         # The lock excludes other pushers, but not a person who copies a version in by hand.
         while True:
-            version = serving / str(max(_numbered(serving), default=0) + 1)
+            version = serving / str(max(versions_in(serving), default=0) + 1)
             try:
                 whole.rename(version)
             except OSError:
@@ -107,24 +118,13 @@ def _publish(saved_model: Path, serving: Path) -> Path:
 
 def _remove_old(serving: Path, keep: int) -> list[int]:
     """All but the newest `keep` versions. They leave their names first, then the disk."""
-    versions = {
-        number: path for number, path in sorted(_numbered(serving).items()) if path.is_dir()
-    }
+    versions = {number: path for number, path in versions_in(serving).items() if path.is_dir()}
     old = list(versions)[:-keep]
     for number in old:
         scratch = Path(mkdtemp(dir=serving, prefix=_SCRATCH))
         versions[number].rename(scratch / "old")
         shutil.rmtree(scratch)
     return old
-
-
-def _numbered(serving: Path) -> dict[int, Path]:
-    """What TF Serving would take for versions, by number: names of decimal digits."""
-    return {
-        int(path.name): path
-        for path in serving.iterdir()
-        if path.name.isascii() and path.name.isdecimal()
-    }
 
 
 def _sync(path: Path) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import beam as tft_beam
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
@@ -30,6 +28,7 @@ from components.example_gen.split import held_out
 from components.example_gen.units import Listing
 from components.settings import TransformSettings
 from components.transform import preprocessing, records
+from components.transform.options import runner_and_options
 from components.vocabulary import Vocabulary
 
 _PASSED_THROUGH = ("unit", "order", "held_out")
@@ -69,9 +68,7 @@ def build(
     work = out.path / "work"
     for directory in (work, *(out.path / split for split in records.SPLITS)):
         directory.mkdir()
-    options = PipelineOptions(list(beam_options), save_main_session=False)
-    # Beam's own default would try to fetch the Prism binary from the network first.
-    runner = None if any(o.startswith("--runner") for o in beam_options) else FnApiRunner()
+    runner, options = runner_and_options(beam_options)
     try:
         with (
             beam.Pipeline(runner=runner, options=options) as pipeline,

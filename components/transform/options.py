@@ -1,0 +1,35 @@
+"""Where and how the Beam job runs, from the options behind `--` on the command line."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
+
+from components.errors import SkipstreamError
+
+
+def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOptions]:
+    """Let Beam read its options.
+
+    Args:
+        flags: As on a command line. Without --runner the job runs in this process; Beam's own
+            default would try to fetch the Prism binary from the network first.
+
+    Raises:
+        SkipstreamError: A value is not one that its option takes, or there is no such runner.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(list(flags), save_main_session=False)
+            name = options.view_as(StandardOptions).runner
+            options.get_all_options()
+            runner = create_runner(name) if name else FnApiRunner()
+    except (SystemExit, ValueError) as error:
+        reason = (said.getvalue().strip().splitlines() or [str(error)])[-1]
+        reason = reason.partition("error: ")[2] or reason
+        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
+    return runner, options
