@@ -191,7 +191,11 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     for name in "abc":
         analogy.add_argument(name, metavar=name.upper())
     add_k(analogy)
-    add("embed", _embed, "The mean vector of each line of stdin, as JSON Lines.")
+    add(
+        "embed",
+        _embed,
+        f"The mean vector of each line of stdin, as JSON Lines, {_TEXTS_A_CALL} lines at a time.",
+    )
     export = add("export", _export, "Write words and vectors in another format.")
     export.add_argument("--format", required=True, choices=FORMATS)
     export.add_argument("--output", required=True, type=Path, metavar="PATH")

@@ -32,6 +32,7 @@ from components.settings import (
 
 _TYPES = {
     "bool_type": "true or false",
+    "finite_number": "a finite number",
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",

@@ -1,10 +1,8 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -204,8 +202,8 @@ def test_a_missing_evaluation_file_is_reported_before_anything_runs(tmp_path: Pa
     done = skipstream("run", "--output", str(tmp_path), "--set", "evaluator.analogies=/none/*.txt")
     assert done.returncode == 1
     assert done.stderr == (
-        "skipstream: error: no file matches evaluator.analogies pattern '/none/*.txt': "
-        "check the path\n"
+        "skipstream: error: evaluator.analogies must match a file, got '/none/*.txt', "
+        "which does not\n"
     )
     assert json.loads((tmp_path / "run.json").read_text())["stages"] == {}
 
@@ -221,29 +219,3 @@ def test_a_closed_pipe_ends_in_silence():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_a_run_in_one_line(tmp_path: Path, number: signal.Signals, code: int):
-    program = """if True:
-        import sys, time
-        from pipeline import cli, definition
-        def wait(setting, patterns):
-            definition.Path(ready).touch()
-            time.sleep(30)
-        ready = sys.argv.pop()
-        definition._files = wait
-        cli.main()
-    """
-    ready = tmp_path / "ready"
-    command = [sys.executable, "-c", program, "run", "--output", str(tmp_path / "out"), str(ready)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 20
-        while not ready.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, error = process.communicate(timeout=20)
-    assert (process.returncode, error) == (
-        code,
-        "skipstream: error: interrupted: the same command resumes\n",
-    )

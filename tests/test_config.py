@@ -64,7 +64,7 @@ def test_none_is_no_limit():
         ("trainer.window=101", "trainer.window must be at most 100, got 101"),
         ("trainer.learning_rate=0", "trainer.learning_rate must be more than 0, got 0"),
         ("trainer.seed=2147483648", "trainer.seed must be less than 2147483648, got 2147483648"),
-        ("trainer.sample=nan", "trainer.sample must be at most 1, got nan"),
+        ("trainer.sample=nan", "trainer.sample must be a finite number, got nan"),
         ("trainer.epochs=abc", "trainer.epochs must be a whole number, got 'abc'"),
         ("trainer.epochs='3'", "trainer.epochs must be a whole number, got '3'"),
         ("trainer.epochs=2.5", "trainer.epochs must be a whole number, got 2.5"),

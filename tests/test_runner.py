@@ -60,6 +60,7 @@ def test_a_finished_stage_is_reused(tmp_path: Path, capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
+        "example_gen      running",
         "example_gen        0.0 s  documents 3, words_per_second 1,234",
         "example_gen       reused  documents 3, words_per_second 1,234",
     ]
