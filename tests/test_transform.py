@@ -19,6 +19,7 @@ from components.example_gen.build import build as list_corpus
 from components.example_gen.split import held_out
 from components.settings import ExampleGenSettings, TransformSettings
 from components.transform import records
+from components.transform.options import runner_and_options
 from components.vocabulary import Vocabulary
 
 
@@ -218,6 +219,25 @@ def test_a_corpus_that_changes_while_it_is_read_is_an_error(
         SkipstreamError, match=r"must not change while it is read, but .*a\.txt did"
     ):
         run(tmp_path / "out", str(path))
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--no_such_option=1", "unrecognized arguments: --no_such_option=1"),
+        ("--direct_num_workers=many", "invalid int value: 'many'"),
+        ("--runner=NoRunner", "Unexpected pipeline runner: NoRunner"),
+    ],
+)
+def test_a_mistake_in_beams_options_is_told_in_one_line(flag: str, reason: str) -> None:
+    with pytest.raises(SkipstreamError, match=f"Beam refuses its options {flag}: .*{reason}"):
+        runner_and_options([flag])
+
+
+def test_options_of_remote_runners_are_theirs_to_know() -> None:
+    runner, options = runner_and_options(["--runner=FlinkRunner", "--flink_master=host:8081"])
+    assert type(runner).__name__ == "FlinkRunner"
+    assert options.get_all_options()["flink_master"] == "host:8081"
 
 
 def test_a_shard_is_written_in_the_order_of_its_parts(tmp_path: Path) -> None:

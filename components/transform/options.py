@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
@@ -19,16 +20,21 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
             default would try to fetch the Prism binary from the network first.
 
     Raises:
-        SkipstreamError: A value is not one that its option takes, or there is no such runner.
+        SkipstreamError: A value is not one that its option takes, there is no such runner, or a
+            job in this process has no such option.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             options = PipelineOptions(list(flags), save_main_session=False)
             name = options.view_as(StandardOptions).runner
-            options.get_all_options()
             runner = create_runner(name) if name else FnApiRunner()
-    except (SystemExit, ValueError) as error:
+            # Beam drops what it does not know. The service of a remote runner may know it.
+            local = isinstance(runner, FnApiRunner | SwitchingDirectRunner)
+            options.get_all_options(
+                add_extra_args_fn=(lambda parser: parser.parse_args(flags)) if local else None
+            )
+    except (SystemExit, ValueError, ImportError, AttributeError) as error:
         reason = (said.getvalue().strip().splitlines() or [str(error)])[-1]
         reason = reason.partition("error: ")[2] or reason
         raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
