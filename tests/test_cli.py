@@ -219,3 +219,56 @@ def test_a_closed_pipe_ends_in_silence():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_closed_stream_keeps_nothing_from_working(closed: str):
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "pipeline"]
+    done = subprocess.run([*command, "settings"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("[trainer]" in done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--runner=FooRunner", "Unexpected pipeline runner: FooRunner. "),
+        ("--runner=no_such_module.Runner", "No module named 'no_such_module'"),
+        (
+            "--direct_num_workers=abc",
+            "argument --direct_num_workers: invalid int value: 'abc'",
+        ),
+        ("--no_such_option", "unrecognized arguments: --no_such_option"),
+    ],
+)
+def test_a_beam_option_that_is_none_is_named_before_anything_runs(
+    option: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "out"
+    assert cli.run(["run", "--output", str(output), "--", option]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"skipstream: error: Beam refuses its options {option}: {reason}")
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_the_limit_of_unreadable_documents_refuses_and_changes_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lines = ['{"text": "one two"}'] * 7 + ["{broken", '{"body": "one"}', '{"text": ""}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    command = ["transform", "--input", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out")]
+
+    def transform(limit: float) -> tuple[int, bool]:
+        settings = ["transform.min_count=1", f"example_gen.max_unreadable={limit}"]
+        code = cli.run([*command, "--set", "example_gen.eval_share=0", *settings])
+        report = json.loads((tmp_path / "out" / "run.json").read_text())
+        return code, report["stages"]["transform"]["reused"]
+
+    assert transform(0.5) == (0, False)
+    assert transform(0.3) == (0, True)
+    assert transform(0.1) == (1, False)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "at most 10.0% of the documents may be unreadable" in error
+    assert transform(0.5) == (0, False)
+    assert len(list((tmp_path / "out" / "transform").iterdir())) == 1

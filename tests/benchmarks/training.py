@@ -1,6 +1,6 @@
 """Trains skipstream and gensim on the same tokens and prints what both cost and reach.
 
-    make benchmark-training CORPUS='corpus/*.gz' ARGS="--epochs 5 --seeds 1 2 3 --pairs eval/*.tsv"
+    make benchmark-training CORPUS='corpus/*.gz' ARGS="--epochs 5 --seeds 1 2 3 --eval eval/*"
 
 Fair by construction: gensim reads, through its own fastest path (`corpus_file`), the very token
 ids that skipstream trains on, with the same dimensions, window, negatives, sample and epochs, and
