@@ -25,9 +25,6 @@ from components.evaluator.files import matching
 from pipeline.config import Settings
 from pipeline.runner import Runner
 
-# Reasons in statistics.json; the transform has the same, and loads TensorFlow.
-_UNREADABLE = ("invalid_json", "missing_field", "too_long")
-
 
 class Chain:
     """The artifacts of one run.
@@ -61,17 +58,15 @@ class Chain:
             Corpus,
             lambda out: build(settings=settings, out=out),
             command="transform",
-            settings=settings,
+            # The files count, however the patterns spell them.
+            settings=settings.model_copy(update={"input": ()}),
             identity=describe(settings),
-            # The files count, however the patterns spell them; the limit only refuses.
-            neutral=["input", "max_unreadable"],
         )
 
     @cached_property
     def examples(self) -> Examples:
         """The corpus as token ids, with its vocabulary."""
         corpus, settings = self.corpus, self._settings.transform
-        limit = self._settings.example_gen.max_unreadable
 
         def build(out: Examples) -> Examples:
             from components import transform
@@ -79,20 +74,13 @@ class Chain:
             return transform.build(
                 corpus,
                 settings=settings,
-                max_unreadable=limit,
+                max_unreadable=self._settings.example_gen.max_unreadable,
                 beam_options=self._beam_options,
                 out=out,
             )
 
         return self._runner.stage(
-            "transform",
-            Examples,
-            build,
-            command="transform",
-            inputs=[corpus],
-            settings=settings,
-            # A limit lower than the one it was built with is met by it or refuses it.
-            intact=lambda examples: _unreadable_share(examples) <= limit,
+            "transform", Examples, build, command="transform", inputs=[corpus], settings=settings
         )
 
     @cached_property
@@ -220,14 +208,6 @@ class Chain:
     def served(self) -> Path:
         """The directory of the pushed version."""
         return self._runner.output / "serving" / str(self.pushed.version)
-
-
-def _unreadable_share(examples: Examples) -> float:
-    """Of the documents, as `transform` compares it with `example_gen.max_unreadable`."""
-    statistics = examples.statistics
-    dropped = statistics["documents_dropped"]
-    bad = sum(dropped.get(reason, 0) for reason in _UNREADABLE)
-    return float(bad / max(1, bad + statistics["documents"]))
 
 
 def _states(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ import pytest
 
 from components.artifacts import Corpus, Examples
 from components.errors import SkipstreamError
-from components.settings import TrainerSettings, TransformSettings
+from components.settings import TransformSettings
 from pipeline import runner as runner_module
 from pipeline.config import Settings
 from pipeline.runner import Runner
@@ -87,20 +87,6 @@ def test_the_fingerprint_follows_what_the_content_depends_on(
     assert len(build.calls) == 2
 
 
-def test_a_neutral_setting_leaves_the_fingerprint_as_it_is(tmp_path: Path):
-    build = Counter()
-    often, seldom, longer = (
-        run(tmp_path, build, settings=settings, neutral=["checkpoint_minutes"])
-        for settings in (
-            TrainerSettings(checkpoint_minutes=1),
-            TrainerSettings(checkpoint_minutes=60),
-            TrainerSettings(checkpoint_minutes=60, epochs=77),
-        )
-    )
-    assert often == seldom != longer
-    assert len(build.calls) == 2
-
-
 def test_the_fingerprint_does_not_depend_on_where_inputs_lie(tmp_path: Path):
     here = run(tmp_path, Counter(), inputs=[Corpus(Path("/a"), "0123")])
     there = run(tmp_path, Counter(), inputs=[Corpus(Path("/b"), "0123")])
@@ -140,17 +126,6 @@ def test_run_json_says_how_a_run_failed(tmp_path: Path):
     assert content["saved_model"] is None
     assert content["settings"] == json.loads(Settings().model_dump_json())
     assert content["stages"]["example_gen"]["error"] == "no text in a.txt"
-
-
-def test_run_json_names_the_model_that_is_served_whatever_ran(tmp_path: Path):
-    for version in ("1", "2"):
-        (tmp_path / "serving" / version).mkdir(parents=True)
-        (tmp_path / "serving" / version / "saved_model.pb").touch()
-    run(tmp_path, Counter())
-    assert report(tmp_path)["saved_model"] == str(tmp_path / "serving" / "2")
-    with pytest.raises(SkipstreamError):
-        run(tmp_path, Counter(SkipstreamError("no")), identity="another")
-    assert report(tmp_path)["saved_model"] == str(tmp_path / "serving" / "2")
 
 
 def test_run_json_shows_the_stage_under_way(tmp_path: Path):
