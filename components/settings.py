@@ -72,6 +72,11 @@ class TrainerSettings(StageSettings):
     window: int = Field(
         5, ge=1, le=100, description="Most tokens between target and context, on either side."
     )
+    shrink_windows: bool = Field(
+        True,
+        description="Whether a window's reach is drawn from 1 to window, so that near words count "
+        "more (word2vec.c); else every reach is the whole window.",
+    )
     negatives: int = Field(5, ge=1, le=100, description="Noise words that each pair is worth.")
     sample: float = Field(
         1e-4,

@@ -1,6 +1,6 @@
 """The tf.data input pipeline: TFRecords of token ids -> skip-gram pairs, on the fly.
 
-Two views of the same pairs. `SkipGrams.steps_of` has the layout that the trainer consumes: rows
+Two views of the same pairs. `SkipGrams.rows` has the layout that the trainer consumes: rows
 with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any Keras model.
 
 Order: TFRecord files are shuffled and interleaved; documents are shuffled within windows of
@@ -20,26 +20,22 @@ from components.trainer import skipgrams
 from components.trainer.skipgrams import Rows
 from components.vocabulary import Vocabulary
 
-LENGTH = 32  # Targets in a row: 32 x 42 products cost least on AVX-512 at window 5 (16, 64: more).
-NOISE = 32  # Noise words that the pairs of a row share.
-ROWS = 32  # Rows in a step: 64 train a quarter faster and lose .01 on SimLex (enwiki-dev).
-ROW_LIMIT = 128.0  # Pairs that move a row in a step: stable from 3 types to 88 k, to lr .075.
+TARGETS = 2048  # In a step: 4,096 are hardly faster; see README for what the scores say.
+GROUP = 128  # Targets that share noise words: half a noise word to gather and scatter for each.
+NOISE = 64  # Noise words of a group: analogies fall from 18 % to 13 % with 16 (enwiki-a).
 BATCH_TOKENS = 65_536  # Corpus tokens in a batch of documents: amortises 30 ops, fits the cache.
 
 # The held-out loss is comparable between runs: neither its pairs nor its noise follow the seed.
 HELD_OUT_SEED = 0
 
 
-class Step(NamedTuple):
-    """What one training step consumes.
+def row_length(window: int) -> int:
+    """Targets in a row.
 
-    Attributes:
-        rows: `ROWS` rows of skip-gram pairs (fewer in the last step of an epoch).
-        noise: int32 [rows, NOISE] noise words.
+    Longer rows multiply more tokens that are no contexts; shorter ones gather and scatter more
+    halo: 3 and 250 ns a token. The sum is least near sqrt(166 * window).
     """
-
-    rows: Rows
-    noise: tf.Tensor
+    return 32 if window <= 12 else 64 if window <= 49 else 128
 
 
 class Pairs(NamedTuple):
@@ -54,8 +50,8 @@ class SkipGrams:
 
     Attributes:
         documents, tokens: How many the split has.
+        length: Targets in a row.
         steps: That an epoch is expected to take; subsampling varies it by a few.
-        row_scales: For the optimizer, see `skipgrams.row_scales`.
     """
 
     def __init__(
@@ -80,27 +76,28 @@ class SkipGrams:
         statistics = examples.statistics["splits"][split]
         self.documents: int = statistics["documents"]
         self.tokens: int = statistics["kept_tokens"]
+        self.length = row_length(settings.window)
         counts = Vocabulary.load(examples.path / "vocabulary.tsv").counts
-        keep = skipgrams.keep_probability(counts, settings.sample)
-        cdf = skipgrams.noise_cdf(counts, settings.noise_exponent)
-        self._keep, self._cdf = tf.constant(keep), tf.constant(cdf)
-        kept = counts / counts.sum() * keep
-        self.steps = max(1, round(self.tokens * float(kept.sum()) / (ROWS * LENGTH)))
-        self.row_scales = skipgrams.row_scales(
-            kept / kept.sum(),
-            np.diff(cdf, prepend=0),
-            pairs=ROWS * LENGTH * (settings.window + 1),  # The mean reach is (window + 1) / 2.
-            negatives=settings.negatives,
-            limit=ROW_LIMIT,
-        )
+        self._keep = skipgrams.keep_probability(counts, settings.sample)
+        self._noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
+        kept = self.tokens * float((counts / counts.sum() * self._keep).sum())
+        self.steps = max(1, round(kept / TARGETS))
 
     def rows(self, epoch: tf.Tensor | int) -> tf.data.Dataset:
-        """Rows of one epoch, `Rows` in batches of `ROWS`."""
-        settings, window = self.settings, self.settings.window
+        """Rows of one epoch, `Rows` in batches of a step's; the last is filled with empty rows."""
+        settings, window, length = self.settings, self.settings.window, self.length
         epoch = tf.cast(epoch, tf.int64)
-        keep_key, reach_key, order_key, shuffle_key = (
-            skipgrams.stream(self.seed, purpose, epoch) for purpose in skipgrams.PER_BATCH
-        )
+        streams = [
+            skipgrams.stream(self.seed, purpose, epoch)
+            for purpose in (
+                skipgrams.KEEP,
+                skipgrams.REACH,
+                skipgrams.ORDER,
+                skipgrams.SHUFFLE,
+                skipgrams.NOISE,
+            )
+        ]
+        keep_key, reach_key, order_key, shuffle_key, noise_key = streams
         mean_length = max(1, self.tokens // max(1, self.documents))
 
         def shuffle(position: tf.Tensor, values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -109,18 +106,25 @@ class SkipGrams:
 
         def cut(position: tf.Tensor, records: tf.Tensor) -> Rows:
             documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
-            rows = skipgrams.to_rows(
+            parts = skipgrams.to_rows(
                 documents.with_row_splits_dtype(tf.int64),
                 keep=self._keep,
                 window=window,
-                length=LENGTH,
+                shrink=settings.shrink_windows,
+                length=length,
                 keep_key=skipgrams.position_key(keep_key, position),
                 reach_key=skipgrams.position_key(reach_key, position),
             )
-            order = shuffle(position, tf.range(tf.shape(rows.left)[0]), order_key)
-            shuffled = Rows(*(tf.gather(part, order) for part in rows))
-            shuffled.tokens.set_shape([None, LENGTH + 2 * window])
-            return shuffled
+            count = tf.shape(parts[0])[0]
+            order = shuffle(position, tf.range(count), order_key)
+            return Rows(
+                *(tf.gather(part, order) for part in parts),
+                skipgrams.draw_noise(
+                    tf.stack([count, NOISE * length // GROUP]),
+                    self._noise,
+                    skipgrams.position_key(noise_key, position),
+                ),
+            )
 
         files = tf.random.experimental.stateless_shuffle(
             tf.constant(self.files), order_key, alg="philox"
@@ -140,20 +144,15 @@ class SkipGrams:
         dataset = dataset.rebatch(min(max(BATCH_TOKENS // mean_length, 1), 4096))
         dataset = dataset.enumerate()
         dataset = dataset.map(cut, num_parallel_calls=1)  # More would only compete with training.
-        return dataset.rebatch(ROWS)
+        dataset = dataset.concatenate(self._empty_rows())
+        return dataset.rebatch(TARGETS // length, drop_remainder=True)
 
-    def steps_of(self, epoch: tf.Tensor | int) -> tf.data.Dataset:
-        """Steps of one epoch, in the layout that the trainer consumes: elements are `Step`s."""
-        noise_key = skipgrams.stream(self.seed, skipgrams.NOISE, tf.cast(epoch, tf.int64))
-
-        def add_noise(position: tf.Tensor, rows: Rows) -> Step:
-            key = skipgrams.position_key(noise_key, position)
-            noise = skipgrams.draw_noise([ROWS, NOISE], self._cdf, key)
-            return Step(rows, noise[: tf.shape(rows.left)[0]])
-
-        dataset = self.rows(epoch)
-        dataset = dataset.enumerate()
-        return dataset.map(add_noise)
+    def _empty_rows(self) -> tf.data.Dataset:
+        """As many rows without a pair as may be missing in the last step of an epoch."""
+        count, length = TARGETS // self.length - 1, self.length
+        widths = (length + 2 * self.settings.window, length, length, NOISE * length // GROUP)
+        rows = Rows(*(tf.zeros([count, width], tf.int32) for width in widths))
+        return tf.data.Dataset.from_tensors(rows)
 
     def pairs(self, epoch: tf.Tensor | int, batch_size: int) -> tf.data.Dataset:
         """The very same pairs, spelled out: elements are `Pairs`."""

@@ -4,14 +4,18 @@ import keras
 import tensorflow as tf
 
 from components.trainer import skipgrams
-from components.trainer.dataset import Step
+from components.trainer.dataset import NOISE
+from components.trainer.skipgrams import Parts, Rows, Scores
 
 
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
 
-    Input of `fit` and `evaluate`: a dataset of `components.trainer.dataset.Step`.
+    Input of `fit` and `evaluate`: a dataset of `components.trainer.skipgrams.Rows`.
     Input of a call: int ids of any shape. Output: float32 [..., dimensions], their vectors.
+
+    Attributes:
+        loss_every: Training steps between two that measure the loss; to be set before `fit`.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class SkipGram(keras.Model):
         super().__init__(name="skip_gram")
         self.window = window
         self.negatives = negatives
+        self.loss_every = 1
         bound = 0.5 / dimensions
         self.vectors = self.add_weight(
             name="vectors",
@@ -51,40 +56,68 @@ class SkipGram(keras.Model):
         """Look up vectors by id."""
         return tf.gather(self.vectors.value, ids)
 
-    def _gradients(self, step: Step) -> tuple[skipgrams.Gradients, tf.Tensor]:
-        rows, length = step.rows, step.rows.left.shape[1]
-        targets = rows.tokens[:, self.window : self.window + length]
-        gradients = skipgrams.loss_and_gradients(
-            tf.gather(self.vectors.value, targets),
-            tf.gather(self.contexts.value, rows.tokens),
-            tf.gather(self.contexts.value, step.noise),
-            skipgrams.pair_mask(rows, window=self.window),
-            negatives=self.negatives,
+    def _look_up(self, rows: Rows) -> tuple[Parts, Parts, Scores]:
+        """Ids and vectors of all that `rows` name, and their scores."""
+        length = rows.left.shape[1]
+        ids = Parts(
+            rows.tokens[:, self.window : self.window + length],
+            rows.tokens,
+            tf.reshape(rows.noise, [-1, NOISE]),
         )
-        self.pair_loss.update_state(
-            tf.math.divide_no_nan(gradients.loss, gradients.pairs), gradients.pairs
+        vectors = Parts(
+            tf.gather(self.vectors.value, ids.targets),
+            tf.gather(self.contexts.value, ids.contexts),
+            tf.gather(self.contexts.value, ids.noise),
         )
-        return gradients, targets
+        mask = skipgrams.pair_mask(rows, window=self.window)
+        return ids, vectors, skipgrams.scores(*vectors, mask, negatives=self.negatives)
 
-    def train_step(self, step: Step) -> dict[str, tf.Tensor]:
-        """One update of both tables from all pairs of `step`."""
-        gradients, targets = self._gradients(step)
+    def train_step(self, rows: Rows) -> dict[str, tf.Tensor]:
+        """One update of both tables from all pairs of `rows`."""
+        ids, vectors, scores = self._look_up(rows)
+        due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
+        # A quarter of a step's time, and a mean over a sixteenth of the steps says as much.
+        self._count(*tf.cond(due, lambda: _loss_and_pairs(scores), lambda: (0.0, 0.0)))
+
+        masses = skipgrams.masses(scores, negatives=self.negatives)
+        flat_ids = Parts(*(tf.reshape(part, [-1]) for part in ids))
+        flat = Parts(*(tf.reshape(part, [-1]) for part in masses))
+        context_rates = self.optimizer.rates(
+            tf.concat([flat_ids.contexts, flat_ids.noise], 0),
+            tf.concat([flat.contexts, flat.noise], 0),
+        )
+        count = tf.size(flat.contexts)
+        rates = Parts(
+            self.optimizer.rates(flat_ids.targets, flat.targets),
+            context_rates[:count],
+            context_rates[count:],
+        )
+        shaped = Parts(
+            *(
+                tf.reshape(rate, tf.shape(part))
+                for rate, part in zip(rates, masses, strict=True)
+            )
+        )
+        updates = skipgrams.updates(scores, *vectors, shaped)
         dimensions = self.vectors.shape[1]
-
-        def slices(*parts: tuple[tf.Tensor, tf.Tensor]) -> tf.IndexedSlices:
-            values = tf.concat([tf.reshape(value, [-1, dimensions]) for value, _ in parts], 0)
-            return tf.IndexedSlices(values, tf.concat([tf.reshape(i, [-1]) for _, i in parts], 0))
-
         self.optimizer.apply(
             [
-                slices((gradients.targets, targets)),
-                slices((gradients.contexts, step.rows.tokens), (gradients.noise, step.noise)),
+                tf.IndexedSlices(tf.reshape(update, [-1, dimensions]), rows)
+                for update, rows in zip(updates, flat_ids, strict=True)
             ],
-            [self.vectors, self.contexts],
+            [self.vectors, self.contexts, self.contexts],
         )
         return {"loss": self.pair_loss.result()}
 
-    def test_step(self, step: Step) -> dict[str, tf.Tensor]:
-        """The loss of the pairs of `step`, without an update."""
-        self._gradients(step)
+    def test_step(self, rows: Rows) -> dict[str, tf.Tensor]:
+        """The loss of the pairs of `rows`, without an update."""
+        _, _, scores = self._look_up(rows)
+        self._count(*_loss_and_pairs(scores))
         return {"loss": self.pair_loss.result()}
+
+    def _count(self, loss: tf.Tensor, pairs: tf.Tensor) -> None:
+        self.pair_loss.update_state(tf.math.divide_no_nan(loss, pairs), pairs)
+
+
+def _loss_and_pairs(scores: Scores) -> tuple[tf.Tensor, tf.Tensor]:
+    return skipgrams.loss(scores), tf.reduce_sum(scores.mask)

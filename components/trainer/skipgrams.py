@@ -17,7 +17,6 @@ import tensorflow as tf
 
 # Streams of random numbers that must not meet.
 KEEP, REACH, ORDER, SHUFFLE, NOISE = range(5)
-PER_BATCH = (KEEP, REACH, ORDER, SHUFFLE)
 
 
 class Rows(NamedTuple):
@@ -27,11 +26,13 @@ class Rows(NamedTuple):
         tokens: int32 [rows, length + 2 * window] token ids; the targets are the middle `length`.
         left: int32 [rows, length] how many tokens to the left of a target are its contexts.
         right: int32 [rows, length] the same to the right; both are 0 where a row is padded.
+        noise: int32 [rows, words] noise words.
     """
 
     tokens: tf.Tensor
     left: tf.Tensor
     right: tf.Tensor
+    noise: tf.Tensor
 
 
 def keep_probability(counts: np.ndarray, sample: float) -> np.ndarray:
@@ -53,50 +54,50 @@ def keep_probability(counts: np.ndarray, sample: float) -> np.ndarray:
     return np.asarray(np.minimum(1.0, np.sqrt(ratio) + ratio), np.float32)
 
 
-def noise_cdf(counts: np.ndarray, exponent: float) -> np.ndarray:
-    """Cumulative distribution of the noise words: counts to the power `exponent`.
+class AliasTable(NamedTuple):
+    """A distribution to draw from in two look-ups (Walker 1974, Vose 1991).
+
+    A cell is drawn uniformly; it is the answer below its threshold, else its alias is. (Inversion
+    searches the cumulative distribution in log2(types) steps, each a cache miss: ten times slower
+    at 88 k types.)
+
+    Attributes:
+        threshold: float32 [types] in 0..1.
+        alias: int32 [types].
+    """
+
+    threshold: np.ndarray
+    alias: np.ndarray
+
+
+def alias_table(weights: np.ndarray) -> AliasTable:
+    """The table that draws ids in proportion to `weights`.
+
+    Cells above the mean fill up those below, in the order of the ids. Prefix sums tell which cell
+    fills which without a loop (an idea of Hübschle-Schneider and Sanders, "Parallel Weighted Random
+    Sampling", 2022).
 
     Args:
-        counts: int64 [types] occurrences in the corpus, all positive.
-        exponent: 0.75 in word2vec; 0 draws all types alike.
+        weights: float [types], none negative, not all zero.
 
-    Returns:
-        float64 [types], rising to exactly 1.
-
-    >>> noise_cdf(np.array([4, 4, 2]), 1.0).tolist()
-    [0.4, 0.8, 1.0]
+    >>> alias_table(np.array([3.0, 1.0]))
+    AliasTable(threshold=array([1. , 0.5], dtype=float32), alias=array([0, 0], dtype=int32))
     """
-    cumulative = np.cumsum(np.power(counts.astype(np.float64), exponent))
-    return np.asarray(cumulative / cumulative[-1])
-
-
-def row_scales(
-    kept: np.ndarray, noise: np.ndarray, *, pairs: float, negatives: int, limit: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """How far each row's rate is turned down so that the sum of a step stays bounded.
-
-    Every occurrence of a word in a step is moved from where its row was before the step. Sequential
-    SGD would see the loss level off in between; a sum over very many occurrences overshoots it
-    and, at last, diverges. A row that a step is expected to hold in more than `limit` pairs moves
-    as if by `limit` of them.
-
-    Args:
-        kept: float [types] share of each word among the tokens that survive subsampling.
-        noise: float [types] share of each word among the noise words.
-        pairs: Expected in a step.
-        negatives: Noise words that each pair is worth.
-        limit: Pairs, a noise word counting as one.
-
-    Returns:
-        float32 [types] for the targets' vectors, and for the context vectors; at most 1.
-    """
-    as_target = pairs * (1 + negatives) * kept
-    as_context = pairs * (kept + negatives * noise)
-    targets, contexts = (
-        np.minimum(1.0, limit / np.maximum(mass, 1e-9)).astype(np.float32)
-        for mass in (as_target, as_context)
-    )
-    return targets, contexts
+    size = np.asarray(weights, np.float64) / np.mean(weights)
+    threshold, alias = np.ones(len(size)), np.arange(len(size))
+    light, heavy = np.flatnonzero(size < 1), np.flatnonzero(size >= 1)
+    needed = np.cumsum(1 - size[light])
+    spare = np.cumsum(size[heavy] - 1)
+    # A light cell is filled by the heavy one that still has something to spare when it comes.
+    filler = np.searchsorted(spare, needed - (1 - size[light]), side="right")
+    threshold[light] = size[light]
+    alias[light] = heavy[np.minimum(filler, len(heavy) - 1)]
+    # A heavy cell that gave more than it could spare is filled by the next one.
+    given = np.searchsorted(filler, np.arange(len(heavy)), side="right")
+    overdrawn = np.where(given > 0, needed[given - 1] if len(needed) else 0.0, 0.0) - spare
+    threshold[heavy[:-1]] = np.clip(1 - overdrawn[:-1], 0, 1)
+    alias[heavy[:-1]] = heavy[1:]
+    return AliasTable(threshold.astype(np.float32), alias.astype(np.int32))
 
 
 def stream(seed: tf.Tensor, purpose: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -106,13 +107,31 @@ def stream(seed: tf.Tensor, purpose: int, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def position_key(key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """The seed for one position (a batch, a step) of a stream, int64 [2]."""
+    """The seed for one position (a batch of documents) of a stream, int64 [2]."""
     return tf.cast(tf.random.fold_in(key, position, alg="philox"), tf.int64)
 
 
-def uniform(shape: tf.Tensor, key: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Stateless uniform numbers in [0, 1): the same bits on every device."""
-    return tf.random.stateless_uniform(shape, key, dtype=dtype, alg="philox")
+def uniform(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Stateless uniform float32 in [0, 1): the same bits on every device."""
+    return tf.random.stateless_uniform(shape, key, alg="philox")
+
+
+def draw_noise(shape: tf.Tensor, table: AliasTable, key: tf.Tensor) -> tf.Tensor:
+    """Noise words.
+
+    Args:
+        shape: Of the result, int32 [2].
+        table: See `alias_table`.
+        key: int64 [2] seed.
+
+    Returns:
+        int32 ids of `shape`.
+    """
+    cell = tf.random.stateless_uniform(
+        shape, key, 0, len(table.alias), dtype=tf.int32, alg="philox"
+    )
+    below = uniform(shape, position_key(key, 0)) < tf.gather(table.threshold, cell)
+    return tf.where(below, cell, tf.gather(table.alias, cell))
 
 
 def to_rows(
@@ -120,34 +139,41 @@ def to_rows(
     *,
     keep: tf.Tensor,
     window: int,
+    shrink: bool,
     length: int,
     keep_key: tf.Tensor,
     reach_key: tf.Tensor,
-) -> Rows:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Subsample documents, lay windows and cut the result into rows.
 
     Args:
         documents: Ragged int64 [documents, (tokens)] token ids.
         keep: float32 [types], see `keep_probability`.
         window: Longest reach, in kept tokens.
+        shrink: Whether reaches are uniform in 1..window; else all are `window`.
         length: Targets in a row.
         keep_key: int64 [2] seed that decides which occurrences are kept.
         reach_key: int64 [2] seed of the windows' reaches.
 
     Returns:
-        The rows of all documents one behind the other; only the last is padded.
+        `Rows.tokens`, `left` and `right` of all documents one behind the other; only the last row
+        is padded.
     """
     ids = documents.flat_values
-    kept = uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids)
-    document = tf.boolean_mask(documents.value_rowids(), kept)
-    ids = tf.cast(tf.boolean_mask(ids, kept), tf.int32)
+    kept = tf.where(uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids))[:, 0]
+    document = tf.cast(tf.gather(documents.value_rowids(), kept), tf.int32)
+    ids = tf.cast(tf.gather(ids, kept), tf.int32)
 
     count = tf.size(ids)
     position = tf.range(count)
-    lengths = tf.math.unsorted_segment_sum(tf.ones_like(ids), document, documents.nrows())
+    lengths = tf.math.segment_sum(tf.ones_like(ids), document)
     ends = tf.cumsum(lengths)
-    reach = tf.random.stateless_uniform(
-        [count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox"
+    reach = (
+        tf.random.stateless_uniform(
+            [count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox"
+        )
+        if shrink
+        else window
     )
     left = tf.minimum(reach, position - tf.gather(ends - lengths, document))
     right = tf.minimum(reach, tf.gather(ends, document) - 1 - position)
@@ -156,26 +182,44 @@ def to_rows(
     padding = rows * length - count
     starts = tf.range(rows)[:, tf.newaxis] * length
     halo = tf.pad(ids, [[window, window + padding]])
-    return Rows(
-        tokens=tf.gather(halo, starts + tf.range(length + 2 * window)),
-        left=tf.reshape(tf.pad(left, [[0, padding]]), [rows, length]),
-        right=tf.reshape(tf.pad(right, [[0, padding]]), [rows, length]),
+    return (
+        tf.gather(halo, starts + tf.range(length + 2 * window)),
+        tf.reshape(tf.pad(left, [[0, padding]]), [rows, length]),
+        tf.reshape(tf.pad(right, [[0, padding]]), [rows, length]),
     )
+
+
+def window_masks(window: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens of a row lie in the left and in the right part of a window.
+
+    Returns:
+        Two float32 [length * (window + 1), length + 2 * window] of 0 and 1. Row
+        `target * (window + 1) + reach` has a 1 at each token that is at most `reach` to the left
+        (right) of that target.
+
+    >>> left, right = window_masks(window=1, length=2)
+    >>> left.astype(int).tolist()  # Reaches 0 and 1 of the first target, then of the second.
+    [[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    """
+    target, reach, token = np.ogrid[:length, : window + 1, : length + 2 * window]
+    distance = token - window - target
+    left, right = (
+        ((0 < side) & (side <= reach)).astype(np.float32).reshape(length * (window + 1), -1)
+        for side in (-distance, distance)
+    )
+    return left, right
 
 
 def pair_mask(rows: Rows, *, window: int) -> tf.Tensor:
     """Which (target, token) combinations of a row are pairs.
 
     Returns:
-        bool [rows, length, length + 2 * window].
+        float32 [rows, length, length + 2 * window] of 0 and 1.
     """
     length = rows.left.shape[1]
-    offset = tf.range(length + 2 * window) - window - tf.range(length)[:, tf.newaxis]
-    return (
-        (offset >= -rows.left[:, :, tf.newaxis])
-        & (offset <= rows.right[:, :, tf.newaxis])
-        & (offset != 0)
-    )
+    left, right = window_masks(window, length)
+    first = tf.range(length) * (window + 1)
+    return tf.gather(left, first + rows.left) + tf.gather(right, first + rows.right)
 
 
 def explicit_pairs(rows: Rows, *, window: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -184,81 +228,116 @@ def explicit_pairs(rows: Rows, *, window: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         Targets and contexts, both int32 [pairs].
     """
-    where = tf.where(pair_mask(rows, window=window))
+    where = tf.where(pair_mask(rows, window=window) > 0)
     targets = tf.gather_nd(rows.tokens, where[:, :2] + tf.constant([0, window], tf.int64))
     contexts = tf.gather_nd(rows.tokens, tf.gather(where, [0, 2], axis=1))
     return targets, contexts
 
 
-def draw_noise(shape: list[int], cdf: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Noise words by inversion.
+class Scores(NamedTuple):
+    """Inner products, and what they count.
 
-    Args:
-        shape: Of the result.
-        cdf: float64 [types], see `noise_cdf`. (float32 cannot tell the tail of 2 M types apart.)
-        key: int64 [2] seed.
-
-    Returns:
-        int32 ids of `shape`.
-    """
-    draws = uniform([np.prod(shape)], key, tf.float64)
-    return tf.reshape(tf.searchsorted(cdf, draws, side="right"), shape)
-
-
-class Gradients(NamedTuple):
-    """What one step of skip-gram wants to change, before the learning rate.
+    Rows form groups that share their noise words (as in pWord2Vec, Ji et al. 2016), each weighted
+    so that a pair still counts `negatives` of them: the same expectation with matrix products in
+    place of gathers.
 
     Attributes:
-        targets: float32 [rows, length, dimensions] gradients of the targets' vectors.
-        contexts: float32 [rows, length + 2 * window, dimensions] of the tokens' context vectors.
-        noise: float32 [rows, noise, dimensions] of the noise words' context vectors.
-        loss: float32 scalar, summed over the pairs, in nats.
-        pairs: float32 scalar, how many pairs there were.
+        positive: float32 [rows, length, length + 2 * window] targets x tokens.
+        negative: float32 [groups, targets, noise] targets of a group x its noise words.
+        mask: float32, as `positive`: 1 where there is a pair, else 0.
+        weight: float32 [groups, targets, 1] what a noise word counts for a target.
+    """
+
+    positive: tf.Tensor
+    negative: tf.Tensor
+    mask: tf.Tensor
+    weight: tf.Tensor
+
+
+def scores(
+    targets: tf.Tensor, contexts: tf.Tensor, noise: tf.Tensor, mask: tf.Tensor, *, negatives: int
+) -> Scores:
+    """The inner products of one step.
+
+    Args:
+        targets: float32 [rows, length, dimensions].
+        contexts: float32 [rows, length + 2 * window, dimensions].
+        noise: float32 [groups, noise, dimensions].
+        mask: See `pair_mask`.
+        negatives: Noise words that each pair is worth.
+    """
+    groups, words = tf.shape(noise)[0], noise.shape[1]
+    grouped = tf.reshape(targets, [groups, -1, targets.shape[2]])
+    weight = tf.reshape(tf.reduce_sum(mask, -1) * (negatives / words), [groups, -1, 1])
+    return Scores(
+        tf.matmul(targets, contexts, transpose_b=True),
+        tf.matmul(grouped, noise, transpose_b=True),
+        mask,
+        weight,
+    )
+
+
+def loss(scores: Scores) -> tf.Tensor:
+    """Sum over the pairs of -log sigmoid(t.c) - sum of log sigmoid(-t.n), float32 scalar, nats."""
+    return tf.reduce_sum(scores.mask * tf.math.softplus(-scores.positive)) + tf.reduce_sum(
+        scores.weight * tf.math.softplus(scores.negative)
+    )
+
+
+class Parts(NamedTuple):
+    """One tensor for each kind of row that a step moves.
+
+    Attributes:
+        targets: The targets' vectors.
+        contexts: The tokens' context vectors.
+        noise: The noise words' context vectors.
     """
 
     targets: tf.Tensor
     contexts: tf.Tensor
     noise: tf.Tensor
-    loss: tf.Tensor
-    pairs: tf.Tensor
 
 
-def loss_and_gradients(
-    targets: tf.Tensor,
-    contexts: tf.Tensor,
-    noise: tf.Tensor,
-    mask: tf.Tensor,
-    *,
-    negatives: int,
-) -> Gradients:
-    """Loss of all pairs of some rows, and its gradients in closed form.
+def masses(scores: Scores, *, negatives: int) -> Parts:
+    """How many pairs each occurrence stands in, a noise word counting as one.
 
-    A pair costs -log sigmoid(t.c) - sum over `negatives` noise words n of log sigmoid(-t.n). The
-    noise words of a row are shared by its pairs (as in pWord2Vec, Ji et al. 2016), each weighted
-    so that a pair still counts `negatives` of them: the same expectation with matrix products in
-    place of gathers.
+    Returns:
+        float32 [rows, length], [rows, length + 2 * window] and [groups, noise].
+    """
+    noise = tf.reduce_sum(scores.weight, 1)
+    return Parts(
+        tf.reduce_sum(scores.mask, 2) * (1.0 + negatives),
+        tf.reduce_sum(scores.mask, 1),
+        tf.broadcast_to(noise, [tf.shape(noise)[0], scores.negative.shape[2]]),
+    )
+
+
+def updates(
+    scores: Scores, targets: tf.Tensor, contexts: tf.Tensor, noise: tf.Tensor, rates: Parts
+) -> Parts:
+    """The gradients of `loss` in closed form, each row times its rate.
+
+    The rates go to the errors, which are fewer numbers than the rows of the result.
 
     Args:
+        scores: Of the three that follow.
         targets: float32 [rows, length, dimensions].
         contexts: float32 [rows, length + 2 * window, dimensions].
-        noise: float32 [rows, noise, dimensions].
-        mask: bool [rows, length, length + 2 * window], see `pair_mask`.
-        negatives: Noise words that each pair is worth.
+        noise: float32 [groups, noise, dimensions].
+        rates: float32, one for each row of the result.
+
+    Returns:
+        What is to be subtracted, in the shapes of the three.
     """
-    pair = tf.cast(mask, tf.float32)
-    pairs = tf.reduce_sum(pair, -1, keepdims=True)  # [rows, length, 1]
-    weight = pairs * (negatives / noise.shape[1])
-    positive = tf.matmul(targets, contexts, transpose_b=True)
-    negative = tf.matmul(targets, noise, transpose_b=True)
-    loss = tf.reduce_sum(pair * tf.math.softplus(-positive)) + tf.reduce_sum(
-        weight * tf.math.softplus(negative)
-    )
-    pull = (tf.sigmoid(positive) - 1.0) * pair
-    push = tf.sigmoid(negative) * weight
-    return Gradients(
-        targets=tf.matmul(pull, contexts) + tf.matmul(push, noise),
-        contexts=tf.matmul(pull, targets, transpose_a=True),
-        noise=tf.matmul(push, targets, transpose_a=True),
-        loss=loss,
-        pairs=tf.reduce_sum(pairs),
+    groups, dimensions = tf.shape(noise)[0], targets.shape[2]
+    pull = (tf.sigmoid(scores.positive) - 1.0) * scores.mask
+    push = tf.sigmoid(scores.negative) * scores.weight
+    target_rates = rates.targets[:, :, tf.newaxis]
+    grouped_rates = tf.reshape(rates.targets, [groups, -1, 1])
+    grouped = tf.reshape(targets, [groups, -1, dimensions])
+    return Parts(
+        tf.matmul(pull * target_rates, contexts)
+        + tf.reshape(tf.matmul(push * grouped_rates, noise), tf.shape(targets)),
+        tf.matmul(pull * rates.contexts[:, tf.newaxis], targets, transpose_a=True),
+        tf.matmul(push * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
     )

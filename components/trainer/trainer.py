@@ -22,6 +22,7 @@ from components.vocabulary import Vocabulary
 
 # Steps between two looks of Keras at the world; each costs about a millisecond.
 STEPS_PER_EXECUTION = 64
+LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
 def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model:
@@ -43,7 +44,7 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
             "training needs at least one document with a known token, got none: all are held "
             "out; lower example_gen.eval_share or give more text"
         )
-    held_out = held_out_steps(examples, settings)
+    held_out = held_out_rows(examples, settings)
     model = make_model(examples, settings)
     compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
@@ -55,7 +56,7 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
         bar = ProgressBar(train, settings.epochs, progress.epoch, progress.step)
         with _reading(examples), bar:
             losses = model.fit(
-                train.steps_of(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
+                train.rows(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 validation_data=held_out,
@@ -113,34 +114,35 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
         settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
     )
     # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
+    model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
     model.compile(
-        optimizer=RowSGD(rate, train.row_scales),
+        optimizer=RowSGD(rate),
         jit_compile=False,
         steps_per_execution=STEPS_PER_EXECUTION,
     )
 
 
-def held_out_steps(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
+def held_out_rows(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
     """Pairs and noise words of the eval split, the same in every epoch and for every seed.
 
     Returns:
-        Elements are `Step`s; None where no document is held out.
+        Elements are `Rows`; None where no document is held out.
     """
     held_out = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
-    return held_out.steps_of(0).prefetch(8) if held_out.documents else None
+    return held_out.rows(0).prefetch(8) if held_out.documents else None
 
 
 def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
     """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
-    steps = held_out_steps(examples, settings)
-    if steps is None:
+    rows = held_out_rows(examples, settings)
+    if rows is None:
         return None
     skip_gram = make_model(examples, settings)
     skip_gram.compile(jit_compile=False, steps_per_execution=STEPS_PER_EXECUTION)
     skip_gram.vectors.assign(np.load(model.path / "vectors.npy"))
     skip_gram.contexts.assign(np.load(model.path / "contexts.npy"))
     with _reading(examples):
-        return _of_pairs(float(skip_gram.evaluate(steps, verbose=0)))
+        return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
 
 
 def _of_pairs(loss: float) -> float | None:
