@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from components.errors import SkipstreamError
+from components.settings import ExporterSettings
 
 MANIFEST = "manifest.json"
 
@@ -131,6 +135,13 @@ class Model(Artifact):
 
     history.json: losses of each epoch. logs/: TensorBoard.
     """
+
+    def embeddings(self, settings: ExporterSettings) -> npt.NDArray[np.float32]:
+        """What is served: float32 [types, dimensions], by token id."""
+        vectors: npt.NDArray[np.float32] = np.load(self.path / "vectors.npy")
+        if settings.vectors == "average":
+            vectors = (vectors + np.load(self.path / "contexts.npy")) / np.float32(2)
+        return vectors
 
 
 @dataclass(frozen=True)

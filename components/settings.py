@@ -88,11 +88,24 @@ class TrainerSettings(StageSettings):
         0.75, ge=-2, le=2, description="Power of the counts that noise words are drawn by."
     )
     epochs: int = Field(5, ge=1, description="Passes over the corpus (word2vec.c, gensim: 5).")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many epochs in which the held-out loss has not fallen, and keep "
+        "the vectors of the best one; none: train all epochs.",
+    )
     learning_rate: float = Field(
         0.05,
         gt=0,
         le=1,
-        description="Rate of the first step; falls in a straight line to 1e-4 of itself.",
+        description="Rate of the first step; falls in a straight line to 1e-4 of itself (fastText, "
+        "BlazingText: 0.05).",
+    )
+    start_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="File in word2vec's text or binary format whose vectors known words start "
+        "from; none: small random ones.",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shuffle_tokens: int = Field(
@@ -100,6 +113,22 @@ class TrainerSettings(StageSettings):
     )
     checkpoint_minutes: float = Field(
         5.0, gt=0, description="Longest time that an interrupted run has to repeat."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads that TensorFlow takes, in all stages; none: one for each CPU. "
+        "The result is the same.",
+    )
+
+
+class ExporterSettings(StageSettings):
+    """What is served."""
+
+    vectors: Literal["target", "average"] = Field(
+        "target",
+        description="The targets' vectors (as word2vec.c, gensim), or the average of each with its "
+        "context vector.",
     )
 
 

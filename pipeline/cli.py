@@ -211,6 +211,9 @@ def _print_settings(arguments: argparse.Namespace) -> None:
 
 def _run_stages(arguments: argparse.Namespace) -> None:
     settings = _load_settings(arguments)
+    if threads := settings.trainer.threads:
+        # TensorFlow looks when it runs its first op. Its own calls would have to load it now.
+        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
     if arguments.beam_options:
         from components.transform.options import runner_and_options
 

@@ -24,6 +24,7 @@ from components.errors import SkipstreamError
 from components.settings import (
     EvaluatorSettings,
     ExampleGenSettings,
+    ExporterSettings,
     PusherSettings,
     StageSettings,
     TrainerSettings,
@@ -54,6 +55,7 @@ class Settings(StageSettings):
     example_gen: ExampleGenSettings = ExampleGenSettings()
     transform: TransformSettings = TransformSettings()
     trainer: TrainerSettings = TrainerSettings()
+    exporter: ExporterSettings = ExporterSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
 

@@ -86,7 +86,11 @@ class Chain:
     @cached_property
     def model(self) -> Model:
         """The trained vectors."""
-        examples, settings = self.examples, self._settings.trainer
+        settings = self._settings.trainer
+        # Before the examples: a name mistyped should not cost the Beam job's time.
+        given = (settings.start_vectors,) if settings.start_vectors else ()
+        start_vectors = _states("trainer.start_vectors", given)
+        examples = self.examples
 
         def build(out: Model) -> Model:
             from components.trainer import trainer
@@ -100,7 +104,8 @@ class Chain:
             command="train",
             inputs=[examples],
             settings=settings,
-            neutral=["checkpoint_minutes"],
+            neutral=["checkpoint_minutes", "start_vectors", "threads"],
+            identity=start_vectors,
             resumable=True,
         )
 
@@ -108,12 +113,18 @@ class Chain:
     def exported(self) -> ExportedModel:
         """The SavedModel."""
         model, examples, text = self.model, self.examples, self._settings.transform
+        settings = self._settings.exporter
 
         def build(out: ExportedModel) -> ExportedModel:
             from components.exporter import exporter
 
             return exporter.build(
-                model, examples, tokenizer=text.tokenizer, lowercase=text.lowercase, out=out
+                model,
+                examples,
+                settings=settings,
+                tokenizer=text.tokenizer,
+                lowercase=text.lowercase,
+                out=out,
             )
 
         return self._runner.stage(
@@ -122,13 +133,14 @@ class Chain:
             build,
             command="train",
             inputs=[model, examples],
+            settings=settings,
         )
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """The scores, and whether they bless the model."""
         settings, text = self._settings.evaluator, self._settings.transform
-        training = self._settings.trainer
+        training, served = self._settings.trainer, self._settings.exporter
         # Before the model: a name mistyped should not cost the training's time.
         files = {
             "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
@@ -140,7 +152,13 @@ class Chain:
             from components.evaluator import evaluator
 
             return evaluator.build(
-                model, examples, settings=settings, training=training, tokens=text, out=out
+                model,
+                examples,
+                settings=settings,
+                served=served,
+                training=training,
+                tokens=text,
+                out=out,
             )
 
         return self._runner.stage(
@@ -150,14 +168,14 @@ class Chain:
             command="evaluate",
             inputs=[model, examples],
             settings=settings,
-            identity=files,
+            identity=[files, served.model_dump(mode="json")],
         )
 
     @cached_property
     def validation(self) -> InfraBlessing:
         """That the SavedModel answers, in a process of its own, as the vectors say."""
         exported, model, examples = self.exported, self.model, self.examples
-        text = self._settings.transform
+        text, served = self._settings.transform, self._settings.exporter
 
         def build(out: InfraBlessing) -> InfraBlessing:
             from components.infra_validator import validator
@@ -166,6 +184,7 @@ class Chain:
                 exported,
                 model,
                 examples,
+                served=served,
                 tokenizer=text.tokenizer,
                 lowercase=text.lowercase,
                 out=out,

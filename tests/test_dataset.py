@@ -10,14 +10,19 @@ import tensorflow as tf
 
 from components.artifacts import Examples, write_json
 from components.settings import TrainerSettings
-from components.trainer import skipgrams
-from components.trainer.dataset import SkipGrams
+from components.trainer.dataset import GROUP, NOISE, TARGETS, SkipGrams
 from components.vocabulary import Vocabulary
 
 
-def write_examples(path: Path, documents: list[list[int]], types: int, files: int = 3) -> Examples:
+def write_examples(
+    path: Path,
+    documents: list[list[int]],
+    types: int,
+    files: int = 3,
+    held_out: bool = True,
+) -> Examples:
     """An Examples artifact of these documents, as the Transform stage would write it."""
-    splits = {"train": documents, "eval": documents[::10]}
+    splits = {"train": documents, "eval": documents[::10] if held_out else []}
     for split, chosen in splits.items():
         (path / split).mkdir(parents=True)
         for shard in range(files):
@@ -55,8 +60,8 @@ def random_documents(seed: int, count: int = 120, types: int = 50) -> list[list[
 def trained_pairs(data: SkipGrams, epoch: int, window: int) -> Counter[tuple[int, int]]:
     """The pairs in the layout that the trainer consumes, read off in plain Python."""
     pairs: Counter[tuple[int, int]] = Counter()
-    for step in data.steps_of(epoch):
-        tokens, left, right = (part.numpy() for part in step.rows)
+    for step in data.rows(epoch):
+        tokens, left, right, _ = (part.numpy() for part in step)
         for row, lefts, rights in zip(tokens, left, right, strict=True):
             for place, (before, after) in enumerate(zip(lefts, rights, strict=True), window):
                 for other in range(place - before, place + after + 1):
@@ -93,10 +98,7 @@ def test_without_subsampling_every_close_pair_is_seen(tmp_path: Path) -> None:
 
 
 def bits(data: SkipGrams, epoch: int) -> list[bytes]:
-    return [
-        b"".join(part.numpy().tobytes() for part in (*step.rows, step.noise))
-        for step in data.steps_of(epoch)
-    ]
+    return [b"".join(part.numpy().tobytes() for part in step) for step in data.rows(epoch)]
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_skipping_steps_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     examples = write_examples(tmp_path, random_documents(3, count=2000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0))
     whole = bits(data, 0)
-    rest = [step.noise.numpy().tobytes() for step in data.steps_of(0).skip(5)]
+    rest = [step.noise.numpy().tobytes() for step in data.rows(0).skip(5)]
     assert len(whole) > 10
     assert len(rest) == len(whole) - 5
     assert all(step.endswith(noise) for step, noise in zip(whole[5:], rest, strict=True))
@@ -124,16 +126,19 @@ def test_skipping_steps_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
 def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:
     examples = write_examples(tmp_path, random_documents(4, count=3000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0.01))
-    steps = sum(1 for _ in data.steps_of(0))
+    steps = sum(1 for _ in data.rows(0))
     assert steps == pytest.approx(data.steps, rel=0.1)
 
 
-def test_rows_have_the_declared_shapes(tmp_path: Path) -> None:
-    data = SkipGrams(write_examples(tmp_path, random_documents(5), 50), TrainerSettings(window=3))
-    tokens, left, right = data.rows(0).element_spec
-    assert tokens == tf.TensorSpec([None, 38], tf.int32)
-    assert left == right == tf.TensorSpec([None, 32], tf.int32)
-    assert data.steps_of(0).element_spec.noise == tf.TensorSpec([None, 32], tf.int32)
+@pytest.mark.parametrize(("window", "length"), [(3, 32), (20, 64), (60, 128)])
+def test_rows_have_the_declared_shapes(tmp_path: Path, window: int, length: int) -> None:
+    data = SkipGrams(
+        write_examples(tmp_path, random_documents(5), 50), TrainerSettings(window=window)
+    )
+    shapes = {"tokens": length + 2 * window, "left": length, "right": length}
+    shapes["noise"] = NOISE * length // GROUP
+    for name, part in data.rows(0).element_spec._asdict().items():
+        assert part == tf.TensorSpec([TARGETS // length, shapes[name]], tf.int32)
 
 
 def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> None:
@@ -156,8 +161,12 @@ def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> N
 def test_noise_words_follow_the_noise_distribution(tmp_path: Path) -> None:
     examples = write_examples(tmp_path, random_documents(6, count=3000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0, noise_exponent=0.5))
-    drawn = np.concatenate([step.noise.numpy().ravel() for step in data.steps_of(0)])
+    # The last step is filled with empty rows.
+    steps = [[part.numpy() for part in step] for step in data.rows(0)]
+    drawn = np.concatenate(
+        [noise[(left + right).any(axis=1)].ravel() for _, left, right, noise in steps]
+    )
     counts = Vocabulary.load(examples.path / "vocabulary.tsv").counts
-    expected = np.diff(skipgrams.noise_cdf(counts, 0.5), prepend=0)
+    expected = counts**0.5 / (counts**0.5).sum()
     observed = np.bincount(drawn, minlength=50) / len(drawn)
     np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / len(drawn)))

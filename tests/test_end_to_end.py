@@ -1,6 +1,7 @@
 """The command itself, each time in a process of its own."""
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -142,6 +143,40 @@ def test_single_stages_build_what_a_run_builds(corpus: Path, finished: Any, tmp_
     assert first.parent.name == second.parent.name  # The fingerprint.
     assert (np.load(first) == np.load(second)).all()
     assert (tmp_path / "serving" / "1" / "saved_model.pb").exists()
+
+
+def test_threads_do_not_show_in_the_vectors(corpus: Path, finished: Any, tmp_path: Path) -> None:
+    output, _ = finished
+    digests = set()
+    for threads in (1, 2):
+        copy = tmp_path / str(threads)
+        for stage in ("example_gen", "transform"):
+            shutil.copytree(output / stage, copy / stage)
+        setting = f"trainer.threads={threads}"
+        done = skipstream("train", "--input", corpus, "--output", copy, *SETTINGS, setting)
+        assert done.returncode == 0, done.stderr
+        model = Path(report(copy)["stages"]["trainer"]["artifact"])
+        digests.add(hashlib.sha256((model / "vectors.npy").read_bytes()).hexdigest())
+    model = Path(report(output)["stages"]["trainer"]["artifact"])
+    digests.add(hashlib.sha256((model / "vectors.npy").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_the_average_with_the_contexts_is_served(
+    corpus: Path, finished: Any, tmp_path: Path
+) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "copy")
+    average = [*SETTINGS, "exporter.vectors=average"]
+    done = skipstream("run", "--input", corpus, "--output", output, *average)
+    assert done.returncode == 0, done.stderr
+    stages = report(output)["stages"]
+    assert stages["trainer"]["reused"] and not stages["exporter"]["reused"]
+    model = Path(stages["trainer"]["artifact"])
+    expected = (np.load(model / "vectors.npy") + np.load(model / "contexts.npy")) / 2
+    text = tmp_path / "vectors.txt"
+    done = skipstream("export", output / "serving", "--format", "word2vec-text", "--output", text)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(KeyedVectors.load_word2vec_format(text).vectors, expected, atol=1e-6)
 
 
 def test_a_run_killed_while_training_finishes_when_started_again(

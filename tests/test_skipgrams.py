@@ -1,6 +1,5 @@
 """The pairs, the noise and the gradients, each against a naive reference."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +21,7 @@ def naive_pairs(
     window: int,
     keep_key: tf.Tensor,
     reach_key: tf.Tensor,
+    shrink: bool,
 ) -> Iterator[tuple[int, int]]:
     """word2vec.c's loop over the same random numbers."""
     draws = iter(skipgrams.uniform([sum(map(len, documents))], keep_key).numpy())
@@ -33,42 +33,49 @@ def naive_pairs(
     )
     for document in kept:
         for place, target in enumerate(document):
-            reach = next(reaches)
+            reach = next(reaches) if shrink else window
             for other in range(max(0, place - reach), min(len(document), place + reach + 1)):
                 if other != place:
                     yield target, document[other]
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_pairs_equal_the_naive_loop(seed: int) -> None:
-    documents = random_documents(seed)
-    window, length = 1 + seed % 6, (1, 4, 8, 32)[seed % 4]
-    keep = np.random.default_rng(seed).uniform(0.2, 1.0, 30).astype(np.float32)
-    keep_key, reach_key = tf.constant([seed, 1], tf.int64), tf.constant([seed, 2], tf.int64)
-    rows = skipgrams.to_rows(
+def rows_of(
+    documents: list[list[int]],
+    keep: np.ndarray,
+    window: int,
+    length: int,
+    keep_key: tf.Tensor,
+    reach_key: tf.Tensor,
+    shrink: bool = True,
+) -> skipgrams.Rows:
+    parts = skipgrams.to_rows(
         tf.ragged.constant(documents, tf.int64, row_splits_dtype=tf.int64),
         keep=tf.constant(keep),
         window=window,
+        shrink=shrink,
         length=length,
         keep_key=keep_key,
         reach_key=reach_key,
     )
+    return skipgrams.Rows(*parts, noise=tf.zeros([len(parts[0]), 1], tf.int32))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_pairs_equal_the_naive_loop(seed: int) -> None:
+    documents = random_documents(seed)
+    window, length, shrink = 1 + seed % 6, (1, 4, 8, 32)[seed % 4], seed < 12
+    keep = np.random.default_rng(seed).uniform(0.2, 1.0, 30).astype(np.float32)
+    keys = tf.constant([seed, 1], tf.int64), tf.constant([seed, 2], tf.int64)
+    rows = rows_of(documents, keep, window, length, *keys, shrink)
     targets, contexts = skipgrams.explicit_pairs(rows, window=window)
     pairs = list(zip(targets.numpy().tolist(), contexts.numpy().tolist(), strict=True))
-    assert pairs == list(naive_pairs(documents, keep, window, keep_key, reach_key))
+    assert pairs == list(naive_pairs(documents, keep, window, *keys, shrink))
 
 
 def test_pairs_never_cross_a_document() -> None:
     documents = [[1, 2], [3], [], [4, 5, 6]]
     key = tf.constant([0, 0], tf.int64)
-    rows = skipgrams.to_rows(
-        tf.ragged.constant(documents, tf.int64, row_splits_dtype=tf.int64),
-        keep=tf.ones([7]),
-        window=5,
-        length=4,
-        keep_key=key,
-        reach_key=key,
-    )
+    rows = rows_of(documents, np.ones(7, np.float32), 5, 4, key, key)
     targets, contexts = skipgrams.explicit_pairs(rows, window=5)
     together = {frozenset(pair) for pair in zip(targets.numpy(), contexts.numpy(), strict=True)}
     assert together <= {frozenset(pair) for pair in [(1, 2), (4, 5), (4, 6), (5, 6)]}
@@ -86,62 +93,96 @@ def test_subsampling_keeps_the_share_that_word2vec_does() -> None:
     assert skipgrams.keep_probability(counts, 0).tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_alias_table_has_the_given_shares(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    weights = draw.random(draw.integers(1, 60)) ** draw.integers(1, 20)
+    if seed % 7 == 0:
+        weights[:] = 1
+    if seed % 5 == 0:
+        weights[1:3] = 0
+    threshold, alias = skipgrams.alias_table(weights)
+    share = threshold.astype(np.float64)
+    np.add.at(share, alias, 1 - threshold.astype(np.float64))
+    np.testing.assert_allclose(share / len(weights), weights / weights.sum(), atol=1e-6)
+    assert ((threshold >= 0) & (threshold <= 1)).all()
+
+
 @pytest.mark.parametrize("exponent", [0.75, 0.0, 1.0, -0.5])
 def test_noise_follows_the_counts_to_the_power(exponent: float) -> None:
-    counts = np.array([1000, 300, 100, 30, 1])
-    cdf = tf.constant(skipgrams.noise_cdf(counts, exponent))
-    draws = skipgrams.draw_noise([400, 500], cdf, tf.constant([3, 4], tf.int64)).numpy()
-    drawn = Counter(draws.ravel().tolist())
+    counts = np.array([1000.0, 300, 100, 30, 1])
+    table = skipgrams.alias_table(counts**exponent)
+    draws = skipgrams.draw_noise(tf.constant([400, 500]), table, tf.constant([3, 4], tf.int64))
+    observed = np.bincount(draws.numpy().ravel(), minlength=5) / 200_000
     expected = counts**exponent / (counts**exponent).sum()
-    observed = np.array([drawn[id_] for id_ in range(5)]) / draws.size
-    np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / draws.size))
+    np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / 200_000))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_gradients_are_those_of_the_loss(seed: int) -> None:
+WINDOW, LENGTH, ROWS, GROUPS, NOISE, DIMENSIONS = 2, 4, 6, 3, 5, 7
+
+
+def random_step(seed: int) -> tuple[skipgrams.Rows, list[tf.Tensor]]:
+    """Rows and the vectors of their targets, tokens and noise words."""
     draw = np.random.default_rng(seed)
-    targets, contexts, noise = (
-        tf.constant(draw.normal(size=[3, width, 7]), tf.float32) for width in (4, 8, 5)
-    )
+    left, right = draw.integers(0, WINDOW + 1, [2, ROWS, LENGTH])
     rows = skipgrams.Rows(
-        tf.zeros([3, 8], tf.int32),
-        tf.constant(draw.integers(0, 3, [3, 4]), tf.int32),
-        tf.constant(draw.integers(0, 3, [3, 4]), tf.int32),
+        tf.zeros([ROWS, LENGTH + 2 * WINDOW], tf.int32),
+        tf.constant(left, tf.int32),
+        tf.constant(right, tf.int32),
+        tf.zeros([ROWS, 1], tf.int32),
     )
-    mask = skipgrams.pair_mask(rows, window=2)
-    with tf.GradientTape() as tape:
-        tape.watch([targets, contexts, noise])
-        gradients = skipgrams.loss_and_gradients(targets, contexts, noise, mask, negatives=6)
-    by_tape = tape.gradient(gradients.loss, [targets, contexts, noise])
-    for closed, automatic in zip(gradients[:3], by_tape, strict=True):
-        np.testing.assert_allclose(closed, automatic, atol=2e-5)
+    shapes = [(ROWS, LENGTH), (ROWS, LENGTH + 2 * WINDOW), (GROUPS, NOISE)]
+    return rows, [tf.constant(draw.normal(size=[*s, DIMENSIONS]), tf.float32) for s in shapes]
 
 
-def test_loss_is_the_naive_sum_over_pairs() -> None:
-    draw = np.random.default_rng(5)
-    window, length, negatives = 2, 4, 3
-    targets, contexts, noise = (
-        draw.normal(size=[2, width, 6]).astype(np.float32) for width in (4, 8, 5)
-    )
-    left, right = draw.integers(0, 3, [2, 2, 4])
-    naive, pairs = 0.0, 0
+def naive_step(
+    rows: skipgrams.Rows, vectors: list[tf.Tensor], negatives: int
+) -> tuple[float, int, list[np.ndarray]]:
+    """Loss, pairs and masses, pair by pair."""
+    targets, contexts, noise = (part.numpy() for part in vectors)
+    masses = [np.zeros(part.shape[:2]) for part in vectors]
+    total, pairs = 0.0, 0
 
     def cost(score: float) -> float:
         return float(np.log1p(np.exp(-score)))
 
-    for row in range(2):
-        for i in range(length):
-            for j in range(i + window - left[row, i], i + window + right[row, i] + 1):
-                if j == i + window:
-                    continue
+    for row in range(ROWS):
+        group = row * GROUPS // ROWS
+        for i in range(LENGTH):
+            first, last = i + WINDOW - rows.left[row, i], i + WINDOW + rows.right[row, i]
+            for j in [j for j in range(first, last + 1) if j != i + WINDOW]:
                 pairs += 1
-                naive += cost(targets[row, i] @ contexts[row, j])
-                naive += negatives * np.mean([cost(-targets[row, i] @ z) for z in noise[row]])
-    rows = skipgrams.Rows(
-        tf.zeros([2, 8], tf.int32), tf.constant(left, tf.int32), tf.constant(right, tf.int32)
-    )
-    gradients = skipgrams.loss_and_gradients(
-        targets, contexts, noise, skipgrams.pair_mask(rows, window=window), negatives=negatives
-    )
-    assert float(gradients.pairs) == pairs
-    assert float(gradients.loss) == pytest.approx(naive, rel=1e-5)
+                total += cost(targets[row, i] @ contexts[row, j])
+                total += negatives * np.mean([cost(-targets[row, i] @ z) for z in noise[group]])
+                masses[0][row, i] += 1 + negatives
+                masses[1][row, j] += 1
+                masses[2][group] += negatives / NOISE
+    return total, pairs, masses
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_and_masses_are_the_naive_sums_over_pairs(seed: int) -> None:
+    rows, vectors = random_step(seed)
+    total, pairs, naive = naive_step(rows, vectors, negatives=3)
+    mask = skipgrams.pair_mask(rows, window=WINDOW)
+    scores = skipgrams.scores(*vectors, mask, negatives=3)
+    assert float(tf.reduce_sum(mask)) == pairs
+    assert float(skipgrams.loss(scores)) == pytest.approx(total, rel=1e-5)
+    for mass, expected in zip(skipgrams.masses(scores, negatives=3), naive, strict=True):
+        np.testing.assert_allclose(mass, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_updates_are_the_gradients_of_the_loss_times_the_rates(seed: int) -> None:
+    rows, vectors = random_step(seed)
+    draw = np.random.default_rng(seed)
+    rates = [tf.constant(draw.random(part.shape[:2]), tf.float32) for part in vectors]
+    mask = skipgrams.pair_mask(rows, window=WINDOW)
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        scores = skipgrams.scores(*vectors, mask, negatives=6)
+        loss = skipgrams.loss(scores)
+    updates = skipgrams.updates(scores, *vectors, skipgrams.Parts(*rates))
+    gradients = tape.gradient(loss, vectors)
+    for update, gradient, rate in zip(updates, gradients, rates, strict=True):
+        np.testing.assert_allclose(update, gradient * rate[:, :, tf.newaxis], atol=2e-5)

@@ -159,7 +159,118 @@ def test_repeated_rows_add_up_and_others_stay() -> None:
     table = tf.Variable(tf.ones([4, 2]))
     gradient = tf.IndexedSlices(tf.constant([[1.0, 2], [3, 4], [5, 6]]), tf.constant([2, 0, 2]))
     optimizer.apply([gradient], [table])
-    assert table.numpy().tolist() == [[-0.5, -1], [1, 1], [-2, -3], [1, 1]]
+    assert table.numpy().tolist() == [[-2, -3], [1, 1], [-5, -7], [1, 1]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_with_many_pairs_moves_as_if_by_the_most(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows, masses = draw.integers(0, 9, 200), draw.random(200) * 3
+    rates = RowSGD(0.1, most_pairs=30).rates(
+        tf.constant(rows, tf.int32), tf.constant(masses, tf.float32)
+    )
+    naive = [0.1 * min(1, 30 / masses[rows == row].sum()) for row in rows]
+    np.testing.assert_allclose(rates, naive, rtol=1e-5)
+    assert (rates.numpy() < 0.1).any() and (rates.numpy() == np.float32(0.1)).any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"types": 3},
+        {"types": 50, "learning_rate": 1.0},
+        {"types": 1000, "dimensions": 600},
+        {"types": 1000, "dimensions": 50, "window": 20},
+        {"types": 300, "burst": 5000},
+    ],
+    ids=str,
+)
+def test_training_is_stable(changes: dict[str, float], tmp_path: Path) -> None:
+    types, burst = int(changes.pop("types")), int(changes.pop("burst", 0))
+    documents = random_documents(1, 2000, types) + [[types - 1] * burst]
+    examples = write_examples(tmp_path / "examples", documents, types=types)
+    settings = TrainerSettings(sample=0, epochs=3, **changes)
+    model = train(examples, tmp_path / "model", settings)
+    assert model.summary["held_out_loss"] < 4.2
+    assert np.linalg.norm(vectors(model), axis=1).max() < 50
+
+
+def test_patience_keeps_the_best_epoch(tmp_path: Path) -> None:
+    # Too few documents for so many epochs: the held-out loss falls, then rises.
+    documents = random_documents(2, 60, types=400)
+    examples = write_examples(tmp_path / "examples", documents, types=400)
+    settings = SETTINGS.model_copy(update={"epochs": 200, "learning_rate": 1.0, "patience": 3})
+    model = train(examples, tmp_path / "model", settings)
+    losses = [epoch["held_out_loss"] for epoch in model.summary["history"]]
+    assert 4 < len(losses) < 200
+    assert len(losses) - 1 - losses.index(min(losses)) == 3
+    assert model.summary["held_out_loss"] == min(losses)
+    assert trainer.held_out_loss(model, examples, settings) == pytest.approx(min(losses), rel=1e-6)
+    assert not list(model.path.glob("best*"))
+
+
+def test_patience_without_held_out_documents_is_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", random_documents(0), 50, held_out=False)
+    with pytest.raises(SkipstreamError, match="trainer.patience = 2 needs held-out documents"):
+        train(examples, tmp_path / "model", SETTINGS.model_copy(update={"patience": 2}))
+
+
+def test_training_starts_from_given_vectors(examples: Examples, tmp_path: Path) -> None:
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\nw7 {line}\nunknown {line}\n")
+    changes = {"start_vectors": str(file), "learning_rate": 1e-9, "epochs": 1}
+    model = train(examples, tmp_path / "model", SETTINGS.model_copy(update=changes))
+    np.testing.assert_allclose(vectors(model)[7], 0.5, rtol=1e-5)
+    assert np.abs(np.delete(vectors(model), 7, 0)).max() < 0.5 / 16 + 1e-5
+    file.write_text(f"1 16\nunknown {line}\n")
+    with pytest.raises(SkipstreamError, match="must know a word of the vocabulary"):
+        train(examples, tmp_path / "other", SETTINGS.model_copy(update=changes))
+
+
+def test_losses_are_there_for_tensorboard(examples: Examples, tmp_path: Path) -> None:
+    model = train(examples, tmp_path)
+    seen: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted((model.path / "logs").rglob("*tfevents*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                number = float(tf.make_ndarray(value.tensor))
+                seen.setdefault(f"{file.parent.name}/{value.tag}", []).append((event.step, number))
+    history = model.summary["history"]
+    assert [loss for _, loss in seen["validation/loss"]] == pytest.approx(
+        [epoch["held_out_loss"] for epoch in history]
+    )
+    assert seen["train/loss"][-1][1] < seen["train/loss"][0][1] < 4.2
+    assert seen["train/learning_rate"][-1][1] < 0.001
+
+
+MIRRORED = """
+import json, sys
+from pathlib import Path
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from components import trainer
+from components.artifacts import Examples, Model
+from components.settings import TrainerSettings
+settings = TrainerSettings.model_validate_json(sys.argv[3])
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+out = Model(Path(sys.argv[2]), "model")
+trainer.build(Examples(Path(sys.argv[1]), "x"), settings=settings, out=out, strategy=strategy)
+"""
+
+
+def test_two_devices_train_as_one_does(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", random_documents(0, 3000, 2000), types=2000)
+    (tmp_path / "two").mkdir()
+    arguments = [str(examples.path), str(tmp_path / "two"), SETTINGS.model_dump_json()]
+    subprocess.run([sys.executable, "-c", MIRRORED, *arguments], check=True, capture_output=True)
+    one, two = train(examples, tmp_path / "one"), Model.load(tmp_path / "two")
+    assert two is not None
+    for key in ("loss", "held_out_loss"):
+        assert two.summary[key] == pytest.approx(one.summary[key], rel=1e-3)
+    np.testing.assert_allclose(vectors(two), vectors(one), atol=1e-3)
 
 
 def test_a_dense_gradient_is_refused() -> None:

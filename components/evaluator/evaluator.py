@@ -14,7 +14,12 @@ from components import text
 from components.artifacts import Evaluation, Examples, Model, write_json
 from components.evaluator import scores
 from components.evaluator.files import matching
-from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
+from components.settings import (
+    EvaluatorSettings,
+    ExporterSettings,
+    TrainerSettings,
+    TransformSettings,
+)
 from components.trainer import held_out_loss
 from components.vocabulary import Vocabulary
 
@@ -28,6 +33,7 @@ def build(
     examples: Examples,
     *,
     settings: EvaluatorSettings,
+    served: ExporterSettings,
     training: TrainerSettings,
     tokens: TransformSettings,
     out: Evaluation,
@@ -38,6 +44,7 @@ def build(
         model: The tables.
         examples: Vocabulary and held-out documents.
         settings: Files of word pairs and analogies, and the limit of the gate.
+        served: Which of the vectors are scored.
         training: What the model was trained with; its pairs are the held-out pairs'.
         tokens: The tokeniser, which the words of the files go through too.
         out: Receives evaluation.json.
@@ -46,7 +53,7 @@ def build(
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
-    vectors = np.load(model.path / "vectors.npy")
+    vectors = model.embeddings(served)
     unit = scores.unit_rows(vectors)
 
     def find(words: list[str]) -> npt.NDArray[np.int64]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -15,6 +14,7 @@ from components import vocabulary
 from components.artifacts import Examples, ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter.signatures import EmbeddingModel
+from components.settings import ExporterSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
@@ -26,6 +26,7 @@ def build(
     model: Model,
     examples: Examples,
     *,
+    settings: ExporterSettings,
     tokenizer: Tokenizer,
     lowercase: bool,
     out: ExportedModel,
@@ -35,6 +36,7 @@ def build(
     Args:
         model: The trained vectors.
         examples: Their vocabulary.
+        settings: Which vectors are served.
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
         out: Where to write.
@@ -43,7 +45,7 @@ def build(
         SkipstreamError: Vectors and vocabulary are not of the same training.
     """
     started = time.monotonic()
-    vectors = np.load(model.path / "vectors.npy")
+    vectors = model.embeddings(settings)
     types = Vocabulary.load(examples.path / vocabulary.FILE)
     if len(vectors) != len(types):
         raise SkipstreamError(

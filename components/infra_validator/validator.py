@@ -15,6 +15,7 @@ from components import vocabulary
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
 from components.errors import NotBlessedError
 from components.infra_validator.cases import Answer, Case, Tables, cases
+from components.settings import ExporterSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
@@ -27,6 +28,7 @@ def build(
     model: Model,
     examples: Examples,
     *,
+    served: ExporterSettings,
     tokenizer: Tokenizer,
     lowercase: bool,
     out: InfraBlessing,
@@ -38,8 +40,9 @@ def build(
 
     Args:
         exported: The candidate.
-        model: The vectors that it was exported from.
+        model: The tables that it was exported from.
         examples: Their vocabulary.
+        served: Which of their vectors are served.
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
         out: Where to write.
@@ -48,9 +51,7 @@ def build(
         NotBlessedError: The export does not load, a signature fails, or an answer differs.
     """
     types = Vocabulary.load(examples.path / vocabulary.FILE)
-    tables = Tables(
-        np.load(model.path / "vectors.npy"), types, tokenizer=tokenizer, lowercase=lowercase
-    )
+    tables = Tables(model.embeddings(served), types, tokenizer=tokenizer, lowercase=lowercase)
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported.saved_model, asked, Path(scratch))

@@ -1,12 +1,14 @@
-"""What happens around training steps: checkpoints, the divergence guard, the progress bar."""
+"""What happens around training steps: checkpoints, curves, the divergence guard, the bar."""
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -59,6 +61,7 @@ class Progress(keras.callbacks.Callback):
             self._checkpoint, str(directory / self.DIRECTORY), max_to_keep=2
         )
         self.restored_loss: float | None = None
+        self._best = directory / "best.npz"
 
     def restore(self) -> list[dict[str, Any]]:
         """Load the newest checkpoint, if there is one.
@@ -95,7 +98,7 @@ class Progress(keras.callbacks.Callback):
         """Go on with the loss of a restored epoch, which Keras has just set back to zero."""
         self._saved = time.monotonic()
         self._first_step = self.step
-        self._first_iteration = int(self._skip_gram.optimizer.iterations)
+        self._first_iteration = int(self._skip_gram.optimizer.iterations.numpy())
         if self._first_step:
             self._load_metric()
 
@@ -103,7 +106,7 @@ class Progress(keras.callbacks.Callback):
         """Save when it is time."""
         if time.monotonic() - self._saved > self._seconds:
             # Not from `batch`, which counts a whole execution where the epoch ends within one.
-            steps = int(self._skip_gram.optimizer.iterations) - self._first_iteration
+            steps = int(self._skip_gram.optimizer.iterations.numpy()) - self._first_iteration
             self._step.assign(self._first_step + steps)
             for saved, variable in zip(
                 self._metric, self._skip_gram.pair_loss.variables, strict=True
@@ -112,12 +115,73 @@ class Progress(keras.callbacks.Callback):
             self._manager.save()
             self._saved = time.monotonic()
 
+    def keep_best(self) -> None:
+        """Keep the tables as they are now, in place of those kept before."""
+        temporary = self._best.with_suffix(".new.npz")
+        model = self._skip_gram
+        np.savez(temporary, vectors=model.vectors.numpy(), contexts=model.contexts.numpy())
+        temporary.replace(self._best)
+
+    def go_back_to_best(self) -> None:
+        """Give the model the tables that were kept."""
+        with np.load(self._best) as best:
+            self._skip_gram.vectors.assign(best["vectors"])
+            self._skip_gram.contexts.assign(best["contexts"])
+
+    def delete(self) -> None:
+        """What only an unfinished training needs."""
+        shutil.rmtree(self._history.parent / self.DIRECTORY)
+        self._best.unlink(missing_ok=True)
+
     def finish_epoch(self, history: list[dict[str, Any]]) -> None:
         """Save after an epoch, with the records of all epochs so far."""
         write_json(self._history, history)
         self._epoch.assign(len(history))
         self._step.assign(0)
         self._manager.save()
+
+
+class Curves(keras.callbacks.Callback):
+    """Losses and rate for TensorBoard, by training step.
+
+    The training loss of each point is that of the pairs since the last one; `fit` itself only
+    tells the mean of the epoch so far.
+    """
+
+    def __init__(self, directory: Path, model: SkipGram) -> None:
+        """Write to train/ and validation/ in `directory`."""
+        super().__init__()
+        self._skip_gram = model
+        self._train = tf.summary.create_file_writer(str(directory / "train"))
+        self._validation = tf.summary.create_file_writer(str(directory / "validation"))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start from the sums of a restored epoch."""
+        self._loss, self._pairs = self._sums()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """One point."""
+        loss, pairs = self._sums()
+        if pairs > self._pairs:
+            with self._train.as_default(self._step()):
+                tf.summary.scalar("loss", (loss - self._loss) / (pairs - self._pairs))
+                tf.summary.scalar("learning_rate", self._skip_gram.optimizer.learning_rate)
+            self._loss, self._pairs = loss, pairs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The held-out loss."""
+        if loss := (logs or {}).get("val_loss"):
+            with self._validation.as_default(self._step()):
+                tf.summary.scalar("loss", loss)
+        self._train.flush()
+        self._validation.flush()
+
+    def _sums(self) -> tuple[float, float]:
+        total, count = self._skip_gram.pair_loss.variables
+        return float(total.numpy()), float(count.numpy())
+
+    def _step(self) -> int:
+        return int(self._skip_gram.optimizer.iterations.numpy())
 
 
 class DivergenceGuard(keras.callbacks.Callback):

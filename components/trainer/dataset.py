@@ -117,14 +117,13 @@ class SkipGrams:
             )
             count = tf.shape(parts[0])[0]
             order = shuffle(position, tf.range(count), order_key)
-            return Rows(
-                *(tf.gather(part, order) for part in parts),
-                skipgrams.draw_noise(
-                    tf.stack([count, NOISE * length // GROUP]),
-                    self._noise,
-                    skipgrams.position_key(noise_key, position),
-                ),
+            noise = skipgrams.draw_noise(
+                tf.stack([count, NOISE * length // GROUP]),
+                self._noise,
+                skipgrams.position_key(noise_key, position),
             )
+            tokens, left, right = (tf.gather(part, order) for part in parts)
+            return Rows(tokens, left, right, noise)
 
         files = tf.random.experimental.stateless_shuffle(
             tf.constant(self.files), order_key, alg="philox"

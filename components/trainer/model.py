@@ -93,10 +93,7 @@ class SkipGram(keras.Model):
             context_rates[count:],
         )
         shaped = Parts(
-            *(
-                tf.reshape(rate, tf.shape(part))
-                for rate, part in zip(rates, masses, strict=True)
-            )
+            *(tf.reshape(rate, tf.shape(part)) for rate, part in zip(rates, masses, strict=True))
         )
         updates = skipgrams.updates(scores, *vectors, shaped)
         dimensions = self.vectors.shape[1]

@@ -7,9 +7,6 @@ Keras's own optimizers turn sparse gradients dense or run over the whole table: 
 import keras
 import tensorflow as tf
 
-# A sum of m logistic losses over vectors of norm 1 bends with at most m / 4, and gradient descent
-# on it converges while rate * m / 4 < 2. Three quarters of that: stable from 3 types to 2 M.
-LONGEST_STEP = 6.0
 # Rows whose pairs are added up apart. Beyond, a rare row may share a cell with a frequent one, and
 # then moves less in the steps that hold both; telling them apart takes a hash table, 9 % of a step.
 MASS_CELLS = 1 << 14
@@ -21,15 +18,25 @@ class RowSGD(keras.optimizers.Optimizer):
     Gradients are sums over pairs, as in word2vec.c, so the rate does not depend on the batch. But
     every occurrence of a row in a step is moved from where the row was before the step, where
     one after the other would see the loss level off in between. A sum over very many overshoots
-    and, at last, diverges. So a row's rate is bounded by LONGEST_STEP over the pairs that it has
-    in the step.
+    and, at last, diverges. So a row that has more than `most_pairs` pairs in a step moves as if by
+    that many.
     """
 
     def __init__(
-        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.05
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.05,
+        most_pairs: float = 128.0,
     ) -> None:
-        """Start with no variables, as every Keras optimizer."""
+        """Start with no variables, as every Keras optimizer.
+
+        Args:
+            learning_rate: Of one pair.
+            most_pairs: That move a row in a step. A sum of m logistic losses over vectors of norm 1
+                bends with at most m / 4, and gradient descent on it converges while
+                learning_rate * m / 4 < 2; the default stays at four fifths of that.
+        """
         super().__init__(learning_rate=learning_rate, name="row_sgd")
+        self._most_pairs = most_pairs
 
     def rates(self, rows: tf.Tensor, masses: tf.Tensor) -> tf.Tensor:
         """The rate of each occurrence of a row in this step.
@@ -44,9 +51,10 @@ class RowSGD(keras.optimizers.Optimizer):
         cells = rows % MASS_CELLS
         total = tf.math.unsorted_segment_sum(masses, cells, MASS_CELLS)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        rate = tf.cast(self.learning_rate, tf.float32)
-        # Where a row has no pair the bound is infinite, and the rate is its own.
-        return tf.minimum(rate, LONGEST_STEP / replicas / tf.gather(total, cells))
+        most = self._most_pairs / replicas
+        # Without a pair the quotient is infinite, and the rate its own.
+        share = tf.minimum(1.0, most / tf.gather(total, cells))
+        return tf.cast(self.learning_rate, tf.float32) * share
 
     def update_step(
         self, gradient: tf.IndexedSlices, variable: tf.Variable, learning_rate: tf.Tensor

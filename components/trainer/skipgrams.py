@@ -169,9 +169,7 @@ def to_rows(
     lengths = tf.math.segment_sum(tf.ones_like(ids), document)
     ends = tf.cumsum(lengths)
     reach = (
-        tf.random.stateless_uniform(
-            [count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox"
-        )
+        tf.random.stateless_uniform([count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox")
         if shrink
         else window
     )
@@ -204,7 +202,7 @@ def window_masks(window: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     target, reach, token = np.ogrid[:length, : window + 1, : length + 2 * window]
     distance = token - window - target
     left, right = (
-        ((0 < side) & (side <= reach)).astype(np.float32).reshape(length * (window + 1), -1)
+        ((side > 0) & (side <= reach)).astype(np.float32).reshape(length * (window + 1), -1)
         for side in (-distance, distance)
     )
     return left, right

@@ -1,20 +1,23 @@
 """The stage: token ids -> vectors."""
 
+import math
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from components import word2vec_files
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer.callbacks import DivergenceGuard, Progress, ProgressBar
+from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import HELD_OUT_SEED, SkipGrams
 from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
@@ -22,16 +25,24 @@ from components.vocabulary import Vocabulary
 
 # Steps between two looks of Keras at the world; each costs about a millisecond.
 STEPS_PER_EXECUTION = 64
+LONGEST_STEP = 6.4  # Rate times pairs of a row, see RowSGD: 3 types to 2 M train at any rate.
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
-def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model:
+def build(
+    examples: Examples,
+    *,
+    settings: TrainerSettings,
+    out: Model,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Model:
     """Train, or go on where an interrupted run stopped.
 
     Args:
         examples: Token ids and vocabulary.
         settings: All of the algorithm's.
         out: Receives vectors.npy, contexts.npy, history.json, and logs/ for TensorBoard.
+        strategy: Where; none: on all GPUs where there are several, else on the one device.
 
     Raises:
         SkipstreamError: Nothing to train on, or the training diverged.
@@ -45,14 +56,24 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
             "out; lower example_gen.eval_share or give more text"
         )
     held_out = held_out_rows(examples, settings)
-    model = make_model(examples, settings)
-    compile_for(model, train, settings)
+    if settings.patience and held_out is None:
+        raise SkipstreamError(
+            f"trainer.patience = {settings.patience} needs held-out documents, got none: raise "
+            "example_gen.eval_share, or leave it out"
+        )
+    with (strategy or _strategy()).scope():
+        model = make_model(examples, settings)
+        compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
     history = progress.restore()
+    if not history and not progress.step and settings.start_vectors:
+        _start_from(Path(settings.start_vectors), model, examples)
+    curves = Curves(out.path / "logs", model)
     start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
     for epoch in range(progress.epoch, settings.epochs):
+        if _epochs_without_gain(history) >= (settings.patience or math.inf):
+            break
         epoch_start = time.monotonic()
-        board = keras.callbacks.TensorBoard(out.path / "logs", write_graph=False, profile_batch=0)
         bar = ProgressBar(train, settings.epochs, progress.epoch, progress.step)
         with _reading(examples), bar:
             losses = model.fit(
@@ -62,7 +83,7 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
                 validation_data=held_out,
                 shuffle=False,
                 verbose=0,
-                callbacks=[progress, DivergenceGuard(settings), bar, board],
+                callbacks=[progress, DivergenceGuard(settings), bar, curves],
             ).history
         seconds = time.monotonic() - epoch_start
         # Keras gives none where the checkpoint was made at the very last step of the epoch.
@@ -82,19 +103,60 @@ def build(examples: Examples, *, settings: TrainerSettings, out: Model) -> Model
                 "seconds": round(seconds, 3),
             }
         )
+        if settings.patience and not _epochs_without_gain(history):
+            progress.keep_best()
         progress.finish_epoch(history)
+    if settings.patience and _epochs_without_gain(history):
+        progress.go_back_to_best()
+    best = history[-1 - (_epochs_without_gain(history) if settings.patience else 0)]
     seconds = time.monotonic() - start
     np.save(out.path / "vectors.npy", model.vectors.numpy())
     np.save(out.path / "contexts.npy", model.contexts.numpy())
     trained = out.finish(
-        epochs=settings.epochs,
+        epochs=len(history),
         training_seconds=round(seconds, 3),
-        words_per_second=round(train.tokens * (settings.epochs - epochs_done) / seconds),
-        loss=history[-1]["loss"],
-        held_out_loss=history[-1]["held_out_loss"],
+        words_per_second=round(train.tokens * (len(history) - epochs_done) / seconds),
+        loss=best["loss"],
+        held_out_loss=best["held_out_loss"],
+        history=history,
     )
-    shutil.rmtree(out.path / progress.DIRECTORY)
+    progress.delete()
     return trained
+
+
+def _strategy() -> tf.distribute.Strategy:
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
+    """Give the words that `path` knows its vectors."""
+    vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
+    wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
+    ids, start = word2vec_files.read(path, wanted, model.vectors.shape[1])
+    if not ids:
+        raise SkipstreamError(
+            f"trainer.start_vectors must know a word of the vocabulary, got {path} with none: "
+            "its words must be as the tokeniser writes them"
+        )
+    vectors = model.vectors.numpy()
+    vectors[ids] = start
+    model.vectors.assign(vectors)
+
+
+def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
+    """Epochs since the one with the least held-out loss.
+
+    >>> _epochs_without_gain([{"held_out_loss": 2.5}, {"held_out_loss": 2.4}])
+    0
+    >>> _epochs_without_gain([{"held_out_loss": 2.4}, {"held_out_loss": 2.4}])
+    1
+    >>> _epochs_without_gain([])
+    0
+    """
+    losses = [epoch["held_out_loss"] or math.inf for epoch in history]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
 def make_model(examples: Examples, settings: TrainerSettings) -> SkipGram:
@@ -113,12 +175,14 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     rate = keras.optimizers.schedules.PolynomialDecay(
         settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
     )
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
     # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
     model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
     model.compile(
-        optimizer=RowSGD(rate),
+        optimizer=RowSGD(rate, most_pairs=LONGEST_STEP / settings.learning_rate),
         jit_compile=False,
-        steps_per_execution=STEPS_PER_EXECUTION,
+        # Keras's loop over several steps does not build where there are several replicas.
+        steps_per_execution=STEPS_PER_EXECUTION if replicas == 1 else 1,
     )
 
 

@@ -1,0 +1,56 @@
+"""Vectors written by gensim are read back; what is no such file is refused."""
+
+import gzip
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+
+from components import word2vec_files
+from components.errors import SkipstreamError
+
+WORDS = ["naïve", "東京", "don't", "x"]
+VECTORS = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_gensims_files_are_read(tmp_path: Path, binary: bool, packed: bool) -> None:
+    file = tmp_path / "vectors"
+    keyed = KeyedVectors(5)
+    keyed.add_vectors(WORDS, VECTORS)
+    keyed.save_word2vec_format(file, binary=binary)
+    if packed:
+        with file.open("rb") as plain, gzip.open(tmp_path / "vectors.gz", "wb") as gz:
+            shutil.copyfileobj(plain, gz)
+        file = tmp_path / "vectors.gz"
+    ids, vectors = word2vec_files.read(file, {"x": 3, "東京": 8, "absent": 1}, 5)
+    assert ids == [8, 3]
+    np.testing.assert_allclose(vectors, VECTORS[[1, 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must begin with a line of its number of words and of dimensions"),
+        (b"the 0.1 0.2\n", "must begin with a line"),
+        (b"1 3\na 1 2 3\n", "must have trainer.dimensions = 2, got 3"),
+        (b"2 2\na 1 2\n", "must hold 2 words, got 1: it is cut off"),
+        (b"2 2\na 1 2\nb 1\n", "must hold 2 numbers a word, got 1 for 'b'"),
+        (b"2 2\na 1 2\nb 1 x\n", "must hold numbers, got"),
+        (b"1 2\na 1 nan\n", "must hold finite numbers only"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_bytes(content)
+    with pytest.raises(SkipstreamError, match=re.escape(message)):
+        word2vec_files.read(file, {"a": 0, "b": 1}, 2)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SkipstreamError, match="absent.txt cannot be read: No such file"):
+        word2vec_files.read(tmp_path / "absent.txt", {}, 2)
