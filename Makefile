@@ -28,6 +28,8 @@ check: $(STAMP)
 
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--seeds 1 2 3 --eval eval/*'
 benchmark-training: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/training.py --input '$(CORPUS)' $(ARGS)
 
 clean:

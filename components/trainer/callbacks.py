@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from components.artifacts import write_json
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
+from components.trainer import tables
 from components.trainer.dataset import SkipGrams
 from components.trainer.model import SkipGram
 
@@ -25,14 +25,15 @@ LARGEST_NORM = 100.0
 class Progress(keras.callbacks.Callback):
     """Keeps what an interrupted run needs to go on with the very next step.
 
-    Data and noise words are functions of (seed, epoch, step), so the position and the model's
-    and optimizer's variables are the whole state.
+    Data and noise words are functions of (seed, epoch, step), so the position, the tables and the
+    sums of the loss are the whole state. A checkpoint is a directory; its state.json, written
+    last, says that it is whole. (tf.train.Checkpoint holds a second copy of the tables meanwhile.)
 
     Attributes:
+        epoch: Epochs that are done.
+        step: Steps that are done of the epoch under way.
         restored_loss: Of the epoch under way when the checkpoint was made; None without one.
     """
-
-    DIRECTORY = "checkpoints"
 
     def __init__(self, directory: Path, model: SkipGram, minutes: float) -> None:
         """Keep the state of `model` in `directory`.
@@ -45,23 +46,13 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._skip_gram = model
         self._seconds = 60 * minutes
+        self._directory = directory
         self._history = directory / "history.json"
-        self._epoch = tf.Variable(0, dtype=tf.int64)
-        self._step = tf.Variable(0, dtype=tf.int64)
-        # tf.train.Checkpoint does not see into Keras's metrics.
-        self._metric = [tf.Variable(0.0) for _ in model.pair_loss.variables]
-        self._checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=model.optimizer,
-            epoch=self._epoch,
-            step=self._step,
-            metric=self._metric,
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory / self.DIRECTORY), max_to_keep=2
-        )
+        self._checkpoints = directory / "checkpoints"
+        self._sums = [0.0 for _ in model.pair_loss.variables]
+        self.epoch = 0
+        self.step = 0
         self.restored_loss: float | None = None
-        self._best = directory / "best.npz"
 
     def restore(self) -> list[dict[str, Any]]:
         """Load the newest checkpoint, if there is one.
@@ -69,76 +60,93 @@ class Progress(keras.callbacks.Callback):
         Returns:
             One record for each epoch that it has behind it.
         """
-        if self._manager.latest_checkpoint is None:
+        whole = sorted(self._checkpoints.glob("*/state.json"), key=_number)
+        if not whole:
             return []
-        status = self._checkpoint.restore(self._manager.latest_checkpoint)
-        status.assert_existing_objects_matched()
-        self._load_metric()
+        state = json.loads(whole[-1].read_text(encoding="utf-8"))
+        for name, table in self._skip_gram.tables.items():
+            tables.load(table, whole[-1].parent / f"{name}.npy")
+        self._skip_gram.optimizer.iterations.assign(state["iterations"])
+        self.epoch, self.step, self._sums = state["epoch"], state["step"], state["sums"]
+        self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
         epochs: list[dict[str, Any]] = []
         if self._history.exists():
             epochs = json.loads(self._history.read_text(encoding="utf-8"))
         return epochs[: self.epoch]
 
-    def _load_metric(self) -> None:
-        for variable, saved in zip(self._skip_gram.pair_loss.variables, self._metric, strict=True):
-            variable.assign(saved)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs that are done."""
-        return int(self._epoch)
-
-    @property
-    def step(self) -> int:
-        """Steps that are done of the epoch under way."""
-        return int(self._step)
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Go on with the loss of a restored epoch, which Keras has just set back to zero."""
         self._saved = time.monotonic()
         self._first_step = self.step
-        self._first_iteration = int(self._skip_gram.optimizer.iterations.numpy())
+        self._first_iteration = _iterations(self._skip_gram)
         if self._first_step:
-            self._load_metric()
+            self._load_sums()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save when it is time."""
         if time.monotonic() - self._saved > self._seconds:
             # Not from `batch`, which counts a whole execution where the epoch ends within one.
-            steps = int(self._skip_gram.optimizer.iterations.numpy()) - self._first_iteration
-            self._step.assign(self._first_step + steps)
-            for saved, variable in zip(
-                self._metric, self._skip_gram.pair_loss.variables, strict=True
-            ):
-                saved.assign(variable.value)
-            self._manager.save()
+            steps = _iterations(self._skip_gram) - self._first_iteration
+            self.step = self._first_step + steps
+            self._sums = [float(sum_.numpy()) for sum_ in self._skip_gram.pair_loss.variables]
+            self._save()
             self._saved = time.monotonic()
-
-    def keep_best(self) -> None:
-        """Keep the tables as they are now, in place of those kept before."""
-        temporary = self._best.with_suffix(".new.npz")
-        model = self._skip_gram
-        np.savez(temporary, vectors=model.vectors.numpy(), contexts=model.contexts.numpy())
-        temporary.replace(self._best)
-
-    def go_back_to_best(self) -> None:
-        """Give the model the tables that were kept."""
-        with np.load(self._best) as best:
-            self._skip_gram.vectors.assign(best["vectors"])
-            self._skip_gram.contexts.assign(best["contexts"])
-
-    def delete(self) -> None:
-        """What only an unfinished training needs."""
-        shutil.rmtree(self._history.parent / self.DIRECTORY)
-        self._best.unlink(missing_ok=True)
 
     def finish_epoch(self, history: list[dict[str, Any]]) -> None:
         """Save after an epoch, with the records of all epochs so far."""
         write_json(self._history, history)
-        self._epoch.assign(len(history))
-        self._step.assign(0)
-        self._manager.save()
+        self.epoch, self.step = len(history), 0
+        self._save()
+
+    def keep_best(self) -> None:
+        """Keep the tables as they are now, in place of those kept before."""
+        for name, table in self._skip_gram.tables.items():
+            tables.save(table, self._directory / f"best-{name}.npy")
+
+    def finish(self, *, best: bool) -> None:
+        """Write vectors.npy and contexts.npy, and delete what only an unfinished run needs.
+
+        Args:
+            best: Whether to write what `keep_best` kept, in place of what the model holds.
+        """
+        for name, table in self._skip_gram.tables.items():
+            path, kept = self._directory / f"{name}.npy", self._directory / f"best-{name}.npy"
+            if best:
+                shutil.copyfile(kept, path)
+            else:
+                tables.save(table, path)
+            kept.unlink(missing_ok=True)
+        shutil.rmtree(self._checkpoints)
+
+    def _save(self) -> None:
+        before = sorted(self._checkpoints.glob("*"), key=_number)
+        new = self._checkpoints / str(_number(before[-1]) + 1 if before else 1)
+        new.mkdir(parents=True)
+        for name, table in self._skip_gram.tables.items():
+            tables.save(table, new / f"{name}.npy")
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "iterations": _iterations(self._skip_gram),
+            "sums": self._sums,
+        }
+        write_json(new / "state.json", state)
+        for old in before:
+            shutil.rmtree(old)
+
+    def _load_sums(self) -> None:
+        for variable, saved in zip(self._skip_gram.pair_loss.variables, self._sums, strict=True):
+            variable.assign(saved)
+
+
+def _number(path: Path) -> int:
+    """The number of a checkpoint, or of that which a file lies in."""
+    return int(path.parent.name if path.name == "state.json" else path.name)
+
+
+def _iterations(model: SkipGram) -> int:
+    return int(model.optimizer.iterations.numpy())
 
 
 class Curves(keras.callbacks.Callback):
@@ -181,7 +189,7 @@ class Curves(keras.callbacks.Callback):
         return float(total.numpy()), float(count.numpy())
 
     def _step(self) -> int:
-        return int(self._skip_gram.optimizer.iterations.numpy())
+        return _iterations(self._skip_gram)
 
 
 class DivergenceGuard(keras.callbacks.Callback):
@@ -192,9 +200,10 @@ class DivergenceGuard(keras.callbacks.Callback):
             at the end of an epoch, a row's norm is above LARGEST_NORM.
     """
 
-    def __init__(self, settings: TrainerSettings) -> None:
-        """Watch a training with these settings."""
+    def __init__(self, settings: TrainerSettings, model: SkipGram) -> None:
+        """Watch the training of `model` with these settings."""
         super().__init__()
+        self._skip_gram = model
         self._settings = settings
         self._untrained = (1 + settings.negatives) * math.log(2)
 
@@ -206,9 +215,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the norms of all rows."""
-        for name in ("vectors", "contexts"):
-            table = getattr(self.model, name).value
-            norm = float(tf.reduce_max(tf.reduce_sum(table * table, axis=1))) ** 0.5
+        for name, table in self._skip_gram.tables.items():
+            norm = tables.largest_norm(table)
             if not norm < LARGEST_NORM:
                 self._stop(f"a row of the {name} has a norm of {norm:.3g}")
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from components.trainer import skipgrams
+from components.trainer import skipgrams, tables
 from components.trainer.dataset import NOISE
 from components.trainer.skipgrams import Parts, Rows, Scores
 
@@ -35,15 +35,10 @@ class SkipGram(keras.Model):
         self.window = window
         self.negatives = negatives
         self.loss_every = 1
-        bound = 0.5 / dimensions
-        self.vectors = self.add_weight(
-            name="vectors",
-            shape=(types, dimensions),
-            initializer=keras.initializers.RandomUniform(-bound, bound, seed=seed),
-        )
-        self.contexts = self.add_weight(
-            name="contexts", shape=(types, dimensions), initializer="zeros"
-        )
+        shape = (types, dimensions)
+        self.vectors = self.add_weight(name="vectors", shape=shape, initializer="zeros")
+        self.contexts = self.add_weight(name="contexts", shape=shape, initializer="zeros")
+        tables.fill_uniform(self.vectors, 0.5 / dimensions, seed)
         self.pair_loss = keras.metrics.Mean(name="loss")
         self.built = True
 
@@ -51,6 +46,11 @@ class SkipGram(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         """Only the loss per pair, in nats; Keras's own tracker would count steps alike."""
         return [self.pair_loss]
+
+    @property
+    def tables(self) -> dict[str, keras.Variable]:
+        """By name: "vectors" of the targets, and "contexts"."""
+        return {"vectors": self.vectors, "contexts": self.contexts}
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from components import word2vec_files
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
+from components.trainer import tables
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import HELD_OUT_SEED, SkipGrams
 from components.trainer.model import SkipGram
@@ -25,7 +25,7 @@ from components.vocabulary import Vocabulary
 
 # Steps between two looks of Keras at the world; each costs about a millisecond.
 STEPS_PER_EXECUTION = 64
-LONGEST_STEP = 6.4  # Rate times pairs of a row, see RowSGD: 3 types to 2 M train at any rate.
+LONGEST_STEP = 6.4  # Rate times pairs of a row, see RowSGD.
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
@@ -83,7 +83,7 @@ def build(
                 validation_data=held_out,
                 shuffle=False,
                 verbose=0,
-                callbacks=[progress, DivergenceGuard(settings), bar, curves],
+                callbacks=[progress, DivergenceGuard(settings, model), bar, curves],
             ).history
         seconds = time.monotonic() - epoch_start
         # Keras gives none where the checkpoint was made at the very last step of the epoch.
@@ -106,13 +106,11 @@ def build(
         if settings.patience and not _epochs_without_gain(history):
             progress.keep_best()
         progress.finish_epoch(history)
-    if settings.patience and _epochs_without_gain(history):
-        progress.go_back_to_best()
-    best = history[-1 - (_epochs_without_gain(history) if settings.patience else 0)]
+    worse = _epochs_without_gain(history) if settings.patience else 0
+    best = history[-1 - worse]
     seconds = time.monotonic() - start
-    np.save(out.path / "vectors.npy", model.vectors.numpy())
-    np.save(out.path / "contexts.npy", model.contexts.numpy())
-    trained = out.finish(
+    progress.finish(best=worse > 0)
+    return out.finish(
         epochs=len(history),
         training_seconds=round(seconds, 3),
         words_per_second=round(train.tokens * (len(history) - epochs_done) / seconds),
@@ -120,8 +118,6 @@ def build(
         held_out_loss=best["held_out_loss"],
         history=history,
     )
-    progress.delete()
-    return trained
 
 
 def _strategy() -> tf.distribute.Strategy:
@@ -140,9 +136,7 @@ def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
             f"trainer.start_vectors must know a word of the vocabulary, got {path} with none: "
             "its words must be as the tokeniser writes them"
         )
-    vectors = model.vectors.numpy()
-    vectors[ids] = start
-    model.vectors.assign(vectors)
+    tables.assign_rows(model.vectors, ids, start)
 
 
 def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
@@ -203,8 +197,8 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
         return None
     skip_gram = make_model(examples, settings)
     skip_gram.compile(jit_compile=False, steps_per_execution=STEPS_PER_EXECUTION)
-    skip_gram.vectors.assign(np.load(model.path / "vectors.npy"))
-    skip_gram.contexts.assign(np.load(model.path / "contexts.npy"))
+    for name, table in skip_gram.tables.items():
+        tables.load(table, model.path / f"{name}.npy")
     with _reading(examples):
         return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
 

@@ -1,11 +1,12 @@
-"""Trains skipstream and gensim on the same tokens and prints what both cost and reach.
+"""Trains skipstream, gensim and fastText on the same tokens; prints what they cost and reach.
 
     make benchmark-training CORPUS='corpus/*.gz' ARGS="--epochs 5 --seeds 1 2 3 --eval eval/*"
 
-Fair by construction: gensim reads, through its own fastest path (`corpus_file`), the very token
-ids that skipstream trains on, with the same dimensions, window, negatives, sample and epochs, and
-is scored by the same code. Each training has a process of its own; seconds are of the training
-alone, without start-up, reading the vocabulary or writing vectors.
+Fair by construction: the others read the very tokens that skipstream trains on, on two threads and
+through their own fastest paths (gensim: `corpus_file`; fastText: C++, no subwords), with the same
+dimensions, window, negatives, sample and epochs, and are scored by the same code. Each training has
+a process of its own. Seconds are of the training alone, without start-up, reading the vocabulary or
+writing vectors; building the graph, the held-out loss and checkpoints are part of ours.
 """
 
 import argparse
@@ -95,6 +96,53 @@ def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alph
     return {"seconds": round(seconds, 1)}
 
 
+def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) -> Result:
+    """fastText's skip-gram on two threads, at its own default rate, which is ours, too; no seed."""
+    import fasttext
+
+    def train(epochs: int) -> tuple[Any, float]:
+        start = time.monotonic()
+        model = fasttext.train_unsupervised(
+            str(work / "tokens.txt"),
+            model="skipgram",
+            lr=settings.learning_rate,
+            dim=settings.dimensions,
+            ws=settings.window,
+            neg=settings.negatives,
+            t=settings.sample,
+            epoch=epochs,
+            minCount=1,
+            minn=0,
+            maxn=0,
+            thread=2,
+            verbose=0,
+        )
+        return model, time.monotonic() - start
+
+    reading = train(0)[1]  # It reads the vocabulary in the same call.
+    model, seconds = train(settings.epochs)
+    known = set(model.words)
+    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
+    vectors = np.zeros((len(tokens), settings.dimensions), np.float32)
+    for id_, token in enumerate(tokens):
+        if token in known:
+            vectors[id_] = model.get_word_vector(token)
+    np.save(work / "vectors.npy", vectors)
+    return {"seconds": round(seconds - reading, 1)}
+
+
+def read_pairs(examples: Examples, settings: TrainerSettings) -> Result:
+    """One epoch of the input pipeline, with nobody who trains."""
+    import tensorflow as tf
+
+    from components.trainer import SkipGrams
+
+    rows = SkipGrams(examples, settings).rows(0)
+    start = time.monotonic()
+    rows.reduce(tf.constant(0, tf.int64), lambda steps, _: steps + 1)
+    return {"seconds": round(time.monotonic() - start, 2)}
+
+
 def _in_process(connection: Any, train: Any, arguments: tuple[Any, ...]) -> None:
     connection.send(train(*arguments) | {"peak_mb": peak_megabytes()})
 
@@ -112,7 +160,7 @@ def alone(train: Any, *arguments: Any) -> Result:
 
 
 def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
-    """Spearman or accuracy, by file."""
+    """Spearman or accuracy by file, and the share of its pairs or questions that is covered."""
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
     unit = scores.unit_rows(vectors)
 
@@ -122,9 +170,11 @@ def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
     found: Result = {}
     for file in files:
         if file.read_text(encoding="utf-8").lstrip().startswith(":"):
-            found[file.stem] = scores.analogy_accuracy(unit, find, file)[0].value
+            result = scores.analogy_accuracy(unit, find, file)[0]
         else:
-            found[file.stem] = scores.word_similarity(unit, find, file).value
+            result = scores.word_similarity(unit, find, file)
+        found[file.stem] = result.value
+        found[f"{file.stem} covered"] = result.covered / result.total
     return found
 
 
@@ -137,6 +187,12 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.025, 0.05])
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        default=["skipstream", "gensim", "fasttext"],
+        choices=["skipstream", "gensim", "fasttext"],
+    )
     parser.add_argument("--eval", type=Path, nargs="*", default=[], help="pairs, analogies")
     flags = parser.parse_args()
 
@@ -152,12 +208,21 @@ def main() -> None:
     alone(_tokens_of, examples, work)
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
 
+    settings = TrainerSettings(epochs=flags.epochs, dimensions=flags.dimensions)
+    print(json.dumps({"settings": settings.model_dump(), "tokens": tokens}), flush=True)
+    reading = alone(read_pairs, examples, settings)["seconds"]
+    pairs_rate = round(tokens / reading)
+    print(f"the input pipeline alone: {pairs_rate:,} words/s", flush=True)
+
     rows: list[Result] = []
     for seed in flags.seeds:
-        settings = TrainerSettings(epochs=flags.epochs, dimensions=flags.dimensions, seed=seed)
-        systems = [("skipstream", train_skipstream, ())]
-        systems += [(f"gensim alpha {alpha}", train_gensim, (alpha,)) for alpha in flags.alphas]
-        for name, train, more in systems:
+        settings = settings.model_copy(update={"seed": seed})
+        trainings: dict[str, list[tuple[str, Any, tuple[Any, ...]]]] = {
+            "skipstream": [("skipstream", train_skipstream, ())],
+            "gensim": [(f"gensim alpha {a}", train_gensim, (a,)) for a in flags.alphas],
+            "fasttext": [("fastText", train_fasttext, ())],
+        }
+        for name, train, more in (one for system in flags.systems for one in trainings[system]):
             result = alone(train, examples, work, settings, *more)
             vectors = np.load(work / "vectors.npy")
             rate = round(tokens * flags.epochs / result["seconds"])
@@ -168,7 +233,8 @@ def main() -> None:
             )
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
-    content = {"settings": settings.model_dump(), "tokens": tokens, "rows": rows}
+    content = {"settings": settings.model_dump(exclude={"seed"}), "tokens": tokens}
+    content |= {"pipeline_words_per_second": pairs_rate, "rows": rows}
     (flags.output / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -181,15 +247,22 @@ def table(rows: list[Result]) -> str:
     """Means over the seeds, as a Markdown table."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     columns = [key for key in rows[0] if key not in ("system", "seed")]
-    lines = ["| system | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for system in systems:
+    lines = [f"| system | {systems[0]} is faster by | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+
+    def mean(system: str, column: str) -> float | None:
         chosen = [row for row in rows if row["system"] == system]
-        cells = []
-        for column in columns:
-            values = [row[column] for row in chosen if row.get(column) is not None]
-            mean = float(np.mean(values)) if values else None
-            cells.append("" if mean is None else f"{mean:,.0f}" if mean > 20 else f"{mean:.3f}")
-        lines.append(f"| {system} | " + " | ".join(cells) + " |")
+        values = [row[column] for row in chosen if row.get(column) is not None]
+        return float(np.mean(values)) if values else None
+
+    for system in systems:
+        numbers = {column: mean(system, column) for column in columns}
+        ratio = (mean(systems[0], "words_per_second") or 0) / (numbers["words_per_second"] or 1)
+        cells = [
+            "" if value is None else f"{value:,.0f}" if value > 20 else f"{value:.3f}"
+            for value in numbers.values()
+        ]
+        lines.append(f"| {system} | {ratio:.1f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
