@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test check benchmark-training clean
+.PHONY: install run test check benchmark-training benchmark-scaling clean
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ benchmark-training: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/training.py --input '$(CORPUS)' $(ARGS)
+
+# make benchmark-scaling ARGS='--types 10000 2000000 --dimensions 100 300'
+benchmark-scaling: $(STAMP)
+	$(BIN)/python tests/benchmarks/scaling.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -101,11 +101,10 @@ class TrainerSettings(StageSettings):
         description="Rate of the first step; falls in a straight line to 1e-4 of itself (fastText, "
         "BlazingText: 0.05).",
     )
-    start_vectors: str | None = Field(
-        None,
-        min_length=1,
-        description="File in word2vec's text or binary format whose vectors known words start "
-        "from; none: small random ones.",
+    start_vectors: tuple[Glob, ...] = Field(
+        (),
+        description="Files in word2vec's text or binary format whose vectors known words start "
+        "from, later files winning; none: small random ones.",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shuffle_tokens: int = Field(

@@ -1,7 +1,9 @@
 """Reads vectors in the formats of word2vec.c: text, or binary."""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -11,42 +13,59 @@ import numpy.typing as npt
 from components.errors import SkipstreamError
 
 Vector = npt.NDArray[np.float32]
+BLOCK_ROWS = 65_536
 
 
-def read(path: Path, wanted: Mapping[str, int], dimensions: int) -> tuple[list[int], Vector]:
-    """The vectors of the words that are wanted; others are read over.
+def read(
+    path: Path, wanted: Mapping[str, int], dimensions: int
+) -> Iterator[tuple[list[int], Vector]]:
+    """The vectors of the words that are wanted, in blocks; others are read over.
 
     Args:
         path: Text (a line of words and dimensions, then a line each of word and numbers) or binary
-            (the same line, then word, space and float32 numbers); .gz is unpacked.
+            (the same line, then word, space and little-endian float32 numbers); .gz is unpacked.
         wanted: Ids by word.
         dimensions: That the vectors must have.
 
-    Returns:
+    Yields:
         Ids, and float32 [ids, dimensions]. Of a word that comes twice, the first.
 
     Raises:
         SkipstreamError: The file cannot be read, is no word2vec file, or has other dimensions.
     """
-    found: dict[int, Vector] = {}
+    missing = dict(wanted)
+    ids: list[int] = []
+    vectors: list[Vector] = []
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _open(path) as file:
             for word, vector in _records(file, path, dimensions):
-                id_ = wanted.get(word)
-                if id_ is not None:
-                    found.setdefault(id_, vector)
-    except (OSError, EOFError) as error:
+                if (id_ := missing.pop(word, None)) is None:
+                    continue
+                if not np.isfinite(vector).all():
+                    raise SkipstreamError(
+                        f"{path} must hold finite numbers, got others for {word!r}"
+                    )
+                ids.append(id_)
+                vectors.append(vector)
+                if len(ids) == BLOCK_ROWS:
+                    yield ids, np.stack(vectors)
+                    ids, vectors = [], []
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise SkipstreamError(f"{path} cannot be read: {reason}") from error
-    vectors = np.stack(list(found.values())) if found else np.zeros((0, dimensions), np.float32)
-    if not np.isfinite(vectors).all():
-        raise SkipstreamError(f"{path} must hold finite numbers only, got others")
-    return list(found), vectors
+    if ids:
+        yield ids, np.stack(vectors)
 
 
-def _records(
-    file: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int
-) -> Iterator[tuple[str, Vector]]:
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix != ".gz":
+        return path.open("rb")
+    # gzip's own reader does not read ahead.
+    reader: IO[bytes] = BufferedReader(gzip.GzipFile(path), 1 << 20)
+    return reader
+
+
+def _records(file: IO[bytes], path: Path, dimensions: int) -> Iterator[tuple[str, Vector]]:
     header = file.readline(100).split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
         raise SkipstreamError(
@@ -59,40 +78,42 @@ def _records(
             f"the vectors of {path} must have trainer.dimensions = {dimensions}, got {width}: "
             "give other vectors or change that setting"
         )
-    text: bool | None = None
+    record = _text_record if _is_text(file, width) else _binary_record
     for index in range(words):
-        word = bytearray()
-        while (byte := file.read(1)) != b" ":
-            if not byte:
-                raise SkipstreamError(f"{path} must hold {words} words, got {index}: it is cut off")
-            word += byte
-        name = bytes(word).lstrip(b"\n").decode("utf-8", "replace")
-        if text is None:
-            text = _is_text(file, width)
-        if text:
-            line = file.readline()
-            try:
-                vector = np.array(line.split(), np.float32)
-            except ValueError as error:
-                raise SkipstreamError(
-                    f"{path} must hold numbers, got {line[:50].decode(errors='replace')!r} for "
-                    f"{name!r}"
-                ) from error
-        else:
-            vector = np.frombuffer(file.read(4 * width), np.float32)
-        if len(vector) != width:
+        found = record(file, width)
+        if found is None:
             raise SkipstreamError(
-                f"{path} must hold {width} numbers a word, got {len(vector)} for {name!r}"
+                f"{path} must hold {words} words of {width} numbers each, got {index} that are "
+                "whole"
             )
-        yield name, vector
+        yield found[0].decode("utf-8", "replace"), found[1]
 
 
-def _is_text(file: IO[bytes] | gzip.GzipFile, width: int) -> bool:
-    """Whether what follows a word reads as numbers; plain and unpacked files can seek."""
+def _is_text(file: IO[bytes], width: int) -> bool:
+    """Whether the first record's bytes are all those that text has."""
     place = file.tell()
-    line = file.readline(40 * width).split()
+    start = file.readline(1 << 16)
     file.seek(place)
+    numbers = start.split()[-width:]
+    return all(set(number) <= set(b"0123456789+-.einfaEINFA") for number in numbers)
+
+
+def _text_record(file: IO[bytes], width: int) -> tuple[bytes, Vector] | None:
+    fields = file.readline().rstrip().rsplit(None, width)  # A word may hold spaces itself.
     try:
-        return len([float(field) for field in line]) == width
+        vector = np.array(fields[1:], np.float32)
     except ValueError:
-        return False
+        return None
+    return (fields[0], vector) if len(vector) == width else None
+
+
+def _binary_record(file: IO[bytes], width: int) -> tuple[bytes, Vector] | None:
+    word = bytearray()
+    while (byte := file.read(1)) != b" ":
+        if not byte:
+            return None
+        word += byte
+    content = file.read(4 * width)
+    if len(content) != 4 * width:
+        return None
+    return bytes(word).lstrip(b"\n"), np.frombuffer(content, "<f4")

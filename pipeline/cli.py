@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from components import threads
 from components.errors import NotBlessedError, SkipstreamError
 from pipeline import config, failures, interrupts, results
 from pipeline.console import filter_stderr
@@ -211,9 +212,7 @@ def _print_settings(arguments: argparse.Namespace) -> None:
 
 def _run_stages(arguments: argparse.Namespace) -> None:
     settings = _load_settings(arguments)
-    if threads := settings.trainer.threads:
-        # TensorFlow looks when it runs its first op. Its own calls would have to load it now.
-        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+    threads.limit(settings.trainer.threads)  # The Beam job starts TensorFlow before the trainer.
     if arguments.beam_options:
         from components.transform.options import runner_and_options
 

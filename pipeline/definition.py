@@ -88,8 +88,9 @@ class Chain:
         """The trained vectors."""
         settings = self._settings.trainer
         # Before the examples: a name mistyped should not cost the Beam job's time.
-        given = (settings.start_vectors,) if settings.start_vectors else ()
-        start_vectors = _states("trainer.start_vectors", given)
+        start_vectors = _states("trainer.start_vectors", settings.start_vectors)
+        found = tuple(path for path, *_ in start_vectors)
+        settings = settings.model_copy(update={"start_vectors": found})
         examples = self.examples
 
         def build(out: Model) -> Model:
@@ -104,6 +105,7 @@ class Chain:
             command="train",
             inputs=[examples],
             settings=settings,
+            # Of the start vectors, the files' states count.
             neutral=["checkpoint_minutes", "start_vectors", "threads"],
             identity=start_vectors,
             resumable=True,

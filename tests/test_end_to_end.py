@@ -309,8 +309,10 @@ def test_an_unknown_beam_runner(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_divergence(corpus: Path, tmp_path: Path) -> None:
-    common = ["--input", corpus, "--output", tmp_path]
-    done = skipstream("run", *common, "--set", "trainer.learning_rate=1", "trainer.epochs=50")
+    start = tmp_path / "start.txt"
+    start.write_text(f"1 100\nship {' '.join(['1e4'] * 100)}\n")
+    common = ["--input", corpus, "--output", tmp_path / "out"]
+    done = skipstream("run", *common, "--set", f"trainer.start_vectors={start}")
     fails(done, "training diverged: ")
 
 

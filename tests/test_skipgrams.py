@@ -98,7 +98,7 @@ def test_alias_table_has_the_given_shares(seed: int) -> None:
     draw = np.random.default_rng(seed)
     weights = draw.random(draw.integers(1, 60)) ** draw.integers(1, 20)
     if seed % 7 == 0:
-        weights[:] = 1
+        weights[:] = 0.1  # Their mean may be rounded up.
     if seed % 5 == 0:
         weights[1:3] = 0
     threshold, alias = skipgrams.alias_table(weights)
@@ -115,13 +115,14 @@ def test_noise_follows_the_counts_to_the_power(exponent: float) -> None:
     draws = skipgrams.draw_noise(tf.constant([400, 500]), table, tf.constant([3, 4], tf.int64))
     observed = np.bincount(draws.numpy().ravel(), minlength=5) / 200_000
     expected = counts**exponent / (counts**exponent).sum()
-    np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / 200_000))
+    deviation = np.sqrt(expected * (1 - expected) / 200_000)
+    assert (np.abs(observed - expected) < 5 * deviation).all()
 
 
 WINDOW, LENGTH, ROWS, GROUPS, NOISE, DIMENSIONS = 2, 4, 6, 3, 5, 7
 
 
-def random_step(seed: int) -> tuple[skipgrams.Rows, list[tf.Tensor]]:
+def random_step(seed: int) -> tuple[skipgrams.Rows, skipgrams.Parts]:
     """Rows and the vectors of their targets, tokens and noise words."""
     draw = np.random.default_rng(seed)
     left, right = draw.integers(0, WINDOW + 1, [2, ROWS, LENGTH])
@@ -132,19 +133,23 @@ def random_step(seed: int) -> tuple[skipgrams.Rows, list[tf.Tensor]]:
         tf.zeros([ROWS, 1], tf.int32),
     )
     shapes = [(ROWS, LENGTH), (ROWS, LENGTH + 2 * WINDOW), (GROUPS, NOISE)]
-    return rows, [tf.constant(draw.normal(size=[*s, DIMENSIONS]), tf.float32) for s in shapes]
+    parts = [tf.constant(draw.normal(size=[*s, DIMENSIONS]), tf.float32) for s in shapes]
+    return rows, skipgrams.Parts(*parts)
 
 
 def naive_step(
-    rows: skipgrams.Rows, vectors: list[tf.Tensor], negatives: int
+    rows: skipgrams.Rows, vectors: skipgrams.Parts, negatives: int
 ) -> tuple[float, int, list[np.ndarray]]:
-    """Loss, pairs and masses, pair by pair."""
+    """Loss, pairs and loads, pair by pair."""
     targets, contexts, noise = (part.numpy() for part in vectors)
-    masses = [np.zeros(part.shape[:2]) for part in vectors]
+    loads = [np.zeros(part.shape[:2]) for part in vectors]
     total, pairs = 0.0, 0
 
     def cost(score: float) -> float:
         return float(np.log1p(np.exp(-score)))
+
+    def sigmoid(score: float) -> float:
+        return float(1 / (1 + np.exp(-score)))
 
     for row in range(ROWS):
         group = row * GROUPS // ROWS
@@ -154,22 +159,26 @@ def naive_step(
                 pairs += 1
                 total += cost(targets[row, i] @ contexts[row, j])
                 total += negatives * np.mean([cost(-targets[row, i] @ z) for z in noise[group]])
-                masses[0][row, i] += 1 + negatives
-                masses[1][row, j] += 1
-                masses[2][group] += negatives / NOISE
-    return total, pairs, masses
+                error = sigmoid(-targets[row, i] @ contexts[row, j])
+                loads[0][row, i] += error
+                loads[1][row, j] += error
+                for word, z in enumerate(noise[group]):
+                    error = sigmoid(targets[row, i] @ z) * negatives / NOISE
+                    loads[0][row, i] += error
+                    loads[2][group, word] += error
+    return total, pairs, loads
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_and_masses_are_the_naive_sums_over_pairs(seed: int) -> None:
+def test_loss_and_loads_are_the_naive_sums_over_pairs(seed: int) -> None:
     rows, vectors = random_step(seed)
     total, pairs, naive = naive_step(rows, vectors, negatives=3)
     mask = skipgrams.pair_mask(rows, window=WINDOW)
-    scores = skipgrams.scores(*vectors, mask, negatives=3)
+    scores = skipgrams.scores(vectors, mask, negatives=3)
     assert float(tf.reduce_sum(mask)) == pairs
     assert float(skipgrams.loss(scores)) == pytest.approx(total, rel=1e-5)
-    for mass, expected in zip(skipgrams.masses(scores, negatives=3), naive, strict=True):
-        np.testing.assert_allclose(mass, expected, rtol=1e-5)
+    for load, expected in zip(skipgrams.loads(skipgrams.errors(scores)), naive, strict=True):
+        np.testing.assert_allclose(load, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -179,10 +188,10 @@ def test_updates_are_the_gradients_of_the_loss_times_the_rates(seed: int) -> Non
     rates = [tf.constant(draw.random(part.shape[:2]), tf.float32) for part in vectors]
     mask = skipgrams.pair_mask(rows, window=WINDOW)
     with tf.GradientTape() as tape:
-        tape.watch(vectors)
-        scores = skipgrams.scores(*vectors, mask, negatives=6)
+        tape.watch(list(vectors))
+        scores = skipgrams.scores(vectors, mask, negatives=6)
         loss = skipgrams.loss(scores)
-    updates = skipgrams.updates(scores, *vectors, skipgrams.Parts(*rates))
-    gradients = tape.gradient(loss, vectors)
+    updates = skipgrams.updates(skipgrams.errors(scores), vectors, skipgrams.Parts(*rates))
+    gradients = tape.gradient(loss, list(vectors))
     for update, gradient, rate in zip(updates, gradients, rates, strict=True):
         np.testing.assert_allclose(update, gradient * rate[:, :, tf.newaxis], atol=2e-5)

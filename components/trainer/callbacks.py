@@ -22,6 +22,9 @@ from components.trainer.model import SkipGram
 LARGEST_NORM = 100.0
 
 
+STATE = "state.json"
+
+
 class Progress(keras.callbacks.Callback):
     """Keeps what an interrupted run needs to go on with the very next step.
 
@@ -60,7 +63,7 @@ class Progress(keras.callbacks.Callback):
         Returns:
             One record for each epoch that it has behind it.
         """
-        whole = sorted(self._checkpoints.glob("*/state.json"), key=_number)
+        whole = sorted(self._checkpoints.glob(f"*/{STATE}"), key=_number)
         if not whole:
             return []
         state = json.loads(whole[-1].read_text(encoding="utf-8"))
@@ -104,20 +107,24 @@ class Progress(keras.callbacks.Callback):
         for name, table in self._skip_gram.tables.items():
             tables.save(table, self._directory / f"best-{name}.npy")
 
-    def finish(self, *, best: bool) -> None:
-        """Write vectors.npy and contexts.npy, and delete what only an unfinished run needs.
+    def write_tables(self, *, best: bool) -> None:
+        """Write vectors.npy and contexts.npy.
 
         Args:
             best: Whether to write what `keep_best` kept, in place of what the model holds.
         """
         for name, table in self._skip_gram.tables.items():
-            path, kept = self._directory / f"{name}.npy", self._directory / f"best-{name}.npy"
+            path = self._directory / f"{name}.npy"
             if best:
-                shutil.copyfile(kept, path)
+                shutil.copyfile(self._directory / f"best-{name}.npy", path)
             else:
                 tables.save(table, path)
-            kept.unlink(missing_ok=True)
+
+    def clean_up(self) -> None:
+        """Delete what only an unfinished run needs."""
         shutil.rmtree(self._checkpoints)
+        for kept in self._directory.glob("best-*.npy"):
+            kept.unlink()
 
     def _save(self) -> None:
         before = sorted(self._checkpoints.glob("*"), key=_number)
@@ -131,8 +138,9 @@ class Progress(keras.callbacks.Callback):
             "iterations": _iterations(self._skip_gram),
             "sums": self._sums,
         }
-        write_json(new / "state.json", state)
+        write_json(new / STATE, state)
         for old in before:
+            (old / STATE).unlink(missing_ok=True)  # First: what has one is whole.
             shutil.rmtree(old)
 
     def _load_sums(self) -> None:
@@ -142,7 +150,7 @@ class Progress(keras.callbacks.Callback):
 
 def _number(path: Path) -> int:
     """The number of a checkpoint, or of that which a file lies in."""
-    return int(path.parent.name if path.name == "state.json" else path.name)
+    return int(path.parent.name if path.name == STATE else path.name)
 
 
 def _iterations(model: SkipGram) -> int:

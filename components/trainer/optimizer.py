@@ -7,9 +7,10 @@ Keras's own optimizers turn sparse gradients dense or run over the whole table: 
 import keras
 import tensorflow as tf
 
-# Rows whose pairs are added up apart. Beyond, a rare row may share a cell with a frequent one, and
-# then moves less in the steps that hold both; telling them apart takes a hash table, 9 % of a step.
-MASS_CELLS = 1 << 14
+# Cells in which the loads of a step's rows are added up. The first half belong to one frequent word
+# each; rare words share the others with each other, where to meet is rare. (A hash table would tell
+# them apart, and take 9 % of a step.)
+CELLS = 1 << 14
 
 
 class RowSGD(keras.optimizers.Optimizer):
@@ -18,43 +19,44 @@ class RowSGD(keras.optimizers.Optimizer):
     Gradients are sums over pairs, as in word2vec.c, so the rate does not depend on the batch. But
     every occurrence of a row in a step is moved from where the row was before the step, where
     one after the other would see the loss level off in between. A sum over very many overshoots
-    and, at last, diverges. So a row that has more than `most_pairs` pairs in a step moves as if by
-    that many.
+    and, at last, diverges. A pair moves a row by rate x error x its partner's vector, so a row
+    moves by no more than rate x load partner's lengths, its load being the sum of its absolute
+    errors. A row whose load in a step is above `most_load` moves as if it were that.
     """
 
     def __init__(
         self,
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.05,
-        most_pairs: float = 128.0,
+        most_load: float = 32.0,
     ) -> None:
         """Start with no variables, as every Keras optimizer.
 
         Args:
             learning_rate: Of one pair.
-            most_pairs: That move a row in a step. A sum of m logistic losses over vectors of norm 1
-                bends with at most m / 4, and gradient descent on it converges while
-                learning_rate * m / 4 < 2; the default stays at four fifths of that.
+            most_load: That moves a row in a step. The logistic loss of a pair bends by no more than
+                its absolute error times the partner's length squared, and gradient descent on a sum
+                of them converges while learning_rate * load < 2 for partners of length 1. The
+                default stays at four fifths of that.
         """
         super().__init__(learning_rate=learning_rate, name="row_sgd")
-        self._most_pairs = most_pairs
+        self._most_load = most_load
 
-    def rates(self, rows: tf.Tensor, masses: tf.Tensor) -> tf.Tensor:
+    def rates(self, rows: tf.Tensor, loads: tf.Tensor) -> tf.Tensor:
         """The rate of each occurrence of a row in this step.
 
         Args:
-            rows: int32 [occurrences] of one table.
-            masses: float32 [occurrences] pairs that each stands in.
+            rows: int32 [occurrences] ids in one table, frequent words first.
+            loads: float32 [occurrences] sum of the absolute errors of each.
 
         Returns:
             float32 [occurrences].
         """
-        cells = rows % MASS_CELLS
-        total = tf.math.unsorted_segment_sum(masses, cells, MASS_CELLS)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        most = self._most_pairs / replicas
-        # Without a pair the quotient is infinite, and the rate its own.
-        share = tf.minimum(1.0, most / tf.gather(total, cells))
-        return tf.cast(self.learning_rate, tf.float32) * share
+        half = CELLS // 2
+        cells = tf.where(rows < half, rows, half + rows % half)
+        load = tf.gather(tf.math.unsorted_segment_sum(loads, cells, CELLS), cells)
+        most = self._most_load / tf.distribute.get_strategy().num_replicas_in_sync
+        # Without a load the quotient is infinite, and the rate its own.
+        return tf.cast(self.learning_rate, tf.float32) * tf.minimum(1.0, most / load)
 
     def update_step(
         self, gradient: tf.IndexedSlices, variable: tf.Variable, learning_rate: tf.Tensor

@@ -85,7 +85,8 @@ def alias_table(weights: np.ndarray) -> AliasTable:
     """
     size = np.asarray(weights, np.float64) / np.mean(weights)
     threshold, alias = np.ones(len(size)), np.arange(len(size))
-    light, heavy = np.flatnonzero(size < 1), np.flatnonzero(size >= 1)
+    mean = min(1.0, size.max())  # Rounding may leave equal weights all below their mean.
+    light, heavy = np.flatnonzero(size < mean), np.flatnonzero(size >= mean)
     needed = np.cumsum(1 - size[light])
     spare = np.cumsum(size[heavy] - 1)
     # A light cell is filled by the heavy one that still has something to spare when it comes.
@@ -232,6 +233,20 @@ def explicit_pairs(rows: Rows, *, window: int) -> tuple[tf.Tensor, tf.Tensor]:
     return targets, contexts
 
 
+class Parts(NamedTuple):
+    """One tensor for each kind of row that a step moves.
+
+    Attributes:
+        targets: The targets' vectors.
+        contexts: The tokens' context vectors.
+        noise: The noise words' context vectors.
+    """
+
+    targets: tf.Tensor
+    contexts: tf.Tensor
+    noise: tf.Tensor
+
+
 class Scores(NamedTuple):
     """Inner products, and what they count.
 
@@ -252,18 +267,16 @@ class Scores(NamedTuple):
     weight: tf.Tensor
 
 
-def scores(
-    targets: tf.Tensor, contexts: tf.Tensor, noise: tf.Tensor, mask: tf.Tensor, *, negatives: int
-) -> Scores:
+def scores(vectors: Parts, mask: tf.Tensor, *, negatives: int) -> Scores:
     """The inner products of one step.
 
     Args:
-        targets: float32 [rows, length, dimensions].
-        contexts: float32 [rows, length + 2 * window, dimensions].
-        noise: float32 [groups, noise, dimensions].
+        vectors: float32 [rows, length, dimensions], [rows, length + 2 * window, dimensions] and
+            [groups, noise, dimensions].
         mask: See `pair_mask`.
         negatives: Noise words that each pair is worth.
     """
+    targets, contexts, noise = vectors
     groups, words = tf.shape(noise)[0], noise.shape[1]
     grouped = tf.reshape(targets, [groups, -1, targets.shape[2]])
     weight = tf.reshape(tf.reduce_sum(mask, -1) * (negatives / words), [groups, -1, 1])
@@ -282,60 +295,63 @@ def loss(scores: Scores) -> tf.Tensor:
     )
 
 
-class Parts(NamedTuple):
-    """One tensor for each kind of row that a step moves.
+class Errors(NamedTuple):
+    """How wrong the scores are: the derivatives of `loss` by each of them.
 
     Attributes:
-        targets: The targets' vectors.
-        contexts: The tokens' context vectors.
-        noise: The noise words' context vectors.
+        positive: float32, as `Scores.positive`; not above 0.
+        negative: float32, as `Scores.negative`; not below 0.
     """
 
-    targets: tf.Tensor
-    contexts: tf.Tensor
-    noise: tf.Tensor
+    positive: tf.Tensor
+    negative: tf.Tensor
 
 
-def masses(scores: Scores, *, negatives: int) -> Parts:
-    """How many pairs each occurrence stands in, a noise word counting as one.
+def errors(scores: Scores) -> Errors:
+    """The errors of one step."""
+    return Errors(
+        (tf.sigmoid(scores.positive) - 1.0) * scores.mask,
+        tf.sigmoid(scores.negative) * scores.weight,
+    )
+
+
+def loads(errors: Errors) -> Parts:
+    """The sum of the absolute errors that each occurrence has a part in.
 
     Returns:
         float32 [rows, length], [rows, length + 2 * window] and [groups, noise].
     """
-    noise = tf.reduce_sum(scores.weight, 1)
+    positive, negative = errors
+    by_target = tf.reshape(tf.reduce_sum(negative, 2), tf.shape(positive)[:2])
     return Parts(
-        tf.reduce_sum(scores.mask, 2) * (1.0 + negatives),
-        tf.reduce_sum(scores.mask, 1),
-        tf.broadcast_to(noise, [tf.shape(noise)[0], scores.negative.shape[2]]),
+        by_target - tf.reduce_sum(positive, 2),
+        -tf.reduce_sum(positive, 1),
+        tf.reduce_sum(negative, 1),
     )
 
 
-def updates(
-    scores: Scores, targets: tf.Tensor, contexts: tf.Tensor, noise: tf.Tensor, rates: Parts
-) -> Parts:
+def updates(errors: Errors, vectors: Parts, rates: Parts) -> Parts:
     """The gradients of `loss` in closed form, each row times its rate.
 
     The rates go to the errors, which are fewer numbers than the rows of the result.
 
     Args:
-        scores: Of the three that follow.
-        targets: float32 [rows, length, dimensions].
-        contexts: float32 [rows, length + 2 * window, dimensions].
-        noise: float32 [groups, noise, dimensions].
-        rates: float32, one for each row of the result.
+        errors: Of the vectors' scores.
+        vectors: As `scores` takes them.
+        rates: float32 [rows, length], [rows, length + 2 * window] and [groups, noise].
 
     Returns:
-        What is to be subtracted, in the shapes of the three.
+        What is to be subtracted, in the shapes of the vectors.
     """
+    targets, contexts, noise = vectors
+    positive, negative = errors
     groups, dimensions = tf.shape(noise)[0], targets.shape[2]
-    pull = (tf.sigmoid(scores.positive) - 1.0) * scores.mask
-    push = tf.sigmoid(scores.negative) * scores.weight
+    grouped = tf.reshape(targets, [groups, -1, dimensions])
     target_rates = rates.targets[:, :, tf.newaxis]
     grouped_rates = tf.reshape(rates.targets, [groups, -1, 1])
-    grouped = tf.reshape(targets, [groups, -1, dimensions])
     return Parts(
-        tf.matmul(pull * target_rates, contexts)
-        + tf.reshape(tf.matmul(push * grouped_rates, noise), tf.shape(targets)),
-        tf.matmul(pull * rates.contexts[:, tf.newaxis], targets, transpose_a=True),
-        tf.matmul(push * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
+        tf.matmul(positive * target_rates, contexts)
+        + tf.reshape(tf.matmul(negative * grouped_rates, noise), tf.shape(targets)),
+        tf.matmul(positive * rates.contexts[:, tf.newaxis], targets, transpose_a=True),
+        tf.matmul(negative * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
     )

@@ -18,14 +18,14 @@ from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import tables
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
-from components.trainer.dataset import HELD_OUT_SEED, SkipGrams
-from components.trainer.model import SkipGram
+from components.trainer.dataset import GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
+from components.trainer.model import BRANCHES, SkipGram
 from components.trainer.optimizer import RowSGD
 from components.vocabulary import Vocabulary
 
 # Steps between two looks of Keras at the world; each costs about a millisecond.
 STEPS_PER_EXECUTION = 64
-LONGEST_STEP = 6.4  # Rate times pairs of a row, see RowSGD.
+LONGEST_MOVE = 1.6  # Of a row in a step, in lengths of its partners: see RowSGD.
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
@@ -42,13 +42,15 @@ def build(
         examples: Token ids and vocabulary.
         settings: All of the algorithm's.
         out: Receives vectors.npy, contexts.npy, history.json, and logs/ for TensorBoard.
-        strategy: Where; none: on all GPUs where there are several, else on the one device.
+        strategy: Where; none: on several GPUs where there are (1, 2 or 4).
 
     Raises:
         SkipstreamError: Nothing to train on, or the training diverged.
     """
-    # Else several threads add up repeated rows in the order in which they arrive.
-    tf.config.experimental.enable_op_determinism()
+    # Else several threads add up repeated rows in the order in which they arrive. A GPU would copy
+    # the tables to the CPU and back for every update: there the last bits may differ.
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
     train = SkipGrams(examples, settings)
     if not train.documents:
         raise SkipstreamError(
@@ -57,17 +59,15 @@ def build(
         )
     held_out = held_out_rows(examples, settings)
     if settings.patience and held_out is None:
-        raise SkipstreamError(
-            f"trainer.patience = {settings.patience} needs held-out documents, got none: raise "
-            "example_gen.eval_share, or leave it out"
-        )
+        raise _nothing_held_out(settings)
     with (strategy or _strategy()).scope():
         model = make_model(examples, settings)
         compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
     history = progress.restore()
-    if not history and not progress.step and settings.start_vectors:
-        _start_from(Path(settings.start_vectors), model, examples)
+    if not history and not progress.step:
+        for path in settings.start_vectors:
+            _start_from(Path(path), model, examples)
     curves = Curves(out.path / "logs", model)
     start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
     for epoch in range(progress.epoch, settings.epochs):
@@ -83,7 +83,7 @@ def build(
                 validation_data=held_out,
                 shuffle=False,
                 verbose=0,
-                callbacks=[progress, DivergenceGuard(settings, model), bar, curves],
+                callbacks=[DivergenceGuard(settings, model), progress, bar, curves],
             ).history
         seconds = time.monotonic() - epoch_start
         # Keras gives none where the checkpoint was made at the very last step of the epoch.
@@ -103,14 +103,16 @@ def build(
                 "seconds": round(seconds, 3),
             }
         )
+        if settings.patience and history[-1]["held_out_loss"] is None:
+            raise _nothing_held_out(settings)
         if settings.patience and not _epochs_without_gain(history):
             progress.keep_best()
         progress.finish_epoch(history)
     worse = _epochs_without_gain(history) if settings.patience else 0
     best = history[-1 - worse]
     seconds = time.monotonic() - start
-    progress.finish(best=worse > 0)
-    return out.finish(
+    progress.write_tables(best=worse > 0)
+    trained = out.finish(
         epochs=len(history),
         training_seconds=round(seconds, 3),
         words_per_second=round(train.tokens * (len(history) - epochs_done) / seconds),
@@ -118,11 +120,17 @@ def build(
         held_out_loss=best["held_out_loss"],
         history=history,
     )
+    progress.clean_up()  # Not before: a run killed in between goes on from here.
+    return trained
 
 
 def _strategy() -> tf.distribute.Strategy:
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
+    gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+    groups = TARGETS // (GROUP * BRANCHES)
+    # Each replica has whole groups of a step to itself.
+    replicas = max((n for n in range(1, len(gpus) + 1) if groups % n == 0), default=0)
+    if replicas > 1:
+        return tf.distribute.MirroredStrategy(gpus[:replicas])
     return tf.distribute.get_strategy()
 
 
@@ -130,13 +138,22 @@ def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     """Give the words that `path` knows its vectors."""
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
-    ids, start = word2vec_files.read(path, wanted, model.vectors.shape[1])
-    if not ids:
+    known = 0
+    for ids, start in word2vec_files.read(path, wanted, model.vectors.shape[1]):
+        tables.assign_rows(model.vectors, ids, start)
+        known += len(ids)
+    if not known:
         raise SkipstreamError(
             f"trainer.start_vectors must know a word of the vocabulary, got {path} with none: "
             "its words must be as the tokeniser writes them"
         )
-    tables.assign_rows(model.vectors, ids, start)
+
+
+def _nothing_held_out(settings: TrainerSettings) -> SkipstreamError:
+    return SkipstreamError(
+        f"trainer.patience = {settings.patience} needs held-out pairs of words, got none: raise "
+        "example_gen.eval_share, or leave it out"
+    )
 
 
 def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
@@ -173,7 +190,7 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
     model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
     model.compile(
-        optimizer=RowSGD(rate, most_pairs=LONGEST_STEP / settings.learning_rate),
+        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate),
         jit_compile=False,
         # Keras's loop over several steps does not build where there are several replicas.
         steps_per_execution=STEPS_PER_EXECUTION if replicas == 1 else 1,

@@ -12,7 +12,7 @@ writing vectors; building the graph, the held-out loss and checkpoints are part 
 import argparse
 import json
 import multiprocessing
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -21,18 +21,21 @@ from typing import Any
 
 import numpy as np
 
+from components import threads
 from components.artifacts import Examples, Model
-from components.evaluator import scores
-from components.evaluator.evaluator import find_ids
 from components.settings import TrainerSettings, TransformSettings
 from components.vocabulary import Vocabulary
 
 Result = dict[str, Any]
 
 
+THREADS = 2
+
+
 def peak_megabytes() -> int:
-    """Peak resident memory of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Peak resident memory of this process, in MB. (getrusage's begins with the parent's.)"""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) // 1024 if found else 0
 
 
 def write_tokens(examples: Examples, path: Path) -> None:
@@ -49,6 +52,7 @@ def write_tokens(examples: Examples, path: Path) -> None:
 
 def train_skipstream(examples: Examples, work: Path, settings: TrainerSettings) -> Result:
     """As the real command trains: TFRecords through tf.data included."""
+    threads.limit(settings.threads)
     from components import trainer
 
     path = work / f"skipstream-{settings.seed}"
@@ -62,7 +66,7 @@ def train_skipstream(examples: Examples, work: Path, settings: TrainerSettings) 
 
 
 def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alpha: float) -> Result:
-    """gensim's Word2Vec on two workers."""
+    """gensim's Word2Vec."""
     from gensim.models import Word2Vec
 
     file = str(work / "tokens.txt")
@@ -76,7 +80,7 @@ def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alph
         alpha=alpha,
         sg=1,
         min_count=1,
-        workers=2,
+        workers=THREADS,
     )
     model.build_vocab(corpus_file=file)
     start = time.monotonic()
@@ -97,7 +101,7 @@ def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alph
 
 
 def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) -> Result:
-    """fastText's skip-gram on two threads, at its own default rate, which is ours, too; no seed."""
+    """fastText's skip-gram, at its own default rate, which is ours, too; no seed."""
     import fasttext
 
     def train(epochs: int) -> tuple[Any, float]:
@@ -114,7 +118,7 @@ def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) ->
             minCount=1,
             minn=0,
             maxn=0,
-            thread=2,
+            thread=THREADS,
             verbose=0,
         )
         return model, time.monotonic() - start
@@ -133,10 +137,12 @@ def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) ->
 
 def read_pairs(examples: Examples, settings: TrainerSettings) -> Result:
     """One epoch of the input pipeline, with nobody who trains."""
+    threads.limit(settings.threads)
     import tensorflow as tf
 
     from components.trainer import SkipGrams
 
+    tf.config.experimental.enable_op_determinism()
     rows = SkipGrams(examples, settings).rows(0)
     start = time.monotonic()
     rows.reduce(tf.constant(0, tf.int64), lambda steps, _: steps + 1)
@@ -161,6 +167,9 @@ def alone(train: Any, *arguments: Any) -> Result:
 
 def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
     """Spearman or accuracy by file, and the share of its pairs or questions that is covered."""
+    from components.evaluator import scores
+    from components.evaluator.evaluator import find_ids
+
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
     unit = scores.unit_rows(vectors)
 
@@ -208,7 +217,7 @@ def main() -> None:
     alone(_tokens_of, examples, work)
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
 
-    settings = TrainerSettings(epochs=flags.epochs, dimensions=flags.dimensions)
+    settings = TrainerSettings(epochs=flags.epochs, dimensions=flags.dimensions, threads=THREADS)
     print(json.dumps({"settings": settings.model_dump(), "tokens": tokens}), flush=True)
     reading = alone(read_pairs, examples, settings)["seconds"]
     pairs_rate = round(tokens / reading)

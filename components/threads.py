@@ -1,0 +1,18 @@
+"""How TensorFlow's work is spread over CPUs. To be called before TensorFlow runs its first op."""
+
+import os
+
+
+def limit(threads: int | None) -> None:
+    """Let ops run beside each other, each on one thread.
+
+    The trainer's ops take some 100 microseconds each: to split every one of them over two threads
+    costs a third more time than to run two of them at once. The results are the same.
+
+    Args:
+        threads: That run ops; none: one for each CPU. What the environment variables
+            TF_NUM_INTEROP_THREADS and TF_NUM_INTRAOP_THREADS say wins.
+    """
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    if threads:
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(threads))
