@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test check benchmark-training benchmark-scaling clean
+.PHONY: install run test check benchmark-training benchmark-scaling benchmark-ablation clean
 
 install: $(STAMP)
 
@@ -35,6 +35,10 @@ benchmark-training: $(STAMP)
 # make benchmark-scaling ARGS='--types 10000 2000000 --dimensions 100 300'
 benchmark-scaling: $(STAMP)
 	$(BIN)/python tests/benchmarks/scaling.py $(ARGS)
+
+# make benchmark-ablation CORPUS='corpus/*.gz' ARGS='--eval eval/*'
+benchmark-ablation: $(STAMP)
+	$(BIN)/python tests/benchmarks/ablation.py --input '$(CORPUS)' $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -117,10 +117,9 @@ def test_skipping_steps_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     examples = write_examples(tmp_path, random_documents(3, count=2000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0))
     whole = bits(data, 0)
-    rest = [step.noise.numpy().tobytes() for step in data.rows(0).skip(5)]
+    rest = [b"".join(part.numpy().tobytes() for part in step) for step in data.rows(0).skip(5)]
     assert len(whole) > 10
-    assert len(rest) == len(whole) - 5
-    assert all(step.endswith(noise) for step, noise in zip(whole[5:], rest, strict=True))
+    assert rest == whole[5:]
 
 
 def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_single_stages_build_what_a_run_builds(corpus: Path, finished: Any, tmp_
 def test_threads_do_not_show_in_the_vectors(corpus: Path, finished: Any, tmp_path: Path) -> None:
     output, _ = finished
     digests = set()
-    for threads in (1, 2):
+    for threads in (1, 8):
         copy = tmp_path / str(threads)
         for stage in ("example_gen", "transform"):
             shutil.copytree(output / stage, copy / stage)

@@ -1,6 +1,7 @@
 """Training: learns, repeats its bits, resumes, and stops when it diverges."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from components import trainer
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
+from components.trainer import tables
 from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
 
@@ -71,48 +73,87 @@ def test_losses_fall_and_are_written(examples: Examples, tmp_path: Path) -> None
 KILLED = """
 import sys
 from pathlib import Path
-from components import trainer
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings
+from components.trainer import trainer
+trainer.STEPS_PER_EXECUTION = 4
 settings = TrainerSettings.model_validate_json(sys.argv[3])
 examples = Examples(Path(sys.argv[1]), "examples")
 trainer.build(examples, settings=settings, out=Model(Path(sys.argv[2]), "model"))
 """
 
 
-def newest_checkpoint(model: Path) -> int:
-    numbers = [int(file.parent.name) for file in model.glob("checkpoints/*/state.json")]
-    return max(numbers, default=0)
+def newest_checkpoint(model: Path) -> tuple[int, int]:
+    """Its number, and the steps of an epoch under way that it has behind it."""
+    states = {int(file.parent.name): file for file in model.glob("checkpoints/*/state.json")}
+    if not states:
+        return 0, 0
+    return max(states), json.loads(states[max(states)].read_text())["step"]
 
 
-def test_a_run_killed_twice_ends_with_the_same_bits(examples: Examples, tmp_path: Path) -> None:
-    # Enough epochs that the kills fall between the first checkpoint and the end.
+def test_a_run_killed_twice_within_epochs_ends_with_the_same_bits(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 16, "checkpoint_minutes": 1e-6})
     killed = tmp_path / "killed"
     killed.mkdir()
     arguments = [str(examples.path), str(killed), settings.model_dump_json()]
     for _ in range(2):
-        before = newest_checkpoint(killed)
+        before, _ = newest_checkpoint(killed)
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, *arguments], stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 120
-        while newest_checkpoint(killed) < before + 3:
+        while True:
+            time.sleep(0.02)
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)  # What is read is what it leaves.
+            number, step = newest_checkpoint(killed)
+            if number > before + 3 and 0 < step < 24:
+                break
+            process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait()
     assert not (killed / "manifest.json").exists()
-    done = len(json.loads((killed / "history.json").read_text()))
-    assert 0 < done < settings.epochs
+    monkeypatch.setattr("components.trainer.trainer.STEPS_PER_EXECUTION", 4)
     resumed = train(examples, killed, settings)
     whole = train(examples, tmp_path / "whole", settings)
     assert (vectors(resumed) == vectors(whole)).all()
-    losses = [
-        [epoch["loss"] for epoch in json.loads((path / "history.json").read_text())]
-        for path in (killed, tmp_path / "whole")
-    ]
+    losses = [[epoch["loss"] for epoch in m.summary["history"]] for m in (resumed, whole)]
     assert losses[0] == losses[1]
+
+
+def test_a_run_killed_before_its_manifest_is_not_lost(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 4, "patience": 1, "learning_rate": 1.0})
+    whole = train(examples, tmp_path / "whole", settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Model, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(examples, tmp_path / "killed", settings)
+    resumed = train(examples, tmp_path / "killed", settings)
+    assert (vectors(resumed) == vectors(whole)).all()
+    assert {path.name for path in resumed.path.iterdir()} == {
+        path.name for path in whole.path.iterdir()
+    }
+
+
+def test_tables_are_the_same_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SkipGram(types=50, dimensions=3, window=2, negatives=5, seed=1)
+    expected = model.vectors.numpy()
+    monkeypatch.setattr(tables, "BLOCK_ROWS", 7)
+    tables.save(model.vectors, tmp_path / "table.npy")
+    assert (np.load(tmp_path / "table.npy") == expected).all()
+    tables.load(model.contexts, tmp_path / "table.npy")
+    assert (model.contexts.numpy() == expected).all()
+    assert tables.largest_norm(model.contexts) == pytest.approx(
+        np.linalg.norm(expected, axis=1).max()
+    )
+    tables.assign_rows(model.contexts, [49, 0], np.ones((2, 3), np.float32))
+    assert (model.contexts.numpy()[[0, 49]] == 1).all()
+    assert (model.contexts.numpy()[1:49] == expected[1:49]).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")

@@ -256,7 +256,7 @@ def table(rows: list[Result]) -> str:
     """Means over the seeds, as a Markdown table."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     columns = [key for key in rows[0] if key not in ("system", "seed")]
-    lines = [f"| system | {systems[0]} is faster by | " + " | ".join(columns) + " |"]
+    lines = [f"| | {systems[0]} is faster by | " + " | ".join(columns) + " |"]
     lines.append("|---" * (len(columns) + 2) + "|")
 
     def mean(system: str, column: str) -> float | None:
@@ -266,7 +266,7 @@ def table(rows: list[Result]) -> str:
 
     for system in systems:
         numbers = {column: mean(system, column) for column in columns}
-        ratio = (mean(systems[0], "words_per_second") or 0) / (numbers["words_per_second"] or 1)
+        ratio = (numbers["seconds"] or 0) / (mean(systems[0], "seconds") or 1)
         cells = [
             "" if value is None else f"{value:,.0f}" if value > 20 else f"{value:.3f}"
             for value in numbers.values()
