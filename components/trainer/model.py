@@ -82,57 +82,46 @@ class SkipGram(keras.Model):
         """One update of both tables from all pairs of `rows`."""
         fields = [tf.split(field, BRANCHES) for field in rows]
         # All look-ups come before the first update.
-        ids, vectors, scores = zip(
-            *(self._look_up(Rows(*branch)) for branch in zip(*fields, strict=True)), strict=True
-        )
+        branches = [self._look_up(Rows(*branch)) for branch in zip(*fields, strict=True)]
         due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
         # A third of a step's time; a mean over a sixteenth of the steps says as much.
-        self._count(*tf.cond(due, lambda: _loss_and_pairs(scores), lambda: (0.0, 0.0)))
-
-        errors = [skipgrams.errors(part) for part in scores]
-        rates = self._rates(ids, [skipgrams.loads(part) for part in errors])
-        dimensions = self.vectors.shape[1]
-        updates = [
-            tf.IndexedSlices(tf.reshape(values, [-1, dimensions]), tf.reshape(places, [-1]))
-            for branch in range(BRANCHES)
-            for values, places in zip(
-                skipgrams.updates(errors[branch], vectors[branch], rates[branch]),
-                ids[branch],
-                strict=True,
+        self._count(
+            *tf.cond(
+                due,
+                lambda: _loss_and_pairs([scores for _, _, scores in branches]),
+                lambda: (0.0, 0.0),
             )
-        ]
+        )
+        updates = [update for branch in branches for update in self._updates(*branch)]
         self.optimizer.apply(updates, [self.vectors, self.contexts, self.contexts] * BRANCHES)
         return {"loss": self.pair_loss.result()}
+
+    def _updates(self, ids: Parts, vectors: Parts, scores: Scores) -> list[tf.IndexedSlices]:
+        """What the pairs of one branch change: targets, contexts and noise words."""
+        errors = skipgrams.errors(scores)
+        loads = skipgrams.loads(errors)
+        rows = [tf.reshape(part, [-1]) for part in ids]
+        flat = [tf.reshape(part, [-1]) for part in loads]
+        # A word's occurrences as context and as noise move the same row.
+        others = self.optimizer.rates(tf.concat(rows[1:], 0), tf.concat(flat[1:], 0))
+        contexts, noise = tf.split(others, [tf.size(part) for part in flat[1:]])
+        rates = Parts(
+            *(
+                tf.reshape(rate, tf.shape(part))
+                for rate, part in zip(
+                    (self.optimizer.rates(rows[0], flat[0]), contexts, noise), ids, strict=True
+                )
+            )
+        )
+        return [
+            tf.IndexedSlices(tf.reshape(values, [-1, vectors.targets.shape[2]]), places)
+            for values, places in zip(skipgrams.updates(errors, vectors, rates), rows, strict=True)
+        ]
 
     def test_step(self, rows: Rows) -> dict[str, tf.Tensor]:
         """The loss of the pairs of `rows`, without an update."""
         self._count(*_loss_and_pairs([self._look_up(rows)[2]]))
         return {"loss": self.pair_loss.result()}
-
-    def _rates(self, ids: Sequence[Parts], loads: Sequence[Parts]) -> list[Parts]:
-        """The rates of all rows of a step, in the shapes of `ids`."""
-        targets = self._rates_in_a_table([i.targets for i in ids], [load.targets for load in loads])
-        others = self._rates_in_a_table(
-            [i.contexts for i in ids] + [i.noise for i in ids],
-            [load.contexts for load in loads] + [load.noise for load in loads],
-        )
-        return [
-            Parts(*parts)
-            for parts in zip(targets, others[: len(ids)], others[len(ids) :], strict=True)
-        ]
-
-    def _rates_in_a_table(
-        self, ids: Sequence[tf.Tensor], loads: Sequence[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        def flat(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-            return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
-
-        rates = tf.split(
-            self.optimizer.rates(flat(ids), flat(loads)),
-            tf.stack([tf.size(part) for part in ids]),
-            num=len(ids),
-        )
-        return [tf.reshape(rate, tf.shape(part)) for rate, part in zip(rates, ids, strict=True)]
 
     def _count(self, loss: tf.Tensor, pairs: tf.Tensor) -> None:
         self.pair_loss.update_state(tf.math.divide_no_nan(loss, pairs), pairs)

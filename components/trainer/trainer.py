@@ -190,7 +190,10 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
     model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
     model.compile(
-        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate),
+        # Replicas and branches bound what they add up for themselves.
+        optimizer=RowSGD(
+            rate, most_load=LONGEST_MOVE / settings.learning_rate / (replicas * BRANCHES)
+        ),
         jit_compile=False,
         # Keras's loop over several steps does not build where there are several replicas.
         steps_per_execution=STEPS_PER_EXECUTION if replicas == 1 else 1,
