@@ -138,20 +138,19 @@ def test_a_run_killed_before_its_manifest_is_not_lost(
     }
 
 
+@pytest.mark.parametrize("dimensions", [1, 3, 4])
 def test_tables_are_the_same_in_blocks_of_any_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimensions: int
 ) -> None:
-    model = SkipGram(types=50, dimensions=3, window=2, negatives=5, seed=1)
+    model = SkipGram(types=50, dimensions=dimensions, window=2, negatives=5, seed=1)
     expected = model.vectors.numpy()
     monkeypatch.setattr(tables, "BLOCK_ROWS", 7)
-    tables.save(model.vectors, tmp_path / "table.npy")
+    model.vectors.save(tmp_path / "table.npy")
     assert (np.load(tmp_path / "table.npy") == expected).all()
-    tables.load(model.contexts, tmp_path / "table.npy")
+    model.contexts.load(tmp_path / "table.npy")
     assert (model.contexts.numpy() == expected).all()
-    assert tables.largest_norm(model.contexts) == pytest.approx(
-        np.linalg.norm(expected, axis=1).max()
-    )
-    tables.assign_rows(model.contexts, [49, 0], np.ones((2, 3), np.float32))
+    assert model.contexts.largest_norm() == pytest.approx(np.linalg.norm(expected, axis=1).max())
+    model.contexts.assign_rows([49, 0], np.ones((2, dimensions), np.float32))
     assert (model.contexts.numpy()[[0, 49]] == 1).all()
     assert (model.contexts.numpy()[1:49] == expected[1:49]).all()
 
@@ -235,6 +234,7 @@ def test_a_row_with_a_great_load_moves_as_if_by_the_most(seed: int) -> None:
         {"types": 3},
         {"types": 50, "learning_rate": 1.0},
         {"types": 1000, "dimensions": 600},
+        {"types": 1000, "dimensions": 75},
         {"types": 1000, "dimensions": 50, "window": 20},
         {"types": 300, "burst": 5000},
     ],

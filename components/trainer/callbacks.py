@@ -14,7 +14,6 @@ from tqdm import tqdm
 from components.artifacts import write_json
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer import tables
 from components.trainer.dataset import SkipGrams
 from components.trainer.model import SkipGram
 
@@ -68,7 +67,7 @@ class Progress(keras.callbacks.Callback):
             return []
         state = json.loads(whole[-1].read_text(encoding="utf-8"))
         for name, table in self._skip_gram.tables.items():
-            tables.load(table, whole[-1].parent / f"{name}.npy")
+            table.load(whole[-1].parent / f"{name}.npy")
         self._skip_gram.optimizer.iterations.assign(state["iterations"])
         self.epoch, self.step, self._sums = state["epoch"], state["step"], state["sums"]
         self._load_sums()
@@ -105,7 +104,7 @@ class Progress(keras.callbacks.Callback):
     def keep_best(self) -> None:
         """Keep the tables as they are now, in place of those kept before."""
         for name, table in self._skip_gram.tables.items():
-            tables.save(table, self._directory / f"best-{name}.npy")
+            table.save(self._directory / f"best-{name}.npy")
 
     def write_tables(self, *, best: bool) -> None:
         """Write vectors.npy and contexts.npy.
@@ -118,7 +117,7 @@ class Progress(keras.callbacks.Callback):
             if best:
                 shutil.copyfile(self._directory / f"best-{name}.npy", path)
             else:
-                tables.save(table, path)
+                table.save(path)
 
     def clean_up(self) -> None:
         """Delete what only an unfinished run needs."""
@@ -131,7 +130,7 @@ class Progress(keras.callbacks.Callback):
         new = self._checkpoints / str(_number(before[-1]) + 1 if before else 1)
         new.mkdir(parents=True)
         for name, table in self._skip_gram.tables.items():
-            tables.save(table, new / f"{name}.npy")
+            table.save(new / f"{name}.npy")
         state = {
             "epoch": self.epoch,
             "step": self.step,
@@ -224,7 +223,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the norms of all rows."""
         for name, table in self._skip_gram.tables.items():
-            norm = tables.largest_norm(table)
+            norm = table.largest_norm()
             if not norm < LARGEST_NORM:
                 self._stop(f"a row of the {name} has a norm of {norm:.3g}")
 

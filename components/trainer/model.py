@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from components.trainer import skipgrams, tables
+from components.trainer import skipgrams
 from components.trainer.dataset import NOISE
 from components.trainer.skipgrams import Parts, Rows, Scores
+from components.trainer.tables import Table
 
 # Parts of a step that run beside each other (see components.threads): 1.13 ms a step on two CPUs,
 # where one part takes 1.24 ms, and 1.50 ms with each op on both CPUs.
@@ -41,10 +42,9 @@ class SkipGram(keras.Model):
         self.window = window
         self.negatives = negatives
         self.loss_every = 1
-        shape = (types, dimensions)
-        self.vectors = self.add_weight(name="vectors", shape=shape, initializer="zeros")
-        self.contexts = self.add_weight(name="contexts", shape=shape, initializer="zeros")
-        tables.fill_uniform(self.vectors, 0.5 / dimensions, seed)
+        self.vectors = Table(self, "vectors", types=types, dimensions=dimensions)
+        self.contexts = Table(self, "contexts", types=types, dimensions=dimensions)
+        self.vectors.fill_uniform(0.5 / dimensions, seed)
         self.pair_loss = keras.metrics.Mean(name="loss")
         self.built = True
 
@@ -54,13 +54,13 @@ class SkipGram(keras.Model):
         return [self.pair_loss]
 
     @property
-    def tables(self) -> dict[str, keras.Variable]:
+    def tables(self) -> dict[str, Table]:
         """By name: "vectors" of the targets, and "contexts"."""
         return {"vectors": self.vectors, "contexts": self.contexts}
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""
-        return tf.gather(self.vectors.value, ids)
+        return self.vectors.look_up(ids)[..., : self.vectors.dimensions]
 
     def _look_up(self, rows: Rows) -> tuple[Parts, Parts, Scores]:
         """Ids and vectors of all that `rows` name, and their scores."""
@@ -71,9 +71,9 @@ class SkipGram(keras.Model):
             tf.reshape(rows.noise, [-1, NOISE]),
         )
         vectors = Parts(
-            tf.gather(self.vectors.value, ids.targets),
-            tf.gather(self.contexts.value, ids.contexts),
-            tf.gather(self.contexts.value, ids.noise),
+            self.vectors.look_up(ids.targets),
+            self.contexts.look_up(ids.contexts),
+            self.contexts.look_up(ids.noise),
         )
         mask = skipgrams.pair_mask(rows, window=self.window)
         return ids, vectors, skipgrams.scores(vectors, mask, negatives=self.negatives)
@@ -83,40 +83,47 @@ class SkipGram(keras.Model):
         fields = [tf.split(field, BRANCHES) for field in rows]
         # All look-ups come before the first update.
         branches = [self._look_up(Rows(*branch)) for branch in zip(*fields, strict=True)]
+        ids, vectors, scores = zip(*branches, strict=True)
         due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
         # A third of a step's time; a mean over a sixteenth of the steps says as much.
-        self._count(
-            *tf.cond(
-                due,
-                lambda: _loss_and_pairs([scores for _, _, scores in branches]),
-                lambda: (0.0, 0.0),
-            )
-        )
-        updates = [update for branch in branches for update in self._updates(*branch)]
-        self.optimizer.apply(updates, [self.vectors, self.contexts, self.contexts] * BRANCHES)
+        self._count(*tf.cond(due, lambda: _loss_and_pairs(scores), lambda: (0.0, 0.0)))
+        errors = [skipgrams.errors(branch) for branch in scores]
+        rates = self._rates(ids, [skipgrams.loads(branch) for branch in errors])
+        updates = []
+        for branch in range(BRANCHES):
+            update = skipgrams.updates(errors[branch], vectors[branch], rates[branch])
+            updates += [
+                self.vectors.slices(update.targets, ids[branch].targets),
+                self.contexts.slices(update.contexts, ids[branch].contexts),
+                self.contexts.slices(update.noise, ids[branch].noise),
+            ]
+        tables = [self.vectors.variable, self.contexts.variable, self.contexts.variable]
+        self.optimizer.apply(updates, tables * BRANCHES)
         return {"loss": self.pair_loss.result()}
 
-    def _updates(self, ids: Parts, vectors: Parts, scores: Scores) -> list[tf.IndexedSlices]:
-        """What the pairs of one branch change: targets, contexts and noise words."""
-        errors = skipgrams.errors(scores)
-        loads = skipgrams.loads(errors)
-        rows = [tf.reshape(part, [-1]) for part in ids]
-        flat = [tf.reshape(part, [-1]) for part in loads]
+    def _rates(self, ids: Sequence[Parts], loads: Sequence[Parts]) -> list[Parts]:
+        """The rates of all rows of a step, in the shapes of `ids`."""
+        targets = self._rates_in_a_table([i.targets for i in ids], [load.targets for load in loads])
         # A word's occurrences as context and as noise move the same row.
-        others = self.optimizer.rates(tf.concat(rows[1:], 0), tf.concat(flat[1:], 0))
-        contexts, noise = tf.split(others, [tf.size(part) for part in flat[1:]])
-        rates = Parts(
-            *(
-                tf.reshape(rate, tf.shape(part))
-                for rate, part in zip(
-                    (self.optimizer.rates(rows[0], flat[0]), contexts, noise), ids, strict=True
-                )
-            )
+        others = self._rates_in_a_table(
+            [i.contexts for i in ids] + [i.noise for i in ids],
+            [load.contexts for load in loads] + [load.noise for load in loads],
         )
-        return [
-            tf.IndexedSlices(tf.reshape(values, [-1, vectors.targets.shape[2]]), places)
-            for values, places in zip(skipgrams.updates(errors, vectors, rates), rows, strict=True)
-        ]
+        contexts, noise = others[: len(ids)], others[len(ids) :]
+        return [Parts(*parts) for parts in zip(targets, contexts, noise, strict=True)]
+
+    def _rates_in_a_table(
+        self, ids: Sequence[tf.Tensor], loads: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        def flat(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+            return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
+
+        rates = tf.split(
+            self.optimizer.rates(flat(ids), flat(loads)),
+            tf.stack([tf.size(part) for part in ids]),
+            num=len(ids),
+        )
+        return [tf.reshape(rate, tf.shape(part)) for rate, part in zip(rates, ids, strict=True)]
 
     def test_step(self, rows: Rows) -> dict[str, tf.Tensor]:
         """The loss of the pairs of `rows`, without an update."""

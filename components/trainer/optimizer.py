@@ -21,7 +21,7 @@ class RowSGD(keras.optimizers.Optimizer):
     one after the other would see the loss level off in between. A sum over very many overshoots
     and, at last, diverges. A pair moves a row by rate x error x its partner's vector, so a row
     moves by no more than rate x load partner's lengths, its load being the sum of its absolute
-    errors. A row whose load is above `most_load` moves as if it were that.
+    errors. A row whose load in a step is above `most_load` moves as if it were that.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RowSGD(keras.optimizers.Optimizer):
 
         Args:
             learning_rate: Of one pair.
-            most_load: That moves a row at once. The logistic loss of a pair bends by no more than
+            most_load: That moves a row in a step. The logistic loss of a pair bends by no more than
                 its absolute error times the partner's length squared, and gradient descent on a sum
                 of them converges while learning_rate * load < 2 for partners of length 1. The
                 default stays at four fifths of that.
@@ -42,7 +42,7 @@ class RowSGD(keras.optimizers.Optimizer):
         self._most_load = most_load
 
     def rates(self, rows: tf.Tensor, loads: tf.Tensor) -> tf.Tensor:
-        """The rate of each occurrence of a row.
+        """The rate of each occurrence of a row in a step.
 
         Args:
             rows: int32 [occurrences] ids in one table, frequent words first.
@@ -53,9 +53,12 @@ class RowSGD(keras.optimizers.Optimizer):
         """
         half = CELLS // 2
         cells = tf.where(rows < half, rows, half + rows % half)
-        load = tf.gather(tf.math.unsorted_segment_sum(loads, cells, CELLS), cells)
+        load = tf.math.unsorted_segment_sum(loads, cells, CELLS)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            load = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, load)
         # Without a load the quotient is infinite, and the rate its own.
-        return tf.cast(self.learning_rate, tf.float32) * tf.minimum(1.0, self._most_load / load)
+        share = tf.minimum(1.0, self._most_load / tf.gather(load, cells))
+        return tf.cast(self.learning_rate, tf.float32) * share
 
     def update_step(
         self, gradient: tf.IndexedSlices, variable: tf.Variable, learning_rate: tf.Tensor

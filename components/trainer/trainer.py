@@ -16,7 +16,6 @@ from components import word2vec_files
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer import tables
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
 from components.trainer.model import BRANCHES, SkipGram
@@ -139,8 +138,8 @@ def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     known = 0
-    for ids, start in word2vec_files.read(path, wanted, model.vectors.shape[1]):
-        tables.assign_rows(model.vectors, ids, start)
+    for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
+        model.vectors.assign_rows(ids, start)
         known += len(ids)
     if not known:
         raise SkipstreamError(
@@ -190,10 +189,7 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
     model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
     model.compile(
-        # Replicas and branches bound what they add up for themselves.
-        optimizer=RowSGD(
-            rate, most_load=LONGEST_MOVE / settings.learning_rate / (replicas * BRANCHES)
-        ),
+        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate),
         jit_compile=False,
         # Keras's loop over several steps does not build where there are several replicas.
         steps_per_execution=STEPS_PER_EXECUTION if replicas == 1 else 1,
@@ -218,7 +214,7 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     skip_gram = make_model(examples, settings)
     skip_gram.compile(jit_compile=False, steps_per_execution=STEPS_PER_EXECUTION)
     for name, table in skip_gram.tables.items():
-        tables.load(table, model.path / f"{name}.npy")
+        table.load(model.path / f"{name}.npy")
     with _reading(examples):
         return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
 
