@@ -9,13 +9,14 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from components.errors import SkipstreamError
 from components.settings import ExporterSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MANIFEST = "manifest.json"
 
@@ -136,8 +137,10 @@ class Model(Artifact):
     history.json: losses of each epoch. logs/: TensorBoard.
     """
 
-    def embeddings(self, settings: ExporterSettings) -> npt.NDArray[np.float32]:
+    def embeddings(self, settings: ExporterSettings) -> "npt.NDArray[np.float32]":
         """What is served: float32 [types, dimensions], by token id."""
+        import numpy as np
+
         vectors: npt.NDArray[np.float32] = np.load(self.path / "vectors.npy")
         if settings.vectors == "average":
             vectors = (vectors + np.load(self.path / "contexts.npy")) / np.float32(2)
