@@ -157,7 +157,7 @@ def _iterations(model: SkipGram) -> int:
 
 
 class Curves(keras.callbacks.Callback):
-    """Losses and rate for TensorBoard, by training step.
+    """Losses and rate for TensorBoard, by training step. A context manager.
 
     The training loss of each point is that of the pairs since the last one; `fit` itself only
     tells the mean of the epoch so far.
@@ -169,6 +169,15 @@ class Curves(keras.callbacks.Callback):
         self._skip_gram = model
         self._train = tf.summary.create_file_writer(str(directory / "train"))
         self._validation = tf.summary.create_file_writer(str(directory / "validation"))
+
+    def __enter__(self) -> Self:
+        """The files are open already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them: what is left to the interpreter's end may crash it."""
+        self._train.close()
+        self._validation.close()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start from the sums of a restored epoch."""

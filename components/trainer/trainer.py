@@ -67,14 +67,13 @@ def build(
     if not history and not progress.step:
         for path in settings.start_vectors:
             _start_from(Path(path), model, examples)
-    curves = Curves(out.path / "logs", model)
     start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
     for epoch in range(progress.epoch, settings.epochs):
         if _epochs_without_gain(history) >= (settings.patience or math.inf):
             break
         epoch_start = time.monotonic()
         bar = ProgressBar(train, settings.epochs, progress.epoch, progress.step)
-        with _reading(examples), bar:
+        with _reading(examples), bar, Curves(out.path / "logs", model) as curves:
             losses = model.fit(
                 train.rows(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
                 initial_epoch=epoch,
