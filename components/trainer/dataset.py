@@ -20,8 +20,8 @@ from components.trainer import skipgrams
 from components.trainer.skipgrams import Rows
 from components.vocabulary import Vocabulary
 
-# Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets ago.
-# 1,024 and 4,096 score alike (README).
+# Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets
+# ago. 1,024 and 4,096 score alike (README).
 TARGETS = 2048
 # Targets that share noise words: half a word to look up and update for each. (A quarter is 4 %
 # faster, and analogies lose .02.)
