@@ -13,7 +13,12 @@ from components.artifacts import Evaluation, Examples, Model
 from components.errors import SkipstreamError
 from components.evaluator import scores
 from components.evaluator.evaluator import build, find_ids, gate, neighbors, probes
-from components.settings import EvaluatorSettings, TrainerSettings, TransformSettings
+from components.settings import (
+    EvaluatorSettings,
+    ExporterSettings,
+    TrainerSettings,
+    TransformSettings,
+)
 from components.vocabulary import Vocabulary
 
 WORDS = Vocabulary(("the", "cat", "café", "don't"), np.array([9, 5, 3, 1]))
@@ -134,6 +139,7 @@ def evaluate(
         model,
         examples,
         settings=EvaluatorSettings(**settings),
+        served=ExporterSettings(),
         training=training,
         tokens=TransformSettings(),
         out=Evaluation(out, "evaluation"),

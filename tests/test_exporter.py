@@ -17,6 +17,7 @@ from components.artifacts import Examples, ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings, resolve
+from components.settings import ExporterSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
 
@@ -39,6 +40,7 @@ def export(
     return exporter.build(
         Model(root / "model", "1"),
         Examples(root / "examples", "2"),
+        settings=ExporterSettings(),
         tokenizer=tokenizer,
         lowercase=True,
         out=ExportedModel(root / "exported", "3"),

@@ -12,6 +12,7 @@ from components.artifacts import Examples, ExportedModel, InfraBlessing, Model
 from components.errors import NotBlessedError
 from components.exporter import exporter
 from components.infra_validator import validator
+from components.settings import ExporterSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
@@ -38,7 +39,12 @@ class Run:
         out = ExportedModel(self.root / "exported", "3")
         out.path.mkdir()
         return exporter.build(
-            self.model, self.examples, tokenizer=self.tokenizer, lowercase=True, out=out
+            self.model,
+            self.examples,
+            settings=ExporterSettings(),
+            tokenizer=self.tokenizer,
+            lowercase=True,
+            out=out,
         )
 
     @property
@@ -54,6 +60,7 @@ class Run:
             exported,
             self.model,
             self.examples,
+            served=ExporterSettings(),
             tokenizer=self.tokenizer,
             lowercase=True,
             out=InfraBlessing(self.root / "validation", "4"),
