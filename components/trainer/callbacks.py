@@ -20,7 +20,6 @@ from components.trainer.model import SkipGram
 # The rows of a healthy table stay below a norm of about 20; at 100 every sigmoid is 0 or 1.
 LARGEST_NORM = 100.0
 
-
 STATE = "state.json"
 
 

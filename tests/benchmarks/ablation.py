@@ -5,14 +5,12 @@ make benchmark-ablation CORPUS='corpus/*.gz' ARGS="--epochs 1 --seeds 1 2 --eval
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training import Result, alone, score, table
+from training import Result, alone, score, table, transform
 
 from components import threads
 from components.artifacts import Examples, Model
@@ -77,13 +75,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--eval", type=Path, nargs="*", default=[], help="pairs, analogies")
     flags = parser.parse_args()
-    subprocess.run(
-        [sys.executable, "-m", "pipeline", "transform", "--output", str(flags.output)]
-        + ["--input", *flags.input],
-        check=True,
-    )
-    report = json.loads((flags.output / "run.json").read_text())
-    examples = Examples(Path(report["stages"]["transform"]["artifact"]), "ablation")
+    examples = transform(flags.input, flags.output)
     rows: list[Result] = []
     for variant in flags.variants:
         for seed in flags.seeds:

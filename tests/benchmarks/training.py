@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from components.vocabulary import Vocabulary
 
 Result = dict[str, Any]
 
-
 THREADS = 2
 
 
@@ -36,6 +36,17 @@ def peak_megabytes() -> int:
     """Peak resident memory of this process, in MB. (getrusage's begins with the parent's.)"""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) // 1024 if found else 0
+
+
+def transform(patterns: list[str], output: Path) -> Examples:
+    """The corpus as the real command prepares it."""
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", "transform", "--output", str(output)]
+        + ["--input", *patterns],
+        check=True,
+    )
+    report = json.loads((output / "run.json").read_text())
+    return Examples(Path(report["stages"]["transform"]["artifact"]), "benchmark")
 
 
 def write_tokens(examples: Examples, path: Path) -> None:
@@ -65,6 +76,22 @@ def train_skipstream(examples: Examples, work: Path, settings: TrainerSettings) 
     }
 
 
+def save_by_id(
+    examples: Examples,
+    work: Path,
+    settings: TrainerSettings,
+    known: Container[str],
+    vector_of: Callable[[str], np.ndarray],
+) -> None:
+    """Write what another system learned as vectors.npy, by our ids; zeros for the unknown."""
+    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
+    vectors = np.zeros((len(tokens), settings.dimensions), np.float32)
+    for id_, token in enumerate(tokens):
+        if token in known:
+            vectors[id_] = vector_of(token)
+    np.save(work / "vectors.npy", vectors)
+
+
 def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alpha: float) -> Result:
     """gensim's Word2Vec."""
     from gensim.models import Word2Vec
@@ -91,12 +118,7 @@ def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alph
         epochs=settings.epochs,
     )
     seconds = time.monotonic() - start
-    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
-    vectors = np.zeros((len(tokens), settings.dimensions), np.float32)
-    for id_, token in enumerate(tokens):
-        if token in model.wv:
-            vectors[id_] = model.wv[token]
-    np.save(work / "vectors.npy", vectors)
+    save_by_id(examples, work, settings, model.wv, model.wv.get_vector)
     return {"seconds": round(seconds, 1)}
 
 
@@ -125,13 +147,7 @@ def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) ->
 
     reading = train(0)[1]  # It reads the vocabulary in the same call.
     model, seconds = train(settings.epochs)
-    known = set(model.words)
-    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
-    vectors = np.zeros((len(tokens), settings.dimensions), np.float32)
-    for id_, token in enumerate(tokens):
-        if token in known:
-            vectors[id_] = model.get_word_vector(token)
-    np.save(work / "vectors.npy", vectors)
+    save_by_id(examples, work, settings, set(model.words), model.get_word_vector)
     return {"seconds": round(seconds - reading, 1)}
 
 
@@ -205,13 +221,7 @@ def main() -> None:
     parser.add_argument("--eval", type=Path, nargs="*", default=[], help="pairs, analogies")
     flags = parser.parse_args()
 
-    subprocess.run(
-        [sys.executable, "-m", "pipeline", "transform", "--output", str(flags.output)]
-        + ["--input", *flags.input],
-        check=True,
-    )
-    report = json.loads((flags.output / "run.json").read_text())
-    examples = Examples(Path(report["stages"]["transform"]["artifact"]), "benchmark")
+    examples = transform(flags.input, flags.output)
     work = flags.output / f"{time.time_ns()}"
     work.mkdir()
     alone(_tokens_of, examples, work)
