@@ -78,7 +78,7 @@ class EmbeddingModel(tf.Module):
             "analogy": self.analogy,
         }
 
-    @tf.function(input_signature=[_WORDS])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[_WORDS])
     def look_up(self, words: tf.Tensor) -> Tensors:
         """The vector of each word.
 
@@ -97,7 +97,7 @@ class EmbeddingModel(tf.Module):
             "in_vocabulary": known,
         }
 
-    @tf.function(input_signature=[_TEXT])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[_TEXT])
     def embed_text(self, text: tf.Tensor) -> Tensors:
         """The mean vector of each text's known tokens.
 
@@ -124,7 +124,7 @@ class EmbeddingModel(tf.Module):
             "known_count": tf.reduce_sum(tokens.with_values(tf.cast(known, tf.int32)), axis=1),
         }
 
-    @tf.function(input_signature=[_WORDS, _K])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[_WORDS, _K])
     def nearest(self, words: tf.Tensor, k: tf.Tensor) -> Tensors:
         """The words whose vectors have the largest cosine with each word's, itself left out.
 
@@ -141,7 +141,7 @@ class EmbeddingModel(tf.Module):
         answers = self._most_similar(self._rows(ids), ids[:, tf.newaxis], k)
         return {**answers, "in_vocabulary": ids != _MISSING}
 
-    @tf.function(input_signature=[_WORDS, _WORDS, _WORDS, _K])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[_WORDS, _WORDS, _WORDS, _K])
     def analogy(self, a: tf.Tensor, b: tf.Tensor, c: tf.Tensor, k: tf.Tensor) -> Tensors:
         """Words that are to `c` as `b` is to `a`: the largest cosines with b - a + c (3CosAdd).
 

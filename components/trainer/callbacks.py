@@ -87,7 +87,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save when it is time."""
         if time.monotonic() - self._saved > self._seconds:
-            # Not from `batch`, which counts a whole execution where the epoch ends within one.
+            # Not from `batch`, which counts calls of several steps.
             steps = _iterations(self._skip_gram) - self._first_iteration
             self.step = self._first_step + steps
             self._sums = [float(sum_.numpy()) for sum_ in self._skip_gram.pair_loss.variables]
@@ -248,17 +248,21 @@ class ProgressBar(keras.callbacks.Callback):
     A context manager: the line on the screen ends with the block, however that ends.
     """
 
-    def __init__(self, train: SkipGrams, epochs: int, epoch: int, step: int) -> None:
+    def __init__(
+        self, train: SkipGrams, model: SkipGram, epochs: int, epoch: int, step: int
+    ) -> None:
         """Show one epoch of a run.
 
         Args:
             train: Knows the size of an epoch.
+            model: Counts its steps.
             epochs: Of the whole run.
             epoch: Epochs that are done.
             step: Steps that are done of the epoch under way.
         """
         super().__init__()
-        self._train, self._step = train, step
+        self._train, self._skip_gram = train, model
+        self._before = _iterations(model) - step
         self._words = self._words_at(step)
         self._bar = tqdm(
             total=train.tokens,
@@ -279,7 +283,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""
-        words = self._words_at(self._step + batch + 1)
+        words = self._words_at(_iterations(self._skip_gram) - self._before)
         self._bar.set_postfix(loss=f"{float((logs or {})['loss']):.3f}", refresh=False)
         self._bar.update(words - self._words)
         self._words = words

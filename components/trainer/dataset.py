@@ -17,18 +17,19 @@ import tensorflow as tf
 from components.artifacts import Examples
 from components.settings import TrainerSettings
 from components.trainer import skipgrams
-from components.trainer.skipgrams import Rows
+from components.trainer.skipgrams import AliasTable, Rows, Streams
 from components.vocabulary import Vocabulary
 
 # Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets
 # ago. 1,024 and 4,096 score alike (README).
 TARGETS = 2048
-# Targets that share noise words: half a word to look up and update for each. (A quarter is 4 %
-# faster, and analogies lose .02.)
-GROUP = 128
+# Parts of a step that run beside each other, each on one thread (see components.threads).
+BRANCHES = 2
+# Targets that share noise words: half a word to look up and update for each.
+GROUP = 64
 # Noise words of a group. A target of word2vec.c draws 30 (5 for each of 6 pairs); here its pairs
-# share all 64, so its update varies no more, and what is shared costs products, not look-ups.
-NOISE = 64
+# share all 32, so its update varies no more, and what is shared costs products, not look-ups.
+NOISE = 32
 BATCH_TOKENS = 65_536  # Corpus tokens in a batch of documents: amortises 30 ops, fits the cache.
 
 # The held-out loss is comparable between runs: neither its pairs nor its noise follow the seed.
@@ -56,6 +57,7 @@ class SkipGrams:
 
     Attributes:
         documents, tokens: How many the split has.
+        types: The size of the vocabulary.
         length: Targets in a row.
         steps: That an epoch is expected to take; subsampling varies it by a few.
     """
@@ -83,57 +85,38 @@ class SkipGrams:
         self.documents: int = statistics["documents"]
         self.tokens: int = statistics["kept_tokens"]
         self.length = row_length(settings.window)
-        counts = Vocabulary.load(examples.path / "vocabulary.tsv").counts
-        self._keep = skipgrams.keep_probability(counts, settings.sample)
-        self._noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
-        kept = self.tokens * float((counts / counts.sum() * self._keep).sum())
+        counts = Vocabulary.load_counts(examples.path / "vocabulary.tsv")
+        self.types = len(counts)
+        keep = skipgrams.keep_probability(counts, settings.sample)
+        noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
+        # As tensors they are shared by all graphs, in which arrays would be copied.
+        self._keep, self._noise = tf.constant(keep), AliasTable(*map(tf.constant, noise))
+        kept = self.tokens * float((counts / counts.sum() * keep).sum())
         self.steps = max(1, round(kept / TARGETS))
 
     def rows(self, epoch: tf.Tensor | int) -> tf.data.Dataset:
         """Rows of one epoch, `Rows` in batches of a step's; the last is filled with empty rows."""
-        settings, window, length = self.settings, self.settings.window, self.length
-        epoch = tf.cast(epoch, tf.int64)
-        streams = [
-            skipgrams.stream(self.seed, purpose, epoch)
-            for purpose in (
-                skipgrams.KEEP,
-                skipgrams.REACH,
-                skipgrams.ORDER,
-                skipgrams.SHUFFLE,
-                skipgrams.NOISE,
-            )
-        ]
-        keep_key, reach_key, order_key, shuffle_key, noise_key = streams
+        settings = self.settings
+        streams = skipgrams.streams(self.seed, epoch)
         mean_length = max(1, self.tokens // max(1, self.documents))
 
-        def shuffle(position: tf.Tensor, values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-            seed = skipgrams.position_key(key, position)
-            return tf.random.experimental.stateless_shuffle(values, seed, alg="philox")
+        def shuffle(position: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+            return skipgrams.shuffle(records, skipgrams.position_key(streams.shuffle, position))
 
         def cut(position: tf.Tensor, records: tf.Tensor) -> Rows:
-            documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
-            parts = skipgrams.to_rows(
-                documents.with_row_splits_dtype(tf.int64),
-                keep=self._keep,
-                window=window,
-                shrink=settings.shrink_windows,
-                length=length,
-                keep_key=skipgrams.position_key(keep_key, position),
-                reach_key=skipgrams.position_key(reach_key, position),
-            )
-            count = tf.shape(parts[0])[0]
-            order = shuffle(position, tf.range(count), order_key)
-            noise = skipgrams.draw_noise(
-                tf.stack([count, NOISE * length // GROUP]),
+            rows: Rows = _cut(
+                position,
+                records,
+                streams,
+                self._keep,
                 self._noise,
-                skipgrams.position_key(noise_key, position),
+                window=settings.window,
+                shrink=settings.shrink_windows,
+                length=self.length,
             )
-            tokens, left, right = (tf.gather(part, order) for part in parts)
-            return Rows(tokens, left, right, noise)
+            return rows
 
-        files = tf.random.experimental.stateless_shuffle(
-            tf.constant(self.files), order_key, alg="philox"
-        )
+        files = skipgrams.shuffle(tf.constant(self.files), streams.order)
         dataset = tf.data.Dataset.from_tensor_slices(files)
         dataset = dataset.interleave(
             lambda file: tf.data.TFRecordDataset(file, "GZIP", buffer_size=1 << 20),
@@ -143,13 +126,13 @@ class SkipGrams:
         # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
         dataset = dataset.batch(max(settings.shuffle_tokens // mean_length, 1))
         dataset = dataset.enumerate()
-        dataset = dataset.map(lambda position, records: shuffle(position, records, shuffle_key))
+        dataset = dataset.map(shuffle)
         dataset = dataset.prefetch(1)  # The next window is read while this one is trained on.
         dataset = dataset.rebatch(min(max(BATCH_TOKENS // mean_length, 1), 4096))
         dataset = dataset.enumerate()
         dataset = dataset.map(cut, num_parallel_calls=1)  # More would only compete with training.
-        dataset = dataset.concatenate(self._empty_rows(noise_key))
-        return dataset.rebatch(TARGETS // length, drop_remainder=True)
+        dataset = dataset.concatenate(self._empty_rows(streams.noise))
+        return dataset.rebatch(TARGETS // self.length, drop_remainder=True)
 
     def _empty_rows(self, noise_key: tf.Tensor) -> tf.data.Dataset:
         """As many rows without a pair as may be missing in the last step of an epoch.
@@ -169,3 +152,40 @@ class SkipGrams:
         dataset = self.rows(epoch)
         dataset = dataset.map(lambda rows: Pairs(*skipgrams.explicit_pairs(rows, window=window)))
         return dataset.rebatch(batch_size)
+
+
+@tf.function(autograph=False)
+def _cut(
+    position: tf.Tensor,
+    records: tf.Tensor,
+    streams: Streams,
+    keep: tf.Tensor,
+    noise: AliasTable,
+    *,
+    window: int,
+    shrink: bool,
+    length: int,
+) -> Rows:
+    """Rows of the documents in `records`, in random order, with their noise words.
+
+    A function of its own: `Dataset.map` would build its graph anew for each epoch.
+    """
+    documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
+    parts = skipgrams.to_rows(
+        documents.with_row_splits_dtype(tf.int64),
+        keep=keep,
+        window=window,
+        shrink=shrink,
+        length=length,
+        keep_key=skipgrams.position_key(streams.keep, position),
+        reach_key=skipgrams.position_key(streams.reach, position),
+    )
+    count = tf.shape(parts[0])[0]
+    order = skipgrams.shuffle(tf.range(count), skipgrams.position_key(streams.order, position))
+    words = skipgrams.draw_noise(
+        tf.stack([count, NOISE * length // GROUP]),
+        noise,
+        skipgrams.position_key(streams.noise, position),
+    )
+    tokens, left, right = (tf.gather(part, order) for part in parts)
+    return Rows(tokens, left, right, words)

@@ -1,18 +1,74 @@
 """The Keras model: two tables of vectors and one training step on rows of pairs."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from components.trainer import skipgrams
-from components.trainer.dataset import NOISE
-from components.trainer.skipgrams import Parts, Rows, Scores
+from components.trainer.dataset import BRANCHES, NOISE
+from components.trainer.optimizer import RowGradients, joined
+from components.trainer.skipgrams import Parts, Rows
 from components.trainer.tables import Table
 
-# Parts of a step that run beside each other (see components.threads): 1.13 ms a step on two CPUs,
-# where one part takes 1.24 ms, and 1.50 ms with each op on both CPUs.
-BRANCHES = 2
+
+class Loss(NamedTuple):
+    """How well some pairs are told from noise.
+
+    Attributes:
+        total: float32 scalar, sum over the pairs, nats.
+        pairs: float32 scalar, how many.
+    """
+
+    total: tf.Tensor
+    pairs: tf.Tensor
+
+
+class Gradients(NamedTuple):
+    """What rows of pairs say about the tables.
+
+    Attributes:
+        vectors, contexts: For their rows.
+    """
+
+    vectors: RowGradients
+    contexts: RowGradients
+
+
+@tf.function(jit_compile=True)
+def _learn(
+    vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
+) -> Gradients:
+    """What the pairs of `rows` say about both tables."""
+    ids, found = _look_up(vectors, contexts, rows)
+    scores = skipgrams.scores(found)
+    errors = skipgrams.errors(scores, rows, window=window, negatives=negatives)
+    parts = ids, skipgrams.gradients(errors, found), skipgrams.loads(errors)
+    targets, tokens, noise = (RowGradients(*kind) for kind in zip(*parts, strict=True))
+    # A word's occurrences as token and as noise move the same row.
+    return Gradients(joined([targets]), joined([tokens, noise]))
+
+
+@tf.function(jit_compile=True)
+def _measure(
+    vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
+) -> Loss:
+    """The loss of the pairs of `rows`."""
+    scores = skipgrams.scores(_look_up(vectors, contexts, rows)[1])
+    return Loss(
+        skipgrams.loss(scores, rows, window=window, negatives=negatives),
+        tf.cast(tf.reduce_sum(rows.left + rows.right), tf.float32),
+    )
+
+
+def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows) -> tuple[Parts, Parts]:
+    """Ids and vectors of all that `rows` name."""
+    length = rows.left.shape[1]
+    window = (rows.tokens.shape[1] - length) // 2
+    noise = tf.reshape(rows.noise, [-1, NOISE])
+    ids = Parts(rows.tokens[:, window : window + length], rows.tokens, noise)
+    tables = Parts(vectors, contexts, contexts)
+    return ids, Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
 
 
 class SkipGram(keras.Model):
@@ -60,80 +116,47 @@ class SkipGram(keras.Model):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""
-        return self.vectors.look_up(ids)[..., : self.vectors.dimensions]
-
-    def _look_up(self, rows: Rows) -> tuple[Parts, Parts, Scores]:
-        """Ids and vectors of all that `rows` name, and their scores."""
-        length = rows.left.shape[1]
-        ids = Parts(
-            rows.tokens[:, self.window : self.window + length],
-            rows.tokens,
-            tf.reshape(rows.noise, [-1, NOISE]),
-        )
-        vectors = Parts(
-            self.vectors.look_up(ids.targets),
-            self.contexts.look_up(ids.contexts),
-            self.contexts.look_up(ids.noise),
-        )
-        mask = skipgrams.pair_mask(rows, window=self.window)
-        return ids, vectors, skipgrams.scores(vectors, mask, negatives=self.negatives)
+        return tf.gather(self.vectors.read(), ids)
 
     def train_step(self, rows: Rows) -> dict[str, tf.Tensor]:
-        """One update of both tables from all pairs of `rows`."""
-        fields = [tf.split(field, BRANCHES) for field in rows]
-        # All look-ups come before the first update.
-        branches = [self._look_up(Rows(*branch)) for branch in zip(*fields, strict=True)]
-        ids, vectors, scores = zip(*branches, strict=True)
-        due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
-        # A third of a step's time; a mean over a sixteenth of the steps says as much.
-        self._count(*tf.cond(due, lambda: _loss_and_pairs(scores), lambda: (0.0, 0.0)))
-        errors = [skipgrams.errors(branch) for branch in scores]
-        rates = self._rates(ids, [skipgrams.loads(branch) for branch in errors])
-        updates = []
-        for branch in range(BRANCHES):
-            update = skipgrams.updates(errors[branch], vectors[branch], rates[branch])
-            updates += [
-                self.vectors.slices(update.targets, ids[branch].targets),
-                self.contexts.slices(update.contexts, ids[branch].contexts),
-                self.contexts.slices(update.noise, ids[branch].noise),
-            ]
-        tables = [self.vectors.variable, self.contexts.variable, self.contexts.variable]
-        self.optimizer.apply(updates, tables * BRANCHES)
+        """One step; or several, one behind the other, where `rows` have one more axis in front."""
+        if rows.tokens.shape.rank == 2:
+            self._count(*self._step(rows))
+            return {"loss": self.pair_loss.result()}
+
+        def step(index: tf.Tensor, total: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            loss = self._step(Rows(*(field[index] for field in rows)))
+            return index + 1, total + loss.total, pairs + loss.pairs
+
+        steps = tf.shape(rows.tokens)[0]
+        _, total, pairs = tf.while_loop(
+            lambda index, *_: index < steps, step, (0, 0.0, 0.0), parallel_iterations=1
+        )
+        self._count(total, pairs)
         return {"loss": self.pair_loss.result()}
 
-    def _rates(self, ids: Sequence[Parts], loads: Sequence[Parts]) -> list[Parts]:
-        """The rates of all rows of a step, in the shapes of `ids`."""
-        targets = self._rates_in_a_table([i.targets for i in ids], [load.targets for load in loads])
-        # A word's occurrences as context and as noise move the same row.
-        others = self._rates_in_a_table(
-            [i.contexts for i in ids] + [i.noise for i in ids],
-            [load.contexts for load in loads] + [load.noise for load in loads],
-        )
-        contexts, noise = others[: len(ids)], others[len(ids) :]
-        return [Parts(*parts) for parts in zip(targets, contexts, noise, strict=True)]
-
-    def _rates_in_a_table(
-        self, ids: Sequence[tf.Tensor], loads: Sequence[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        def flat(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-            return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
-
-        rates = tf.split(
-            self.optimizer.rates(flat(ids), flat(loads)),
-            tf.stack([tf.size(part) for part in ids]),
-            num=len(ids),
-        )
-        return [tf.reshape(rate, tf.shape(part)) for rate, part in zip(rates, ids, strict=True)]
+    def _step(self, rows: Rows) -> Loss:
+        """One update of both tables from all pairs of `rows`."""
+        # All parts see the tables as they were before the step.
+        tables = self.vectors.read(), self.contexts.read()
+        sizes = {"window": self.window, "negatives": self.negatives}
+        parts = zip(*(tf.split(field, BRANCHES) for field in rows), strict=True)
+        gradients = [_learn(*tables, Rows(*part), **sizes) for part in parts]
+        due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
+        loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), lambda: Loss(0.0, 0.0))
+        # A table that somebody still has to read would be copied before it is written to.
+        with tf.control_dependencies(loss):
+            self.optimizer.apply(
+                [[part.vectors for part in gradients], [part.contexts for part in gradients]],
+                [self.vectors.variable, self.contexts.variable],
+            )
+        return loss
 
     def test_step(self, rows: Rows) -> dict[str, tf.Tensor]:
         """The loss of the pairs of `rows`, without an update."""
-        self._count(*_loss_and_pairs([self._look_up(rows)[2]]))
+        tables = self.vectors.read(), self.contexts.read()
+        self._count(*_measure(*tables, rows, window=self.window, negatives=self.negatives))
         return {"loss": self.pair_loss.result()}
 
-    def _count(self, loss: tf.Tensor, pairs: tf.Tensor) -> None:
-        self.pair_loss.update_state(tf.math.divide_no_nan(loss, pairs), pairs)
-
-
-def _loss_and_pairs(scores: Sequence[Scores]) -> tuple[tf.Tensor, tf.Tensor]:
-    loss = tf.add_n([skipgrams.loss(part) for part in scores])
-    return loss, tf.add_n([tf.reduce_sum(part.mask) for part in scores])
+    def _count(self, total: tf.Tensor, pairs: tf.Tensor) -> None:
+        self.pair_loss.update_state(tf.math.divide_no_nan(total, pairs), pairs)

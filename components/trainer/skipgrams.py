@@ -15,8 +15,23 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# Streams of random numbers that must not meet.
-KEEP, REACH, ORDER, SHUFFLE, NOISE = range(5)
+
+class Streams(NamedTuple):
+    """Seeds, int64 [2], of the streams of random numbers of one epoch; no two of them meet.
+
+    Attributes:
+        keep: Which occurrences are kept.
+        reach: The windows' reaches.
+        order: Of files, and of rows within a batch of documents.
+        shuffle: Of documents.
+        noise: Noise words.
+    """
+
+    keep: tf.Tensor
+    reach: tf.Tensor
+    order: tf.Tensor
+    shuffle: tf.Tensor
+    noise: tf.Tensor
 
 
 class Rows(NamedTuple):
@@ -66,8 +81,8 @@ class AliasTable(NamedTuple):
         alias: int32 [types].
     """
 
-    threshold: np.ndarray
-    alias: np.ndarray
+    threshold: np.ndarray | tf.Tensor
+    alias: np.ndarray | tf.Tensor
 
 
 def alias_table(weights: np.ndarray) -> AliasTable:
@@ -101,15 +116,21 @@ def alias_table(weights: np.ndarray) -> AliasTable:
     return AliasTable(threshold.astype(np.float32), alias.astype(np.int32))
 
 
-def stream(seed: tf.Tensor, purpose: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The two-word seed of one stream of random numbers, int64 [2]."""
-    seed = tf.cast(seed, tf.int64)
-    return tf.stack([seed * 8 + purpose, tf.cast(epoch, tf.int64)])
+def streams(seed: tf.Tensor | int, epoch: tf.Tensor | int) -> Streams:
+    """All streams of an epoch."""
+    seed, epoch = tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)
+    purposes = range(len(Streams._fields))
+    return Streams(*(tf.stack([seed * 8 + purpose, epoch]) for purpose in purposes))
 
 
 def position_key(key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The seed for one position (a batch of documents) of a stream, int64 [2]."""
     return tf.cast(tf.random.fold_in(key, position, alg="philox"), tf.int64)
+
+
+def shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """The same values in another order, along their first axis."""
+    return tf.random.experimental.stateless_shuffle(values, key, alg="philox")
 
 
 def uniform(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -129,7 +150,7 @@ def draw_noise(shape: tf.Tensor, table: AliasTable, key: tf.Tensor) -> tf.Tensor
         int32 ids of `shape`.
     """
     cell = tf.random.stateless_uniform(
-        shape, key, 0, len(table.alias), dtype=tf.int32, alg="philox"
+        shape, key, 0, table.alias.shape[0], dtype=tf.int32, alg="philox"
     )
     below = uniform(shape, position_key(key, 0)) < tf.gather(table.threshold, cell)
     return tf.where(below, cell, tf.gather(table.alias, cell))
@@ -160,65 +181,53 @@ def to_rows(
         `Rows.tokens`, `left` and `right` of all documents one behind the other; only the last row
         is padded.
     """
-    ids = documents.flat_values
-    kept = tf.where(uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids))[:, 0]
-    document = tf.cast(tf.gather(documents.value_rowids(), kept), tf.int32)
-    ids = tf.cast(tf.gather(ids, kept), tf.int32)
-
+    ids, splits = documents.flat_values, documents.row_splits
+    is_kept = uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids)
+    ids = tf.cast(tf.boolean_mask(ids, is_kept), tf.int32)
     count = tf.size(ids)
+
+    # Where each document starts among the kept tokens, and so, token by token, its ends.
+    kept_before = tf.cumsum(tf.pad(tf.cast(is_kept, tf.int32), [[1, 0]]))
+    splits = tf.gather(kept_before, splits)
+    starts = tf.math.unsorted_segment_sum(tf.ones_like(splits[1:]), splits[:-1], count + 1)
+    document = tf.cumsum(starts)[:-1] - 1
     position = tf.range(count)
-    lengths = tf.math.segment_sum(tf.ones_like(ids), document)
-    ends = tf.cumsum(lengths)
     reach = (
         tf.random.stateless_uniform([count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox")
         if shrink
         else window
     )
-    left = tf.minimum(reach, position - tf.gather(ends - lengths, document))
-    right = tf.minimum(reach, tf.gather(ends, document) - 1 - position)
+    left = tf.minimum(reach, position - tf.gather(splits, document))
+    right = tf.minimum(reach, tf.gather(splits, document + 1) - 1 - position)
 
     rows = (count + length - 1) // length
     padding = rows * length - count
-    starts = tf.range(rows)[:, tf.newaxis] * length
+    firsts = tf.range(rows)[:, tf.newaxis] * length
     halo = tf.pad(ids, [[window, window + padding]])
     return (
-        tf.gather(halo, starts + tf.range(length + 2 * window)),
+        tf.gather(halo, firsts + tf.range(length + 2 * window)),
         tf.reshape(tf.pad(left, [[0, padding]]), [rows, length]),
         tf.reshape(tf.pad(right, [[0, padding]]), [rows, length]),
     )
 
 
-def window_masks(window: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of a row lie in the left and in the right part of a window.
+def are_pairs(rows: Rows, *, window: int) -> tf.Tensor:
+    """Which (token, target) combinations of a row are pairs.
 
     Returns:
-        Two float32 [length * (window + 1), length + 2 * window] of 0 and 1. Row
-        `target * (window + 1) + reach` has a 1 at each token that is at most `reach` to the left
-        (right) of that target.
+        bool [rows, length + 2 * window, length].
 
-    >>> left, right = window_masks(window=1, length=2)
-    >>> left.astype(int).tolist()  # Reaches 0 and 1 of the first target, then of the second.
-    [[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
-    """
-    target, reach, token = np.ogrid[:length, : window + 1, : length + 2 * window]
-    distance = token - window - target
-    left, right = (
-        ((side > 0) & (side <= reach)).astype(np.float32).reshape(length * (window + 1), -1)
-        for side in (-distance, distance)
-    )
-    return left, right
-
-
-def pair_mask(rows: Rows, *, window: int) -> tf.Tensor:
-    """Which (target, token) combinations of a row are pairs.
-
-    Returns:
-        float32 [rows, length, length + 2 * window] of 0 and 1.
+    >>> reach = {"left": tf.constant([[1, 0]]), "right": tf.constant([[1, 1]])}
+    >>> rows = Rows(tf.constant([[6, 7, 8, 9]]), **reach, noise=tf.constant([[0]]))
+    >>> are_pairs(rows, window=1).numpy().astype(int).tolist()  # 7 with 6 and 8; 8 with 9.
+    [[[1, 0], [0, 0], [1, 0], [0, 1]]]
     """
     length = rows.left.shape[1]
-    left, right = window_masks(window, length)
-    first = tf.range(length) * (window + 1)
-    return tf.gather(left, first + rows.left) + tf.gather(right, first + rows.right)
+    token, target = np.ogrid[: length + 2 * window, :length]
+    distance = (token - window - target).astype(np.int32)
+    return ((distance < 0) & (-distance <= rows.left[:, tf.newaxis])) | (
+        (distance > 0) & (distance <= rows.right[:, tf.newaxis])
+    )
 
 
 def explicit_pairs(rows: Rows, *, window: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -227,7 +236,7 @@ def explicit_pairs(rows: Rows, *, window: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         Targets and contexts, both int32 [pairs].
     """
-    where = tf.where(pair_mask(rows, window=window) > 0)
+    where = tf.where(tf.transpose(are_pairs(rows, window=window), [0, 2, 1]))
     targets = tf.gather_nd(rows.tokens, where[:, :2] + tf.constant([0, window], tf.int64))
     contexts = tf.gather_nd(rows.tokens, tf.gather(where, [0, 2], axis=1))
     return targets, contexts
@@ -237,9 +246,9 @@ class Parts(NamedTuple):
     """One tensor for each kind of row that a step moves.
 
     Attributes:
-        targets: The targets' vectors.
-        contexts: The tokens' context vectors.
-        noise: The noise words' context vectors.
+        targets: Of the rows' targets.
+        contexts: Of the rows' tokens.
+        noise: Of the noise words, in groups that share them.
     """
 
     targets: tf.Tensor
@@ -248,50 +257,57 @@ class Parts(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Inner products, and what they count.
+    """Inner products.
 
     Rows form groups that share their noise words (as in pWord2Vec, Ji et al. 2016), each weighted
     so that a pair still counts `negatives` of them: the same expectation with matrix products in
     place of gathers.
 
     Attributes:
-        positive: float32 [rows, length, length + 2 * window] targets x tokens.
+        positive: float32 [rows, length + 2 * window, length] tokens x targets. (That way round the
+            products are half as fast again: `length` fills the CPU's vectors.)
         negative: float32 [groups, targets, noise] targets of a group x its noise words.
-        mask: float32, as `positive`: 1 where there is a pair, else 0.
-        weight: float32 [groups, targets, 1] what a noise word counts for a target.
     """
 
     positive: tf.Tensor
     negative: tf.Tensor
-    mask: tf.Tensor
-    weight: tf.Tensor
 
 
-def scores(vectors: Parts, mask: tf.Tensor, *, negatives: int) -> Scores:
+def scores(vectors: Parts) -> Scores:
     """The inner products of one step.
 
     Args:
         vectors: float32 [rows, length, dimensions], [rows, length + 2 * window, dimensions] and
             [groups, noise, dimensions].
-        mask: See `pair_mask`.
-        negatives: Noise words that each pair is worth.
     """
     targets, contexts, noise = vectors
-    groups, words = tf.shape(noise)[0], noise.shape[1]
-    grouped = tf.reshape(targets, [groups, -1, targets.shape[2]])
-    weight = tf.reshape(tf.reduce_sum(mask, -1) * (negatives / words), [groups, -1, 1])
+    grouped = tf.reshape(targets, [tf.shape(noise)[0], -1, targets.shape[2]])
     return Scores(
-        tf.matmul(targets, contexts, transpose_b=True),
+        tf.matmul(contexts, targets, transpose_b=True),
         tf.matmul(grouped, noise, transpose_b=True),
-        mask,
-        weight,
     )
 
 
-def loss(scores: Scores) -> tf.Tensor:
-    """Sum over the pairs of -log sigmoid(t.c) - sum of log sigmoid(-t.n), float32 scalar, nats."""
-    return tf.reduce_sum(scores.mask * tf.math.softplus(-scores.positive)) + tf.reduce_sum(
-        scores.weight * tf.math.softplus(scores.negative)
+def _weight(rows: Rows, scores: Scores, negatives: int) -> tf.Tensor:
+    """What a noise word counts for each target, float32 [groups, targets, 1]."""
+    pairs = tf.cast(rows.left + rows.right, tf.float32)
+    words = scores.negative.shape[2]
+    return tf.reshape(pairs * (negatives / words), [tf.shape(scores.negative)[0], -1, 1])
+
+
+def loss(scores: Scores, rows: Rows, *, window: int, negatives: int) -> tf.Tensor:
+    """Sum over the pairs of -log sigmoid(t.c) - sum of log sigmoid(-t.n), float32 scalar, nats.
+
+    Args:
+        scores: Of the vectors that `rows` name.
+        rows: Say which scores count, and how much.
+        window: The longest reach of `rows`.
+        negatives: Noise words that each pair is worth.
+    """
+    pairs = are_pairs(rows, window=window)
+    weight = _weight(rows, scores, negatives)
+    return tf.reduce_sum(tf.where(pairs, tf.math.softplus(-scores.positive), 0.0)) + tf.reduce_sum(
+        weight * tf.math.softplus(scores.negative)
     )
 
 
@@ -307,11 +323,12 @@ class Errors(NamedTuple):
     negative: tf.Tensor
 
 
-def errors(scores: Scores) -> Errors:
-    """The errors of one step."""
+def errors(scores: Scores, rows: Rows, *, window: int, negatives: int) -> Errors:
+    """The errors of one step; the arguments are those of `loss`."""
+    pairs = are_pairs(rows, window=window)
     return Errors(
-        (tf.sigmoid(scores.positive) - 1.0) * scores.mask,
-        tf.sigmoid(scores.negative) * scores.weight,
+        tf.where(pairs, tf.sigmoid(scores.positive) - 1.0, 0.0),
+        tf.sigmoid(scores.negative) * _weight(rows, scores, negatives),
     )
 
 
@@ -322,36 +339,30 @@ def loads(errors: Errors) -> Parts:
         float32 [rows, length], [rows, length + 2 * window] and [groups, noise].
     """
     positive, negative = errors
-    by_target = tf.reshape(tf.reduce_sum(negative, 2), tf.shape(positive)[:2])
+    by_target = -tf.reduce_sum(positive, 1)
     return Parts(
-        by_target - tf.reduce_sum(positive, 2),
-        -tf.reduce_sum(positive, 1),
+        by_target + tf.reshape(tf.reduce_sum(negative, 2), tf.shape(by_target)),
+        -tf.reduce_sum(positive, 2),
         tf.reduce_sum(negative, 1),
     )
 
 
-def updates(errors: Errors, vectors: Parts, rates: Parts) -> Parts:
-    """The gradients of `loss` in closed form, each row times its rate.
-
-    The rates go to the errors, which are fewer numbers than the rows of the result.
+def gradients(errors: Errors, vectors: Parts) -> Parts:
+    """The gradients of `loss` in closed form.
 
     Args:
         errors: Of the vectors' scores.
         vectors: As `scores` takes them.
-        rates: float32 [rows, length], [rows, length + 2 * window] and [groups, noise].
 
     Returns:
-        What is to be subtracted, in the shapes of the vectors.
+        float32 in the shapes of the vectors.
     """
     targets, contexts, noise = vectors
     positive, negative = errors
-    groups, dimensions = tf.shape(noise)[0], targets.shape[2]
-    grouped = tf.reshape(targets, [groups, -1, dimensions])
-    target_rates = rates.targets[:, :, tf.newaxis]
-    grouped_rates = tf.reshape(rates.targets, [groups, -1, 1])
+    grouped = tf.reshape(targets, [tf.shape(noise)[0], -1, targets.shape[2]])
     return Parts(
-        tf.matmul(positive * target_rates, contexts)
-        + tf.reshape(tf.matmul(negative * grouped_rates, noise), tf.shape(targets)),
-        tf.matmul(positive * rates.contexts[:, tf.newaxis], targets, transpose_a=True),
-        tf.matmul(negative * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
+        tf.matmul(positive, contexts, transpose_a=True)
+        + tf.reshape(tf.matmul(negative, noise), tf.shape(targets)),
+        tf.matmul(positive, targets),
+        tf.matmul(negative, grouped, transpose_a=True),
     )

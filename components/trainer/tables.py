@@ -18,37 +18,23 @@ BLOCK_ROWS = 65_536
 class Table:
     """float32 [types, dimensions], a weight of a Keras layer.
 
-    On one CPU the variable holds two numbers in one complex64. TensorFlow adds to rows element by
-    element, and so adds them in two thirds of the time: 161 ns for 224 a row of 100 dimensions,
-    394 for 576 at 300 (88 k types). The numbers, their sums and their bytes are the same.
+    Its variable is for XLA, and to be read as a whole: a plain TensorFlow op that reads or writes
+    single rows of it would make every later `read` copy the table.
 
     Attributes:
         types, dimensions: The shape.
-        width: Of what `look_up` returns: `dimensions`, or one more, which is 0, to be even.
         variable: What an optimizer updates.
     """
 
     def __init__(self, layer: keras.Layer, name: str, *, types: int, dimensions: int) -> None:
         """Add a weight of zeros to `layer`."""
         self.types, self.dimensions = types, dimensions
-        one_device = tf.distribute.get_strategy().num_replicas_in_sync == 1
-        self._paired = one_device and not tf.config.list_physical_devices("GPU")
-        self.width = dimensions + dimensions % 2 if self._paired else dimensions
-        self.variable = layer.add_weight(
-            name=name,
-            shape=(types, self.width // 2 if self._paired else self.width),
-            dtype="complex64" if self._paired else "float32",
-            initializer="zeros",
-        )
+        weight = layer.add_weight(name=name, shape=(types, dimensions), initializer="zeros")
+        self.variable: tf.Variable = weight.value
 
-    def look_up(self, ids: tf.Tensor) -> tf.Tensor:
-        """Rows: float32 [..., width] for ids of any shape."""
-        return self._as_floats(tf.gather(self.variable.value, ids))
-
-    def slices(self, values: tf.Tensor, ids: tf.Tensor) -> tf.IndexedSlices:
-        """float32 [..., width] `values` for the rows `ids`, as an optimizer takes them."""
-        values = tf.reshape(values, [-1, self.width])
-        return tf.IndexedSlices(self._as_stored(values), tf.reshape(ids, [-1]))
+    def read(self) -> tf.Tensor:
+        """All rows as they are now, float32 [types, dimensions]; not a copy."""
+        return self.variable.value()
 
     def fill_uniform(self, bound: float, seed: int) -> None:
         """Uniform numbers in [-bound, bound), a function of seed and row."""
@@ -59,10 +45,9 @@ class Table:
 
     def assign_rows(self, ids: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Overwrite the rows `ids`, int [rows], with float32 [rows, dimensions]."""
-        padded = tf.pad(tf.constant(values), [[0, 0], [0, self.width - self.dimensions]])
-        slices = self.slices(padded, tf.constant(ids, tf.int32))
         for copy in self._copies():
-            copy.scatter_update(slices)
+            with tf.device(copy.device):
+                _assign(copy, tf.constant(ids, tf.int32), tf.constant(values))
 
     def largest_norm(self) -> float:
         """The Euclidean norm of the longest row; NaN if a number is."""
@@ -95,22 +80,9 @@ class Table:
                 values = np.fromfile(file, dtype, len(rows) * self.dimensions)
                 self.assign_rows(rows, values.reshape(len(rows), -1))
 
-    def _as_stored(self, values: tf.Tensor) -> tf.Tensor:
-        if not self._paired:
-            return values
-        return tf.bitcast(tf.reshape(values, [-1, self.width // 2, 2]), tf.complex64)
-
-    def _as_floats(self, stored: tf.Tensor) -> tf.Tensor:
-        if not self._paired:
-            return stored
-        shape = tf.concat([tf.shape(stored)[:-1], [self.width]], 0)
-        floats = tf.reshape(tf.bitcast(stored, tf.float32), shape)
-        return tf.ensure_shape(floats, [*stored.shape[:-1], self.width])
-
     def _values(self) -> Iterator[npt.NDArray[np.float32]]:
         for rows in self._blocks():
-            stored = tf.gather(self._copies()[0], rows)
-            yield np.ascontiguousarray(self._as_floats(stored).numpy()[:, : self.dimensions])
+            yield self._copies()[0].value()[rows.start : rows.stop].numpy()
 
     def _blocks(self) -> list[range]:
         starts = range(0, self.types, BLOCK_ROWS)
@@ -118,4 +90,9 @@ class Table:
 
     def _copies(self) -> list[Any]:
         """The variable on each device that has one."""
-        return list(getattr(self.variable.value, "values", [self.variable.value]))
+        return list(getattr(self.variable, "values", [self.variable]))
+
+
+@tf.function(jit_compile=True)
+def _assign(variable: tf.Variable, ids: tf.Tensor, values: tf.Tensor) -> None:
+    variable.scatter_update(tf.IndexedSlices(values, ids))

@@ -17,13 +17,13 @@ from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
-from components.trainer.dataset import GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
-from components.trainer.model import BRANCHES, SkipGram
+from components.trainer.dataset import BRANCHES, GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
+from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
 from components.vocabulary import Vocabulary
 
-# Steps between two looks of Keras at the world; each costs about a millisecond.
-STEPS_PER_EXECUTION = 64
+# Between two looks of Keras at the world, each of which costs about a millisecond.
+STEPS_PER_CALL = 64
 LONGEST_MOVE = 1.6  # Of a row in a step, in lengths of its partners: see RowSGD.
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
@@ -59,7 +59,8 @@ def build(
     held_out = held_out_rows(examples, settings)
     if settings.patience and held_out is None:
         raise _nothing_held_out(settings)
-    with (strategy or _strategy()).scope():
+    strategy = strategy or _strategy()
+    with strategy.scope():
         model = make_model(examples, settings)
         compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
@@ -72,10 +73,10 @@ def build(
         if _epochs_without_gain(history) >= (settings.patience or math.inf):
             break
         epoch_start = time.monotonic()
-        bar = ProgressBar(train, settings.epochs, progress.epoch, progress.step)
+        bar = ProgressBar(train, model, settings.epochs, progress.epoch, progress.step)
         with _reading(examples), bar, Curves(out.path / "logs", model) as curves:
             losses = model.fit(
-                train.rows(epoch).skip(progress.step).prefetch(2 * STEPS_PER_EXECUTION),
+                _in_calls(train.rows(epoch).skip(progress.step), strategy),
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 validation_data=held_out,
@@ -122,10 +123,16 @@ def build(
     return trained
 
 
+def _in_calls(steps: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Steps as `SkipGram.train_step` takes them. Several devices do not meet within a loop."""
+    several = steps.batch(STEPS_PER_CALL) if strategy.num_replicas_in_sync == 1 else steps
+    return several.prefetch(2)
+
+
 def _strategy() -> tf.distribute.Strategy:
     gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+    # Each replica has whole groups of every part of a step to itself.
     groups = TARGETS // (GROUP * BRANCHES)
-    # Each replica has whole groups of a step to itself.
     replicas = max((n for n in range(1, len(gpus) + 1) if groups % n == 0), default=0)
     if replicas > 1:
         return tf.distribute.MirroredStrategy(gpus[:replicas])
@@ -171,7 +178,7 @@ def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
 def make_model(examples: Examples, settings: TrainerSettings) -> SkipGram:
     """The model, with tables of the vocabulary's size."""
     return SkipGram(
-        types=len(Vocabulary.load(examples.path / "vocabulary.tsv")),
+        types=len(Vocabulary.load_counts(examples.path / "vocabulary.tsv")),
         dimensions=settings.dimensions,
         window=settings.window,
         negatives=settings.negatives,
@@ -184,14 +191,10 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     rate = keras.optimizers.schedules.PolynomialDecay(
         settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
     )
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    # XLA compiles the dense part no faster than the plain ops run, and cannot scatter in place.
-    model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_EXECUTION))
+    model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_CALL))
+    # XLA compiles the parts of a step: as a whole it would not spread over CPUs.
     model.compile(
-        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate),
-        jit_compile=False,
-        # Keras's loop over several steps does not build where there are several replicas.
-        steps_per_execution=STEPS_PER_EXECUTION if replicas == 1 else 1,
+        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate), jit_compile=False
     )
 
 
@@ -211,7 +214,7 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     if rows is None:
         return None
     skip_gram = make_model(examples, settings)
-    skip_gram.compile(jit_compile=False, steps_per_execution=STEPS_PER_EXECUTION)
+    skip_gram.compile(jit_compile=False)
     for name, table in skip_gram.tables.items():
         table.load(model.path / f"{name}.npy")
     with _reading(examples):
