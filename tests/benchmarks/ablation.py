@@ -20,9 +20,9 @@ from components.settings import TrainerSettings
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "16 noise words a group": {"dataset.NOISE": 16, "model.NOISE": 16},
-    "32 noise words a group": {"dataset.NOISE": 32, "model.NOISE": 32},
-    "96 noise words a group": {"dataset.NOISE": 96, "model.NOISE": 96},
-    "groups of 256 targets": {"dataset.GROUP": 256},
+    "64 noise words a group": {"dataset.NOISE": 64, "model.NOISE": 64},
+    "groups of 32 targets": {"dataset.GROUP": 32},
+    "groups of 128 targets": {"dataset.GROUP": 128},
     "steps of 1,024 targets": {"dataset.TARGETS": 1024},
     "steps of 4,096 targets": {"dataset.TARGETS": 4096},
     "rows not bounded": {"trainer.LONGEST_MOVE": 1e9},
