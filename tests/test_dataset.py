@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from components.artifacts import Examples, write_json
+from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer.dataset import GROUP, NOISE, TARGETS, SkipGrams
 from components.vocabulary import Vocabulary
@@ -165,3 +166,14 @@ def test_noise_words_follow_the_noise_distribution(tmp_path: Path) -> None:
     expected = counts**0.5 / (counts**0.5).sum()
     observed = np.bincount(drawn, minlength=50) / len(drawn)
     np.testing.assert_allclose(observed, expected, atol=4 * np.sqrt(0.25 / len(drawn)))
+
+
+def test_counts_are_read_without_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.tsv"
+    path.write_bytes(b'the\t12\n"\x85\xc3\xa9\t3\nx\t3\n')
+    assert Vocabulary.load_counts(path).tolist() == [12, 3, 3]
+    path.write_bytes(b"the\t12\nnothing\n")
+    with pytest.raises(SkipstreamError, match="must hold UTF-8 lines of token<TAB>count"):
+        Vocabulary.load_counts(path)
+    with pytest.raises(SkipstreamError, match="cannot be read"):
+        Vocabulary.load_counts(tmp_path / "nowhere")

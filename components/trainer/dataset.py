@@ -21,7 +21,7 @@ from components.trainer.skipgrams import AliasTable, Rows, Streams
 from components.vocabulary import Vocabulary
 
 # Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets
-# ago. 1,024 and 4,096 score alike (README).
+# ago. 1,024 and 4,096 score alike.
 TARGETS = 2048
 # Parts of a step that run beside each other, each on one thread (see components.threads).
 BRANCHES = 2

@@ -142,6 +142,7 @@ class SkipGram(keras.Model):
         sizes = {"window": self.window, "negatives": self.negatives}
         parts = zip(*(tf.split(field, BRANCHES) for field in rows), strict=True)
         gradients = [_learn(*tables, Rows(*part), **sizes) for part in parts]
+        # A third of a step's work; a mean over a sixteenth of the steps says as much.
         due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
         loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), lambda: Loss(0.0, 0.0))
         # A table that somebody still has to read would be copied before it is written to.
