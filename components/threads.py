@@ -6,8 +6,8 @@ import os
 def limit(threads: int | None) -> None:
     """Let ops run beside each other, each on one thread.
 
-    The trainer's ops take about a millisecond each, and two CPUs run two of them in half the time of
-    one; threads that share every single op meet too often for that. The results are the same.
+    The trainer's ops take about a millisecond each, and two CPUs run two of them in half the time
+    of one; threads that share every single op meet too often for that. The results are the same.
 
     Args:
         threads: That run ops; none: one for each CPU. What the environment variables
