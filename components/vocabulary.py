@@ -41,7 +41,7 @@ class Vocabulary:
         except OSError as error:
             raise _unreadable(path, error) from error
         if lines[-1]:
-            raise SkipstreamError(f"{path} ends within a line: run transform again")
+            raise _cut_off(path)
         lines.pop()
         pairs = [line.rpartition(b"\t") for line in lines]
         try:
@@ -60,11 +60,16 @@ class Vocabulary:
         """
         try:
             with path.open("rb") as file:
-                return np.fromiter((int(line.rpartition(b"\t")[2]) for line in file), np.int64)
+                counts = np.fromiter((int(line.rpartition(b"\t")[2]) for line in file), np.int64)
+                file.seek(max(file.tell() - 1, 0))
+                ends_with_a_line = file.read() in (b"", b"\n")
         except OSError as error:
             raise _unreadable(path, error) from error
         except ValueError as error:
             raise _malformed(path, error) from error
+        if not ends_with_a_line:
+            raise _cut_off(path)
+        return counts
 
     def save(self, path: Path) -> None:
         """Write to `path`, which only ever holds a whole vocabulary."""
@@ -88,6 +93,10 @@ class Vocabulary:
 
 def _unreadable(path: Path, error: OSError) -> SkipstreamError:
     return SkipstreamError(f"{path} cannot be read ({error.strerror}): run transform again")
+
+
+def _cut_off(path: Path) -> SkipstreamError:
+    return SkipstreamError(f"{path} ends within a line: run transform again")
 
 
 def _malformed(path: Path, error: ValueError) -> SkipstreamError:

@@ -175,5 +175,8 @@ def test_counts_are_read_without_the_words(tmp_path: Path) -> None:
     path.write_bytes(b"the\t12\nnothing\n")
     with pytest.raises(SkipstreamError, match="must hold UTF-8 lines of token<TAB>count"):
         Vocabulary.load_counts(path)
+    path.write_bytes(b"the\t12\na\t1")
+    with pytest.raises(SkipstreamError, match="ends within a line"):
+        Vocabulary.load_counts(path)
     with pytest.raises(SkipstreamError, match="cannot be read"):
         Vocabulary.load_counts(tmp_path / "nowhere")

@@ -61,7 +61,7 @@ def build(
         raise _nothing_held_out(settings)
     strategy = strategy or _strategy()
     with strategy.scope():
-        model = make_model(examples, settings)
+        model = make_model(train.types, settings)
         compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
     history = progress.restore()
@@ -175,10 +175,10 @@ def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
-def make_model(examples: Examples, settings: TrainerSettings) -> SkipGram:
-    """The model, with tables of the vocabulary's size."""
+def make_model(types: int, settings: TrainerSettings) -> SkipGram:
+    """The model, with tables of the vocabulary's size, `types`."""
     return SkipGram(
-        types=len(Vocabulary.load_counts(examples.path / "vocabulary.tsv")),
+        types=types,
         dimensions=settings.dimensions,
         window=settings.window,
         negatives=settings.negatives,
@@ -213,7 +213,8 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     rows = held_out_rows(examples, settings)
     if rows is None:
         return None
-    skip_gram = make_model(examples, settings)
+    types = len(Vocabulary.load_counts(examples.path / "vocabulary.tsv"))
+    skip_gram = make_model(types, settings)
     skip_gram.compile(jit_compile=False)
     for name, table in skip_gram.tables.items():
         table.load(model.path / f"{name}.npy")
