@@ -63,6 +63,47 @@ class TransformSettings(StageSettings):
     max_size: int | None = Field(
         None, ge=1, description="Most tokens in the vocabulary; none: no limit."
     )
+    work_directory: str | None = Field(
+        None,
+        min_length=1,
+        description="Where workers write (a local directory, gs://, s3://): one that all of them "
+        "see; none: below the output directory.",
+    )
+    cache: bool = Field(
+        True,
+        description="Keep the tokenised text (about half its bytes) so that the next run "
+        "tokenises only what is new.",
+    )
+
+
+class StatisticsGenSettings(StageSettings):
+    """What a corpus must be like to be trained on; without limits, any is."""
+
+    reference: Glob | None = Field(
+        None,
+        description="Output directory or transform artifact that the corpus is compared with; "
+        "none: what the newest pushed version was trained on, other than this corpus.",
+    )
+    min_kept_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Lowest share of the tokens that the vocabulary holds; none: no limit.",
+    )
+    max_l_infinity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Largest change of a word's share of the kept tokens since the reference; "
+        "none: no limit.",
+    )
+    max_jensen_shannon: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Largest Jensen-Shannon distance (0: the same, 1: no word in common) between "
+        "the reference's shares of tokens and this corpus's; none: no limit.",
+    )
 
 
 class TrainerSettings(StageSettings):
@@ -151,4 +192,14 @@ class EvaluatorSettings(StageSettings):
 class PusherSettings(StageSettings):
     """Where blessed models go."""
 
-    keep: int = Field(5, ge=1, description="Versions that stay in the serving directory.")
+    destination: Glob | None = Field(
+        None,
+        description="Where versions are served from: a directory, gs://bucket/path or "
+        "s3://bucket/path; none: serving below the output directory.",
+    )
+    keep: int = Field(
+        5,
+        ge=1,
+        description="Versions that stay there. With 1, a version may go while a server that has "
+        "just seen it still loads it.",
+    )

@@ -15,15 +15,13 @@ from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.util import assert_that, equal_to
 
 from components.artifacts import Corpus
 from components.errors import SkipstreamError, from_beam
 from components.example_gen import default_corpus, units
 from components.example_gen.build import build, describe
 from components.example_gen.files import File, list_files
-from components.example_gen.reader import Block, read
-from components.example_gen.source import ReadBlocks
+from components.example_gen.reader import read
 from components.example_gen.split import held_out
 from components.settings import ExampleGenSettings
 
@@ -245,23 +243,6 @@ def test_without_input_the_docstrings_are_the_corpus(tmp_path, monkeypatch):
     assert any(b"vocabulary" in document for document in documents)
 
 
-def as_literal(block: Block) -> tuple[int, int, list[bytes], dict[str, int]]:
-    return block.unit, block.index, block.documents.to_pylist(), block.counts
-
-
-def test_the_beam_source_gives_the_blocks_that_the_reader_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "UNIT_BYTES", 30)
-    monkeypatch.setattr(units, "_FILE_BYTES", 1)
-    (tmp_path / "a.txt").write_bytes(b"".join(b"line %d\n\n" % number for number in range(30)))
-    corpus = corpus_of(tmp_path / "out", tmp_path / "a.txt")
-    planned = units.plan(corpus)
-    expected = [as_literal(block) for unit in planned for block in read(unit)]
-    assert len(expected) == len(planned) > 5
-    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        blocks = pipeline | ReadBlocks(corpus) | beam.Map(as_literal)
-        assert_that(blocks, equal_to(expected))
-
-
 # multi_processing reports as multi_threading does, after seconds of starting workers.
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
 def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
@@ -274,7 +255,7 @@ def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
         pytest.raises((SkipstreamError, RuntimeError)) as caught,
         beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline,
     ):
-        pipeline | "Read [it]" >> ReadBlocks(corpus)
+        pipeline | beam.Create(units.plan(corpus)) | "Read [it]" >> beam.FlatMap(read)
     assert str(from_beam(caught.value)) == (
         f"{path} was listed and is gone now: leave the corpus in place and run again"
     )

@@ -5,20 +5,24 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+import tensorflow_transform as tft
 
 from components import text, transform
 from components.artifacts import Corpus, Examples
 from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
+from components.example_gen.reader import Block
 from components.example_gen.split import held_out
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import records
+from components.transform import preprocessing, records, segments
 from components.transform.options import runner_and_options
 from components.vocabulary import Vocabulary
 
@@ -28,6 +32,7 @@ def run(
     *patterns: str,
     settings: TransformSettings | None = None,
     beam_options: tuple[str, ...] = (),
+    cache: str | None = None,
     **corpus_settings: object,
 ) -> Examples:
     (out / "corpus").mkdir(parents=True)
@@ -39,12 +44,17 @@ def run(
         settings=settings or TransformSettings(min_count=1),
         max_unreadable=chosen.max_unreadable,
         beam_options=beam_options,
+        cache=cache,
         out=Examples(out / "examples", "examples"),
     )
 
 
 def documents_of(examples: Examples, split: str) -> Iterator[list[int]]:
-    for record in tf.data.TFRecordDataset(examples.records(split), "GZIP"):
+    return documents_in(examples.records(split))
+
+
+def documents_in(paths: list[str]) -> Iterator[list[int]]:
+    for record in tf.data.TFRecordDataset(paths, "GZIP"):
         example = tf.train.Example.FromString(record.numpy())
         assert list(example.features.feature) == ["ids"]
         yield list(example.features.feature["ids"].int64_list.value)
@@ -140,8 +150,8 @@ def test_the_same_corpus_gives_the_same_bytes_at_any_worker_count(tmp_path: Path
 def test_the_transform_graph_alone_gives_the_same_ids(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the cat saw the dog\n")
     examples = run(tmp_path / "out", str(tmp_path / "a.txt"), eval_share=0)
-    graph = tf.saved_model.load(str(examples.path / "transform_graph" / "transform_fn"))
-    outputs = graph.transform_fn({"text": tf.constant(["The CAT, unheard of"])})
+    graph = tft.TFTransformOutput(str(examples.path / "transform_graph"))
+    outputs = graph.transform_raw_features({"text": tf.constant(["The CAT, unheard of"])})
     assert outputs["ids"].to_list() == [[0, 1]]
     assert outputs["tokens"].numpy().tolist() == [4]
 
@@ -240,10 +250,126 @@ def test_options_of_remote_runners_are_theirs_to_know() -> None:
     assert options.get_all_options()["flink_master"] == "host:8081"
 
 
-def test_a_shard_is_written_in_the_order_of_its_parts(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    path = records.write_shard((("train", 7), [(5, [b"c"]), (0, [b"a", b"b"])]), str(tmp_path))
-    again = records.write_shard((("train", 7), [(0, [b"a", b"b"]), (5, [b"c"])]), str(tmp_path))
-    assert path == again == str(tmp_path / "train" / "000007.tfrecord.gz")
-    assert list(tf.data.TFRecordDataset(path, "GZIP").as_numpy_iterator()) == [b"a", b"b", b"c"]
-    assert [file.name for file in (tmp_path / "train").iterdir()] == ["000007.tfrecord.gz"]
+def segment_of(documents: list[str], held_out: list[bool] | None = None) -> segments.Segment:
+    block = Block(0, 0, pa.array([d.encode() for d in documents], pa.binary()), {"documents": 1})
+    (segment,) = segments.tokenise([block], settings=TransformSettings(), eval_share=0)
+    return replace(segment, held_out=np.array(held_out or [False] * len(documents)))
+
+
+def test_a_segment_comes_back_from_its_file(tmp_path: Path) -> None:
+    made = [segment_of(["a b a", "…", "b c"], [True, False, False]), segment_of([" ", "d"])]
+    path = str(tmp_path / "unit.arrow")
+    segments.save(made, path)
+    first, second = segments.load(path)
+    assert first.types.to_pylist() == [b"a", b"b", b"c"]
+    assert first.tokens.tolist() == [0, 1, 0, 1, 2]
+    assert first.lengths.tolist() == [3, 0, 2]
+    assert first.held_out.tolist() == [True, False, False]
+    assert first.read == {"documents": 1}
+    assert (second.types.to_pylist(), second.lengths.tolist()) == ([b"d"], [0, 1])
+    counts = [(types.to_pylist(), n.to_pylist()) for types, n in segments.load_counts(path)]
+    assert counts == [([b"a", b"b", b"c"], [2, 2, 1]), ([b"d"], [1])]
+
+
+def test_a_unit_is_written_in_the_order_of_its_segments_and_again_the_same(tmp_path: Path) -> None:
+    for split in ("train", "eval"):
+        (tmp_path / split).mkdir()
+    parts = [
+        (segment_of(["a b", "rare", "c"], [False, False, True]), np.array([5, 6, -1, 7])),
+        (segment_of(["rare b", "…"]), np.array([-1, 6])),
+    ]
+    path = tmp_path / "train" / "000007.tfrecord.gz"
+    counts = records.write_unit(7, parts, str(tmp_path))
+    first = path.read_bytes()
+    assert records.write_unit(7, parts, str(tmp_path)) == counts
+    assert path.read_bytes() == first
+    assert list(documents_in([str(path)])) == [[5, 6], [6]]
+    assert list(documents_in([str(tmp_path / "eval" / "000007.tfrecord.gz")])) == [[7]]
+    assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == [path.name] * 2
+    assert counts["train.kept_tokens"] == 3
+    assert counts["dropped.no_known_token"] == counts["dropped.no_token"] == 1
+
+
+def test_shares_sum_up_to_the_counts_of_all_batches() -> None:
+    draw = np.random.default_rng(3)
+    expected: Counter[bytes] = Counter()
+    sums: dict[int, list[pa.Table]] = {}
+    combine = preprocessing.SumCounts()
+    for _ in range(40):
+        types = draw.choice(1000, draw.integers(0, 300), replace=False)
+        counts = draw.integers(1, 9, len(types))
+        tokens = np.array([b"%d" % type_ for type_ in types], object)
+        expected.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
+        for share, table in preprocessing.share_out((tokens, counts, types % 7)):
+            sums[share] = combine.add_input(sums.get(share, []), table)
+    halves = [combine.extract_output(combine.compact(tables)) for tables in sums.values()]
+    naive = sorted(expected.items(), key=lambda item: (-item[1], item[0]))
+    for size in (None, 100):
+        lines = b"".join(preprocessing.vocabulary_lines(halves, max_size=size))
+        assert lines == b"".join(b"%s\t%d\n" % item for item in naive[:size])
+
+
+def test_only_new_text_is_tokenised_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 100)
+    lines = [f"a{number} b c d e f g h" for number in range(40)]
+    corpus, other = tmp_path / "day1.txt", tmp_path / "day2.txt"
+    corpus.write_text("\n".join(lines))
+    cache = str(tmp_path / "tokens")
+
+    def again(name: str, cache: str | None = cache, **options: object) -> Examples:
+        return run(tmp_path / name, str(tmp_path / "day*.txt"), cache=cache, **options)
+
+    first = again("1")
+    assert first.summary["units_reused"] == 0
+    other.write_text("and one more\n")
+    grown = again("2")
+    assert grown.summary["units_reused"] == grown.summary["units"] - 1
+    assert digests(grown) == digests(again("3", cache=None))
+
+    corpus.write_text("\n".join(lines).replace("a7 ", "x7 "))  # In place, at the same size.
+    changed = again("4")
+    assert changed.summary["units_reused"] == changed.summary["units"] - 1
+    assert digests(changed) == digests(again("5", cache=None))
+    assert len(list(Path(cache).iterdir())) == changed.summary["units"]
+
+    parts = again("6", settings=TransformSettings(min_count=1, lowercase=False))
+    assert parts.summary["units_reused"] == 0
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "whitespace"])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_documents_tokenised_together_are_as_each_alone(tokenizer: Any, lowercase: bool) -> None:
+    letters = [
+        "a",
+        "Σ",
+        "ΑΣ",
+        "é",
+        "'",
+        "’",
+        "\u0301",
+        "漢",
+        "か\u3099",
+        " ",
+        "\n",
+        "\0",
+        "!",
+        "𝔘",
+        "3",
+    ]
+    pieces = [*(letter.encode() for letter in letters), b"\xff", b"\xe6\x97", segments._BOUNDARY]
+    draw = np.random.default_rng(8)
+    settings = TransformSettings(tokenizer=tokenizer, lowercase=lowercase)
+    for likely in (0, 1):  # whether the word that stands between documents may be in them
+        chosen = len(pieces) - 1 + likely
+        documents = [
+            b"".join(pieces[i] for i in draw.integers(0, chosen, draw.integers(1, 9)))
+            for _ in range(400)
+        ]
+        block = Block(0, 0, pa.array(documents, pa.binary()), {})
+        (segment,) = segments.tokenise([block], settings=settings, eval_share=0)
+        naive = text.tokenize(tf.constant(documents), tokenizer=tokenizer, lowercase=lowercase)
+        assert segment.types.take(pa.array(segment.tokens)).to_pylist() == list(
+            naive.flat_values.numpy()
+        )
+        assert segment.lengths.tolist() == naive.row_lengths().numpy().tolist()
+        assert set(segment.tokens.tolist()) == set(range(len(segment.types)))

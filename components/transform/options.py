@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
@@ -27,6 +27,10 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
     try:
         with contextlib.redirect_stderr(said):
             options = PipelineOptions(list(flags), save_main_session=False)
+            direct = options.view_as(DirectOptions)
+            if not flags:  # Both CPUs of a laptop; most of the work is outside the interpreter.
+                direct.direct_num_workers = 0
+                direct.direct_running_mode = "multi_threading"
             name = options.view_as(StandardOptions).runner
             runner = create_runner(name) if name else FnApiRunner()
             # Beam drops what it does not know. The service of a remote runner may know it.

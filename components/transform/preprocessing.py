@@ -4,12 +4,14 @@ The vocabulary is one analyzer in it, `CountTokens`. tft.vocabulary would break 
 round (descending token bytes), drop the corpus totals, and keep no count beside a token.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 import tensorflow_transform as tft
 from apache_beam.io.filesystems import FileSystems
@@ -22,12 +24,16 @@ VOCABULARY = "vocabulary.tsv"
 # TensorFlow refuses a table without a line; no token is empty. The stage refuses it at its end,
 # when it knows what was dropped and why.
 EMPTY_VOCABULARY = b"\t0\n"
-_FLUSH_TYPES = 1_000_000  # About 200 MB of Python strings and integers a worker.
+# Each is summed up by one worker: 20 M types are 80,000 in each, 1,000 M are 4 M.
+_SHARES = 256
+_LINES = 2**17  # of the vocabulary file that are Python objects at one time
+
+Batch = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def make_preprocessing_fn(
     settings: TransformSettings, totals: str
-) -> Callable[[dict[str, tf.Tensor]], dict[str, Any]]:
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The function that tensorflow-transform traces.
 
     Args:
@@ -36,24 +42,34 @@ def make_preprocessing_fn(
 
     Returns:
         A function from `text` (string [documents]) to `ids` (ragged int64, out-of-vocabulary
-        tokens left out) and `tokens` (int64 [documents], how many there were before).
+        tokens left out) and `tokens` (int64 [documents], how many there were before). The Beam
+        job, which has tokenised before, gives `types` (ragged string [rows, (types)]) with their
+        `counts` (ragged int64) and gets `type_ids` (ragged int64, -1 for out-of-vocabulary).
     """
 
-    def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, Any]:
-        tokens = text.tokenize(
-            inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowercase
-        )
-        types, _, counts = tf.unique_with_counts(tokens.flat_values, tf.int64)
+    def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
+        types = inputs["types"]
         (vocabulary,) = tft.experimental.ptransform_analyzer(
-            inputs=[types, counts],
+            inputs=[
+                types.flat_values,
+                inputs["counts"].flat_values,
+                tf.strings.to_hash_bucket_fast(types.flat_values, _SHARES),
+            ],
             ptransform=CountTokens(settings, totals),
             output_dtypes=[tf.string],
             output_shapes=[[]],
             output_asset_default_values=[b"token\t1"],
             name="vocabulary",
         )
+        tokens = text.tokenize(
+            inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowercase
+        )
         ids = tft.apply_vocabulary(tokens, vocabulary, lookup_fn=_look_up)
-        return {"ids": tf.ragged.boolean_mask(ids, ids >= 0), "tokens": tokens.row_lengths()}
+        return {
+            "ids": tf.ragged.boolean_mask(ids, ids >= 0),
+            "tokens": tokens.row_lengths(),
+            "type_ids": tft.apply_vocabulary(types, vocabulary, lookup_fn=_look_up),
+        }
 
     return preprocessing_fn
 
@@ -76,10 +92,10 @@ def _look_up(tokens: tf.RaggedTensor, vocabulary: tf.Tensor) -> tuple[tf.RaggedT
 
 
 class CountTokens(tft_beam.experimental.PTransformAnalyzer):
-    """Counts of all tokens of the corpus -> the vocabulary file.
+    """Counts of the types of all segments -> the vocabulary file.
 
-    Cost: a worker adds up the types of a bundle before anything is shuffled, so the shuffle sees
-    types a bundle, not tokens; the kept types (not all types) are sorted in one place.
+    Cost: types travel in `_SHARES` Arrow tables, each summed up within a worker first, so the
+    shuffle sees a worker's types once; the kept types (not all types) are sorted in one place.
     """
 
     def __init__(self, settings: TransformSettings, totals: str) -> None:
@@ -93,59 +109,90 @@ class CountTokens(tft_beam.experimental.PTransformAnalyzer):
         self._settings = settings
         self._totals = totals
 
-    def expand(
-        self, batches: beam.PCollection[tuple[np.ndarray, np.ndarray]]
-    ) -> beam.PCollection[str]:
+    def expand(self, batches: beam.PCollection[Batch]) -> beam.PCollection[str]:
         """Wire it; the result is one path, of lines `token<TAB>count` in the order of ids."""
-        token_counts = (
+        counts = (
             batches
-            | "CountWithinBundle" >> beam.ParDo(_CountWithinBundle())
-            | "SumCounts" >> beam.CombinePerKey(sum)
+            | "ShareOut" >> beam.FlatMap(share_out)
+            | "SumCounts" >> beam.CombinePerKey(SumCounts())
+            | "DropShares" >> beam.Values()
         )
-        totals = (
-            token_counts
-            | "DropTokens" >> beam.Values()
+        (
+            counts
+            | "CountShares" >> beam.Map(_totals)
             | "SumTotals" >> beam.CombineGlobally(_SumTotals())
+            | "WriteTotals" >> beam.Map(write, self._totals)
         )
-        totals | "WriteTotals" >> beam.Map(write, self._totals)
         return (
-            token_counts
-            | "DropRareTokens" >> beam.Filter(_at_least, self._settings.min_count)
+            counts
+            | "DropRareTokens" >> beam.Map(_at_least, self._settings.min_count)
             | "GatherVocabulary" >> beam.combiners.ToList()
             | "WriteVocabulary"
             >> beam.Map(_write_vocabulary, self._settings, f"{self.base_temp_dir}/{VOCABULARY}")
         )
 
 
-class _CountWithinBundle(beam.DoFn):
-    def start_bundle(self) -> None:
-        self._counts: Counter[bytes] = Counter()
+def token_counts(types: pa.Array, counts: pa.Array) -> pa.Table:
+    """A table of `token` (large_binary) and `count` (int64)."""
+    return pa.table({"token": types.cast(pa.large_binary()), "count": counts})
 
-    def process(self, batch: tuple[np.ndarray, np.ndarray]) -> Iterator[tuple[bytes, int]]:
-        types, counts = batch
-        total = self._counts
-        for token, count in zip(types.tolist(), counts.tolist(), strict=True):
-            total[token] += count
-        if len(total) > _FLUSH_TYPES:
-            yield from total.items()
-            self._counts = Counter()
 
-    def finish_bundle(self) -> Iterator[Any]:
-        for item in self._counts.items():
-            yield beam.utils.windowed_value.WindowedValue(
-                item, beam.transforms.window.MIN_TIMESTAMP, [beam.transforms.window.GlobalWindow()]
-            )
-        self._counts = Counter()
+def share_out(batch: Batch) -> Iterator[tuple[int, pa.Table]]:
+    """The types of a batch and their counts, by share.
+
+    Args:
+        batch: types (bytes), counts and shares, [types] each.
+    """
+    types, counts, shares = batch
+    if not len(types):
+        return
+    order = np.argsort(shares, kind="stable")
+    table = token_counts(pa.array(types, pa.large_binary()), pa.array(counts))
+    found, starts = np.unique(shares[order], return_index=True)
+    for share, part in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        yield share, table.take(part)  # A copy: a slice would travel with all of the table.
+
+
+class SumCounts(beam.CombineFn):
+    """Tables of `token` and `count` -> one, each token once."""
+
+    _PENDING = 16
+
+    def create_accumulator(self) -> list[pa.Table]:
+        """Nothing yet."""
+        return []
+
+    def add_input(self, tables: list[pa.Table], table: pa.Table) -> list[pa.Table]:
+        """`tables` with another one, summed up now and then."""
+        tables.append(table)
+        return self.compact(tables) if len(tables) >= self._PENDING else tables
+
+    def merge_accumulators(self, parts: Iterable[list[pa.Table]]) -> list[pa.Table]:
+        """The tables of all."""
+        return self.compact([table for tables in parts for table in tables])
+
+    def compact(self, tables: list[pa.Table]) -> list[pa.Table]:
+        """As few bytes as possible before they travel."""
+        return [self.extract_output(tables)] if len(tables) > 1 else tables
+
+    def extract_output(self, tables: list[pa.Table]) -> pa.Table:
+        """The sum."""
+        summed = pa.concat_tables(tables).group_by("token").aggregate([("count", "sum")])
+        return summed.rename_columns({"count_sum": "count"}).combine_chunks()
+
+
+def _totals(table: pa.Table) -> tuple[int, int]:
+    return pc.sum(table.column("count")).as_py(), table.num_rows
 
 
 class _SumTotals(beam.CombineFn):
-    """Counts -> (tokens, types)."""
+    """(tokens, types) of shares -> those of the corpus, as text."""
 
     def create_accumulator(self) -> tuple[int, int]:
         return 0, 0
 
-    def add_input(self, totals: tuple[int, int], count: int) -> tuple[int, int]:
-        return totals[0] + count, totals[1] + 1
+    def add_input(self, totals: tuple[int, int], share: tuple[int, int]) -> tuple[int, int]:
+        return totals[0] + share[0], totals[1] + share[1]
 
     def merge_accumulators(self, parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
         tokens, types = zip(*parts, strict=True)
@@ -155,8 +202,8 @@ class _SumTotals(beam.CombineFn):
         return b"%d\t%d" % totals
 
 
-def _at_least(token_count: tuple[bytes, int], minimum: int) -> bool:
-    return token_count[1] >= minimum
+def _at_least(table: pa.Table, minimum: int) -> pa.Table:
+    return table.filter(pc.greater_equal(table.column("count"), minimum))
 
 
 def write(content: bytes, path: str) -> str:
@@ -166,17 +213,30 @@ def write(content: bytes, path: str) -> str:
     return path
 
 
-def _write_vocabulary(
-    token_counts: list[tuple[bytes, int]], settings: TransformSettings, path: str
-) -> str:
-    return write(vocabulary_lines(token_counts, settings.max_size) or EMPTY_VOCABULARY, path)
+def _write_vocabulary(tables: list[pa.Table], settings: TransformSettings, path: str) -> str:
+    with FileSystems.create(path, mime_type="text/plain") as file:
+        empty = True
+        for lines in vocabulary_lines(tables, settings.max_size):
+            file.write(lines)
+            empty = False
+        if empty:
+            file.write(EMPTY_VOCABULARY)
+    return path
 
 
-def vocabulary_lines(token_counts: list[tuple[bytes, int]], max_size: int | None) -> bytes:
+def vocabulary_lines(tables: list[pa.Table], max_size: int | None) -> Iterator[bytes]:
     r"""The vocabulary file: most frequent first, ties by the tokens' bytes: a total order.
 
-    >>> vocabulary_lines([(b"b", 2), (b"c", 9), (b"a", 2)], max_size=None)
-    b'c\t9\na\t2\nb\t2\n'
+    >>> tables = [token_counts(pa.array([b"b", b"c"]), pa.array([2, 9])),
+    ...           token_counts(pa.array([b"a"]), pa.array([2]))]
+    >>> list(vocabulary_lines(tables, max_size=None))
+    [b'c\t9\na\t2\nb\t2\n']
     """
-    ordered = sorted(token_counts, key=lambda item: (-item[1], item[0]))[:max_size]
-    return b"".join(b"%s\t%d\n" % item for item in ordered)
+    if not tables:
+        return
+    table = pa.concat_tables(tables).combine_chunks()
+    keys = [("count", "descending"), ("token", "ascending")]
+    table = table.take(pc.sort_indices(table, sort_keys=keys)[:max_size])
+    for part in table.to_batches(max_chunksize=_LINES):
+        pairs = zip(part.column("token").to_pylist(), part.column("count").to_pylist(), strict=True)
+        yield b"".join(b"%s\t%d\n" % pair for pair in pairs)

@@ -1,4 +1,4 @@
-"""Transformed batches -> TFRecords in the order of the corpus, and what they hold in numbers."""
+"""Segments -> TFRecords in the order of the corpus, and what they hold in numbers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -6,74 +6,109 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders import example_coder
 
-Shard = tuple[str, int]  # split ("train" or "eval"), unit
-Part = tuple[int, list[bytes]]  # order of the first document, serialised examples
+from components.transform.segments import Segment
+
 SPLITS = ("train", "eval")
+_DOCUMENTS = 2**13  # that are Python objects at one time
+# Token ids are packed as bytes of few values and no repetitions: Huffman codes (zlib's strategy 2)
+# save as much as a search for repetitions does, in a fifth of its time.
+_OPTIONS = tf.io.TFRecordOptions("GZIP", compression_strategy=2)
 
 
-def encode(batch: pa.RecordBatch) -> Iterator[tuple[Shard, Part]]:
-    """Serialise the documents of a batch that know at least one token.
+def known(
+    segment: Segment, type_ids: npt.NDArray[np.integer[Any]]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The documents of a segment as token ids, out-of-vocabulary tokens left out.
 
     Args:
-        batch: `ids` list<int64>, and for each document, as int64, `unit`, `order` (rising within
-            a unit) and `held_out` (0 or 1).
+        segment: The documents.
+        type_ids: integer [types], the id of each type of the segment; -1: out of vocabulary.
 
-    Yields:
-        For each split that has documents, its shard and a `Part` of it. A batch has one unit.
+    Returns:
+        int64 [kept tokens], the ids of all documents, and int64 [documents + 1], where each begins
+        and ends.
     """
-    known = pc.greater(pc.list_value_length(batch.column("ids")), 0)
+    ids = type_ids[segment.tokens].astype(np.int64)
+    kept_before = np.concatenate([[0], np.cumsum(ids >= 0)])
+    ends = np.concatenate([[0], np.cumsum(segment.lengths, dtype=np.int64)])
+    return ids[ids >= 0], kept_before[ends]
+
+
+def encode(
+    ids: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]
+) -> Iterator[list[bytes]]:
+    """Serialise the chosen documents that know at least one token, as tf.train.Example.
+
+    Args:
+        ids: int64 [tokens], of all documents.
+        bounds: int64 [documents + 1], where each begins and ends.
+        chosen: bool [documents].
+    """
     coder = example_coder.RecordBatchToExamplesEncoder()
-    for held_out, split in enumerate(SPLITS):
-        chosen = pc.equal(batch.column("held_out"), held_out)
-        documents = batch.filter(pc.and_(known, chosen))
-        if documents.num_rows:
-            ids = documents.column("ids").cast(pa.large_list(pa.int64()))
-            examples = coder.encode(pa.RecordBatch.from_arrays([ids], ["ids"]))
-            shard = split, documents.column("unit")[0].as_py()
-            yield shard, (documents.column("order")[0].as_py(), examples)
+    documents = pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(ids))
+    documents = documents.filter(pa.array(chosen & (np.diff(bounds) > 0)))
+    for start in range(0, len(documents), _DOCUMENTS):
+        yield coder.encode(pa.RecordBatch.from_arrays([documents[start:][:_DOCUMENTS]], ["ids"]))
 
 
-def write_shard(shard: tuple[Shard, Iterable[Part]], directory: str) -> str:
-    """Write the parts of a shard in their order, whole or not at all; returns the path.
+def write_unit(
+    unit: int, segments: Iterable[tuple[Segment, npt.NDArray[np.integer[Any]]]], directory: str
+) -> Counter[str]:
+    """Write the TFRecords of a unit, whole or not at all: <split>/<unit>.tfrecord.gz.
 
-    The name is given by the corpus, not by the worker, so a retry writes the same file again.
+    The names are given by the corpus, not by the worker, so a retry writes the same files again.
+
+    Args:
+        unit: Its place in the corpus.
+        segments: Of the unit, in order, with the ids of their types.
+        directory: Anywhere TensorFlow and Beam can write.
+
+    Returns:
+        What was written and dropped, see `measure`.
     """
-    (split, unit), parts = shard
-    path = f"{directory}/{split}/{unit:06d}.tfrecord.gz"
-    temporary = f"{directory}/{split}/.{unit:06d}.{np.random.default_rng().integers(2**62):x}"
-    with tf.io.TFRecordWriter(temporary, tf.io.TFRecordOptions("GZIP")) as writer:
-        for _, examples in sorted(parts, key=lambda part: part[0]):
-            for example in examples:
-                writer.write(example)
-    if FileSystems.exists(path):
-        FileSystems.delete([path])
-    FileSystems.rename([temporary], [path])
-    return path
+    counts: Counter[str] = Counter()
+    temporary = f"{directory}/.{unit:06d}.{np.random.default_rng().integers(2**62):x}"
+    writers: dict[str, tf.io.TFRecordWriter] = {}
+    for segment, type_ids in segments:
+        ids, bounds = known(segment, type_ids)
+        counts.update(measure(segment, bounds))
+        for held_out, split in enumerate(SPLITS):
+            for examples in encode(ids, bounds, segment.held_out == held_out):
+                if split not in writers:
+                    writers[split] = tf.io.TFRecordWriter(f"{temporary}.{split}", _OPTIONS)
+                for example in examples:
+                    writers[split].write(example)
+    for split, writer in writers.items():
+        writer.close()
+        path = f"{directory}/{split}/{unit:06d}.tfrecord.gz"
+        if FileSystems.exists(path):
+            FileSystems.delete([path])
+        FileSystems.rename([f"{temporary}.{split}"], [path])
+    return counts
 
 
-def measure(batch: pa.RecordBatch) -> Counter[str]:
-    """Counts of a batch, under keys such as `train.kept_tokens` or `length.64`.
+def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
+    """Counts of a segment, under keys such as `train.kept_tokens` or `length.64`.
 
     `length.64` counts documents of 33 to 64 tokens, before any is dropped.
     """
-    counts: Counter[str] = Counter()
-    tokens = batch.column("tokens").to_numpy()
-    kept = pc.list_value_length(batch.column("ids")).to_numpy()
+    counts: Counter[str] = Counter(segment.read)
+    tokens, kept = segment.lengths, np.diff(bounds)
     for held_out, split in enumerate(SPLITS):
-        chosen = batch.column("held_out").to_numpy() == held_out
+        chosen = segment.held_out == held_out
         counts[f"{split}.documents"] = int(np.count_nonzero(kept[chosen]))
         counts[f"{split}.tokens"] = int(tokens[chosen].sum())
         counts[f"{split}.kept_tokens"] = int(kept[chosen].sum())
     counts["dropped.no_token"] = int(np.count_nonzero(tokens == 0))
     counts["dropped.no_known_token"] = int(np.count_nonzero((kept == 0) & (tokens > 0)))
-    bounds = np.power(2, np.ceil(np.log2(np.maximum(tokens, 1)))).astype(int)
-    for bound, documents in zip(*np.unique(bounds[tokens > 0], return_counts=True), strict=True):
+    bounds_of = np.power(2, np.ceil(np.log2(np.maximum(tokens, 1)))).astype(int)
+    for bound, documents in zip(*np.unique(bounds_of[tokens > 0], return_counts=True), strict=True):
         counts[f"length.{bound}"] = int(documents)
     return counts
 

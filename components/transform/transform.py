@@ -1,18 +1,22 @@
 """The Beam job: a corpus -> vocabulary, transform graph, TFRecords and statistics.
 
-Cost model: two passes over the input (count, then encode). Shuffled are the types of each bundle
-with their counts, and the encoded documents once (about half the bytes of the text). The driver
-holds the vocabulary, never the corpus.
+Cost model: the text is read and tokenised once, by `TokeniseUnits`, which is where the time goes;
+what it found lies in a file a unit, about half the bytes of the text, and is read twice more: the
+types to be counted, then all of it to be encoded. Files of text that has not changed since the last
+run are there already. Shuffled are the types of each worker with their counts, and the ids of each
+unit's types: never tokens. A worker holds a segment (32 MB of text) and the vocabulary, the driver
+the vocabulary, nobody the corpus.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import beam as tft_beam
@@ -22,20 +26,21 @@ from components import errors
 from components.artifacts import Corpus, Examples, write_json
 from components.errors import SkipstreamError
 from components.example_gen.files import state_of
-from components.example_gen.reader import Block
-from components.example_gen.source import ReadBlocks
-from components.example_gen.split import held_out
-from components.example_gen.units import Listing
+from components.example_gen.units import Listing, plan
 from components.settings import TransformSettings
-from components.transform import preprocessing, records
+from components.transform import preprocessing, records, segments
 from components.transform.options import runner_and_options
+from components.transform.storage import fetch, make_directory, remove
+from components.transform.tokens import TokeniseUnit, Tokens, remove_others
 from components.vocabulary import Vocabulary
 
-_PASSED_THROUGH = ("unit", "order", "held_out")
+_PASSED_THROUGH = ("unit", "segment")
+_RAGGED = {"types": pa.large_binary(), "counts": pa.int64()}
 _SCHEMA = pa.schema(
     [
         ("text", pa.large_list(pa.large_binary())),
-        *((key, pa.large_list(pa.int64())) for key in _PASSED_THROUGH),
+        *((name, pa.large_list(kind)) for name, kind in _RAGGED.items()),
+        *((name, pa.large_list(pa.int64())) for name in _PASSED_THROUGH),
     ]
 )
 _TOP_TOKENS = 50
@@ -48,6 +53,8 @@ def build(
     settings: TransformSettings,
     max_unreadable: float,
     beam_options: Sequence[str] = (),
+    cache: str | None = None,
+    identity: str = "",
     out: Examples,
 ) -> Examples:
     """Run the job.
@@ -58,6 +65,8 @@ def build(
         max_unreadable: Share of records that may be unreadable before the job fails.
         beam_options: Passed on untouched. Without a --runner among them the job runs in this
             process.
+        cache: Directory of tokenised units, for the next run; none: they are thrown away.
+        identity: What tokenised units depend on beside the settings and the text.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
 
     Raises:
@@ -65,39 +74,55 @@ def build(
     """
     files = [path for path, _ in Listing.load(corpus).files]
     before = state_of(files)
-    work = out.path / "work"
-    for directory in (work, *(out.path / split for split in records.SPLITS)):
-        directory.mkdir()
+    # Workers write there, so all of them have to see it.
+    shared = settings.work_directory
+    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
+    remove(work)
+    for name in ("tokens", *records.SPLITS):
+        make_directory(f"{work}/{name}")
+    tokens = cache or f"{work}/tokens"
+    make_directory(tokens)
     runner, options = runner_and_options(beam_options)
     try:
         with (
             beam.Pipeline(runner=runner, options=options) as pipeline,
-            tft_beam.Context(temp_dir=str(work), passthrough_keys=set(_PASSED_THROUGH)),
+            tft_beam.Context(temp_dir=work, passthrough_keys=set(_PASSED_THROUGH)),
         ):
-            _wire(pipeline, corpus, settings, work, out)
+            _wire(pipeline, corpus, settings, Tokens(tokens, identity), work)
     except Exception as error:
         if (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
-    _check_unchanged(before, state_of(files))
-    read: dict[str, int] = json.loads((work / "Read.json").read_text())
-    _check_unreadable(read, max_unreadable)
+    try:
+        _check_unchanged(before, state_of(files))
+    except SkipstreamError:
+        remove(tokens)  # Some may be of text that is no longer there under that name.
+        raise
+    fetch(work, out.path)
+    counts: dict[str, int] = json.loads((out.path / "counts.json").read_text())
+    units = json.loads((out.path / "units.json").read_text())
+    _check_unreadable(counts, max_unreadable)
     asset = out.path / "transform_graph" / "transform_fn" / "assets" / preprocessing.VOCABULARY
     if asset.read_bytes() == preprocessing.EMPTY_VOCABULARY:
         raise SkipstreamError(
             "the vocabulary is empty: no token occurs at least transform.min_count = "
-            f"{settings.min_count} times in {read.get('documents', 0)} documents; lower it, or "
+            f"{settings.min_count} times in {counts.get('documents', 0)} documents; lower it, or "
             "give more text"
         )
     shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
-    statistics = _statistics(read, corpus, work, out)
+    statistics = _statistics(counts, corpus, out)
     write_json(out.path / "statistics.json", statistics)
-    shutil.rmtree(work)
+    for name in ("counts.json", "units.json", "totals.tsv"):
+        (out.path / name).unlink()
+    if cache:
+        remove_others(cache, keep=[path for path, _ in units])
     return out.finish(
         documents=statistics["documents"],
         tokens=statistics["tokens"],
         vocabulary=statistics["vocabulary"],
         kept_share=statistics["kept_share"],
+        units=len(units),
+        units_reused=sum(reused for _, reused in units),
     )
 
 
@@ -105,81 +130,106 @@ def _wire(
     pipeline: beam.Pipeline,
     corpus: Corpus,
     settings: TransformSettings,
-    work: Path,
-    out: Examples,
+    tokens: Tokens,
+    work: str,
 ) -> None:
-    text = schema_pb2.TensorRepresentation(
-        dense_tensor=schema_pb2.TensorRepresentation.DenseTensor(
-            column_name="text", shape=schema_pb2.FixedShape()
-        )
-    )
-    config = TensorAdapterConfig(_SCHEMA, {"text": text})
-    eval_share = Listing.load(corpus).eval_share
-
-    # The corpus is read once for each pass: holding it between them would cost its size in memory.
-    counted = (
+    tokenised = (
         pipeline
-        | "ReadToCount" >> ReadBlocks(corpus)
-        | "ToCount" >> beam.FlatMap(to_batch, eval_share)
+        | "CreateUnits" >> beam.Create(plan(corpus))
+        | "SpreadUnits" >> beam.Reshuffle()
+        | "TokeniseUnits"
+        >> beam.ParDo(TokeniseUnit(tokens, settings, Listing.load(corpus).eval_share))
+        | "KeepTokens" >> beam.Reshuffle()  # A failure behind this repeats nothing before it.
     )
-    transform_fn = (counted, config) | "Count" >> tft_beam.AnalyzeDataset(
-        preprocessing.make_preprocessing_fn(settings, str(work / "totals.tsv"))
+    config = _tensors()
+    transform_fn = (
+        tokenised | "ReadTypesToCount" >> beam.FlatMapTuple(types_of),
+        config,
+    ) | "Count" >> tft_beam.AnalyzeDataset(
+        preprocessing.make_preprocessing_fn(settings, f"{work}/totals.tsv")
     )
-    transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(str(out.path / "transform_graph"))
+    transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/transform_graph")
 
-    blocks = pipeline | "ReadToEncode" >> ReadBlocks(corpus)
-    to_encode = blocks | "ToEncode" >> beam.FlatMap(to_batch, eval_share)
-    (encoded, _) = ((to_encode, config), transform_fn) | "Encode" >> tft_beam.TransformDataset(
+    # Read again: holding the types between the passes would cost their size in memory.
+    types = tokenised | "ReadTypesToLookUp" >> beam.FlatMapTuple(types_of)
+    (looked_up, _) = ((types, config), transform_fn) | "LookUp" >> tft_beam.TransformDataset(
         output_record_batches=True
     )
-    batches = encoded | "AttachKeys" >> beam.MapTuple(attach)
     (
-        batches
-        | "Serialise" >> beam.FlatMap(records.encode)
-        | "GatherShards" >> beam.GroupByKey()
-        | "WriteShards" >> beam.Map(records.write_shard, str(out.path))
+        {
+            "file": tokenised | "NameFiles" >> beam.MapTuple(lambda unit, path, _: (unit, path)),
+            "ids": looked_up | "NameIds" >> beam.MapTuple(ids_of),
+        }
+        | "GatherUnits" >> beam.CoGroupByKey()
+        | "WriteUnits" >> beam.MapTuple(partial(write_unit, work=work))
+        | "SumCounts" >> beam.CombineGlobally(records.SumCounters())
+        | "WriteCounts" >> beam.Map(_write_json, f"{work}/counts.json")
     )
-    read = blocks | "CountRead" >> beam.Map(lambda block: block.counts)
-    measured = batches | "Measure" >> beam.Map(records.measure)
-    for label, counts in {"Read": read, "Encoded": measured}.items():
-        (
-            counts
-            | f"Sum{label}" >> beam.CombineGlobally(records.SumCounters())
-            | f"Write{label}" >> beam.Map(_write_counts, str(work / f"{label}.json"))
+    (
+        tokenised
+        | "NameUnits" >> beam.MapTuple(lambda _, path, reused: (path, reused))
+        | "GatherNames" >> beam.combiners.ToList()
+        | "WriteNames" >> beam.Map(_write_json, f"{work}/units.json")
+    )
+
+
+def _tensors() -> TensorAdapterConfig:
+    """How the columns of `types_of` become the inputs of the preprocessing graph."""
+    representation = schema_pb2.TensorRepresentation
+    text = representation.DenseTensor(column_name="text", shape=schema_pb2.FixedShape())
+    ragged = {
+        name: representation.RaggedTensor(
+            feature_path={"step": [name]}, row_partition_dtype="INT64"
         )
+        for name in _RAGGED
+    }
+    tensors = {"text": representation(dense_tensor=text)}
+    tensors |= {name: representation(ragged_tensor=tensor) for name, tensor in ragged.items()}
+    return TensorAdapterConfig(_SCHEMA, tensors)
 
 
-def to_batch(block: Block, eval_share: float) -> Iterator[pa.RecordBatch]:
-    """Block -> what the transform graph takes, with the keys that say where it belongs."""
-    size = len(block.documents)
-    if size:
+def types_of(unit: int, path: str, _: bool) -> Iterator[pa.RecordBatch]:
+    """The types of each segment of a unit, a row each; `text` is empty."""
+    for index, (types, counts) in enumerate(segments.load_counts(path)):
         columns = [
-            block.documents.cast(pa.large_binary()),
-            pa.array(np.full(size, block.unit, np.int64)),
-            pa.array((block.index << 32) + np.arange(size, dtype=np.int64)),
-            pa.array(held_out(block.documents, eval_share).astype(np.int64)),
+            pa.array([b""], pa.large_binary()),
+            types.cast(pa.large_binary()),
+            counts,
+            pa.array([unit]),
+            pa.array([index]),
         ]
-        offsets = pa.array(np.arange(size + 1))  # tensorflow-transform takes lists of one value.
         yield pa.RecordBatch.from_arrays(
-            [pa.LargeListArray.from_arrays(offsets, column) for column in columns], schema=_SCHEMA
+            [pa.LargeListArray.from_arrays([0, len(column)], column) for column in columns],
+            schema=_SCHEMA,
         )
 
 
-def attach(batch: pa.RecordBatch, unary: dict[str, pa.Array]) -> pa.RecordBatch:
-    """Take the keys out of their lists, also those handed over apart for being of length one."""
-    columns = {name: batch.column(name) for name in batch.schema.names} | unary
-    for name in ("tokens", *_PASSED_THROUGH):
-        columns[name] = columns[name].flatten()
-    return pa.RecordBatch.from_pydict(columns)
+def ids_of(
+    batch: pa.RecordBatch, unary: dict[str, pa.Array]
+) -> tuple[int, tuple[int, npt.NDArray[np.int32]]]:
+    """Unit, and the place of a segment in it with the ids of its types."""
+    # Keys that hold one value only, as those of a row do, come apart from the batch.
+    keys = {name: batch.column(name) for name in batch.schema.names} | unary
+    unit, segment = (keys[name].flatten()[0].as_py() for name in _PASSED_THROUGH)
+    return unit, (segment, batch.column("type_ids").flatten().to_numpy().astype(np.int32))
 
 
-def _write_counts(counts: dict[str, int], path: str) -> str:
-    return preprocessing.write(json.dumps(counts).encode(), path)
+def write_unit(unit: int, found: dict[str, Iterable[Any]], work: str) -> dict[str, int]:
+    """Encode the `file` of a unit with the `ids` of its segments; returns what it holds."""
+    (path,) = found["file"]
+    ids = dict(found["ids"])
+    parts = ((segment, ids[index]) for index, segment in enumerate(segments.load(path)))
+    return records.write_unit(unit, parts, work)
 
 
-def _statistics(read: dict[str, int], corpus: Corpus, work: Path, out: Examples) -> dict[str, Any]:
-    encoded: dict[str, int] = json.loads((work / "Encoded.json").read_text())
-    tokens, types = map(int, (work / "totals.tsv").read_text().split("\t"))
+def _write_json(content: Any, path: str) -> str:
+    return preprocessing.write(json.dumps(content).encode(), path)
+
+
+def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[str, Any]:
+    read = {name: count for name, count in counts.items() if "." not in name}
+    encoded = {name: count for name, count in counts.items() if "." in name}
+    tokens, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
     vocabulary = Vocabulary.load(out.path / preprocessing.VOCABULARY)
     kept_tokens = int(vocabulary.counts.sum())
     splits: dict[str, dict[str, Any]] = {

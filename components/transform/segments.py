@@ -1,0 +1,193 @@
+"""Tokenised text on its way from the first pass over the corpus to the second.
+
+A segment holds documents as numbers of its own types, so that whatever comes later (counting,
+looking up ids) costs per type, not per token: English has 15 tokens a type in 32 MB of text. It is
+one row of an Arrow file, and reading a column leaves the others on the disk.
+"""
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from components import text
+from components.example_gen.reader import Block
+from components.example_gen.split import held_out
+from components.settings import TransformSettings
+
+SEGMENT_BYTES = 32 * 2**20  # of text; some 200 MB of memory while it is made
+_BOUNDARY = b" q7zx0k3vw9jh "
+
+# Tokens, lengths of documents, which of those are held out.
+_Part = tuple[pa.DictionaryArray, npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+_SCHEMA = pa.schema(
+    [
+        ("types", pa.list_(pa.binary())),
+        ("counts", pa.list_(pa.int64())),
+        ("tokens", pa.list_(pa.int32())),
+        ("lengths", pa.list_(pa.int32())),
+        ("held_out", pa.list_(pa.bool_())),
+        ("read", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Documents that follow each other in the corpus.
+
+    Attributes:
+        types: binary [types], distinct tokens, in the order of their first occurrence.
+        tokens: int32 [tokens], of all documents, as indices of `types`.
+        lengths: int32 [documents], tokens of each.
+        held_out: bool [documents], whether it belongs to the eval split.
+        read: What reading counted: documents, bytes, and drops and repairs by reason.
+    """
+
+    types: pa.Array
+    tokens: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    held_out: npt.NDArray[np.bool_]
+    read: dict[str, int]
+
+
+def tokenise(
+    blocks: Iterable[Block], *, settings: TransformSettings, eval_share: float
+) -> Iterator[Segment]:
+    """The segments of a unit's blocks.
+
+    Args:
+        blocks: Of one unit, in order.
+        settings: The tokeniser.
+        eval_share: Share of the documents that is held out.
+
+    Yields:
+        Segments of about SEGMENT_BYTES of text, whose bounds depend on the blocks alone.
+    """
+    separate = _separate(settings.tokenizer, settings.lowercase)
+    pending: list[_Part] = []
+    read: Counter[str] = Counter()
+    for block in blocks:
+        tokens, lengths = _split(separate, block.documents.to_pylist())
+        pending.append((tokens, lengths, held_out(block.documents, eval_share)))
+        read.update(block.counts)
+        if read["bytes"] >= SEGMENT_BYTES:
+            yield _joined(pending, read)
+            pending, read = [], Counter()
+    if pending:
+        yield _joined(pending, read)
+
+
+@functools.cache
+def _separate(tokenizer: text.Tokenizer, lowercase: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`text.separate` as a graph, traced once in a process."""
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda documents: text.separate(documents, tokenizer=tokenizer, lowercase=lowercase),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    return function
+
+
+def _split(
+    separate: Callable[[tf.Tensor], tf.Tensor], documents: Sequence[bytes]
+) -> tuple[pa.DictionaryArray, npt.NDArray[np.int64]]:
+    """Tokens, dictionary-encoded, and how many each document has.
+
+    All documents go through the tokeniser as one text, in a third of the time, with a word between
+    them that hardly any text has. Where one does, they go one by one.
+    """
+    joined = pa.array(separate(tf.constant([_BOUNDARY.join(documents)])).numpy(), pa.binary())
+    stripped = pc.ascii_trim_whitespace(joined.view(pa.string()))
+    # Arrow splits at the same six characters as tf.strings.split. Splitting nothing gives one empty
+    # token; splitting null gives none.
+    stripped = pc.if_else(pc.equal(stripped, ""), None, stripped)
+    tokens = pc.ascii_split_whitespace(stripped).flatten().view(pa.binary()).dictionary_encode()
+    if len(documents) <= 1:
+        return tokens, np.full(len(documents), len(tokens))
+    number = pc.index(tokens.dictionary, _BOUNDARY.strip()).as_py()
+    is_token = tokens.indices.to_numpy() != number
+    boundaries = np.flatnonzero(~is_token)
+    if len(boundaries) != len(documents) - 1:
+        each = [_split(separate, [document]) for document in documents]
+        whole = pa.chunked_array([tokens for tokens, _ in each]).unify_dictionaries()
+        return whole.combine_chunks(), np.concatenate([lengths for _, lengths in each])
+    lengths = np.diff(boundaries, prepend=-1, append=len(tokens)) - 1
+    return tokens.filter(pa.array(is_token)), lengths
+
+
+def _joined(parts: list[_Part], read: Counter[str]) -> Segment:
+    tokens, lengths, eval_ = zip(*parts, strict=True)
+    unified = pa.chunked_array(tokens).unify_dictionaries().chunks
+    numbers = np.concatenate([part.indices.to_numpy() for part in unified])
+    types = unified[0].dictionary
+    used = np.bincount(numbers, minlength=len(types)) > 0  # not so the boundary
+    return Segment(
+        types=types.filter(pa.array(used)),
+        tokens=(np.cumsum(used, dtype=np.int32) - 1)[numbers],
+        lengths=np.concatenate(lengths).astype(np.int32),
+        held_out=np.concatenate(eval_),
+        read=dict(read),
+    )
+
+
+def save(segments: Iterable[Segment], path: str) -> None:
+    """Write the file of a unit, anywhere Beam can."""
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+        pa.ipc.new_stream(pa.PythonFile(file, mode="w"), _SCHEMA, options=options) as writer,
+    ):
+        for segment in segments:
+            counts = np.bincount(segment.tokens, minlength=len(segment.types))
+            row = [
+                _row(segment.types),
+                _row(pa.array(counts)),
+                _row(pa.array(segment.tokens)),
+                _row(pa.array(segment.lengths)),
+                _row(pa.array(segment.held_out)),
+                pa.array([json.dumps(segment.read)]),
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(row, schema=_SCHEMA))
+
+
+def load(path: str) -> Iterator[Segment]:
+    """The segments of a unit's file, one at a time."""
+    for row in _rows(path, ["types", "tokens", "lengths", "held_out", "read"]):
+        types, tokens, lengths, eval_, read = row
+        yield Segment(
+            types.values,
+            tokens.values.to_numpy(),
+            lengths.values.to_numpy(),
+            eval_.values.to_numpy(zero_copy_only=False),
+            json.loads(read.as_py()),
+        )
+
+
+def load_counts(path: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Types (binary) and counts (int64) of each segment, without its tokens."""
+    for types, counts in _rows(path, ["types", "counts"]):
+        yield types.values, counts.values
+
+
+def _row(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _rows(path: str, columns: list[str]) -> Iterator[list[pa.Scalar]]:
+    fields = [_SCHEMA.get_field_index(column) for column in columns]
+    options = pa.ipc.IpcReadOptions(included_fields=fields)
+    with (
+        FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+        pa.ipc.open_stream(pa.PythonFile(file, mode="r"), options=options) as reader,
+    ):
+        for batch in reader:
+            yield [batch.column(column)[0] for column in columns]

@@ -1,0 +1,57 @@
+"""Directories that all workers share: local ones, or a prefix of an object store."""
+
+import os
+import shutil
+from pathlib import Path
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from components.errors import SkipstreamError
+from components.example_gen.files import is_remote
+
+
+def make_directory(path: str) -> None:
+    """Make `path` and its parents, if there are none.
+
+    Raises:
+        SkipstreamError: It cannot be made.
+    """
+    try:
+        if not FileSystems.exists(path):  # Beam refuses to make what is there.
+            FileSystems.mkdirs(path)
+    except (OSError, ValueError, BeamIOError) as error:
+        reason = " ".join(str(error).split())
+        raise SkipstreamError(
+            f"a directory must be writable by the job, got {path} ({reason}): "
+            "set transform.work_directory, or install skipstream[gcp] or skipstream[aws]"
+        ) from error
+
+
+def remove(path: str) -> None:
+    """Remove a directory with all it holds, if it is there."""
+    if is_remote(path):
+        (found,) = FileSystems.match([f"{path}/**"])
+        if found.metadata_list:
+            FileSystems.delete([file.path for file in found.metadata_list])
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def fetch(source: str, target: Path) -> None:
+    """Move all that the directory `source` holds to the local directory `target`."""
+    if is_remote(source):
+        (found,) = FileSystems.match([f"{source}/**"])
+        for file in found.metadata_list:
+            path = target / file.path.removeprefix(f"{source}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stored = CompressionTypes.UNCOMPRESSED  # as it is, whatever its name says
+            with (
+                FileSystems.open(file.path, compression_type=stored) as remote,
+                path.open("wb") as local,
+            ):
+                shutil.copyfileobj(remote, local, 2**20)
+    else:
+        for entry in sorted(os.listdir(source)):
+            os.replace(Path(source, entry), target / entry)
+    remove(source)
