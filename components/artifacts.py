@@ -131,6 +131,22 @@ class Examples(Artifact):
 
 
 @dataclass(frozen=True)
+class Statistics(Artifact):
+    """The corpus in numbers, and beside an earlier one.
+
+    report.json: everything, and whether the limits accept it. FeatureStats.pb: a serialised
+    DatasetFeatureStatisticsList of tensorflow-metadata. zipf.png: frequencies by rank.
+    """
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The content of report.json."""
+        text = (self.path / "report.json").read_text(encoding="utf-8")
+        report: dict[str, Any] = json.loads(text)
+        return report
+
+
+@dataclass(frozen=True)
 class Model(Artifact):
     """Trained tables: vectors.npy and contexts.npy, float32 [types, dimensions], by token id.
 

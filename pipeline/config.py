@@ -27,6 +27,7 @@ from components.settings import (
     ExporterSettings,
     PusherSettings,
     StageSettings,
+    StatisticsGenSettings,
     TrainerSettings,
     TransformSettings,
 )
@@ -54,6 +55,7 @@ class Settings(StageSettings):
 
     example_gen: ExampleGenSettings = ExampleGenSettings()
     transform: TransformSettings = TransformSettings()
+    statistics_gen: StatisticsGenSettings = StatisticsGenSettings()
     trainer: TrainerSettings = TrainerSettings()
     exporter: ExporterSettings = ExporterSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()

@@ -1,10 +1,13 @@
-"""What a person sees of a model: its scores, and the neighbours of a few words."""
+"""What a person sees: a corpus in numbers, a model's scores, the neighbours of a few words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _WORDS = 8
 _NEIGHBORS = 6
+_TOKENS = 20
+_SCRIPTS = 12
+_BAR = 40  # Columns of the longest bar of a histogram.
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -40,6 +43,121 @@ def summary(report: Mapping[str, Any]) -> str:
     width = max(map(len, scores), default=0)
     lines += [f"{name:<{width}}  {text}" for name, text in scores.items()]
     return "\n".join(lines)
+
+
+def corpus(report: Mapping[str, Any]) -> str:
+    """The content of a Statistics artifact's report.json as lines of text.
+
+    Numbers are right-aligned, words come last: how wide a terminal shows them is unknown.
+    """
+    facts = report["corpus"]
+    blocks: list[Iterator[str]] = [
+        _totals(facts),
+        _drops(facts),
+        _lengths(facts["document_lengths"]),
+        _scripts(facts["scripts"]),
+        _top(facts["top_tokens"], facts["kept_tokens"]),
+    ]
+    if drift := report["drift"]:
+        blocks += [_drift(facts, drift), _moved(drift["moved"])]
+    blocks.append(f"not to be trained on: {reason}" for reason in report["reasons"])
+    return "\n\n".join("\n".join(lines) for block in blocks if (lines := list(block)))
+
+
+def _totals(facts: Mapping[str, Any]) -> Iterator[str]:
+    splits = ", ".join(f"{split['documents']:,} {name}" for name, split in facts["splits"].items())
+    mean = facts["tokens"] / facts["documents"]
+    yield _row(f"{facts['documents']:,}", "documents", splits)
+    yield _row(f"{facts['bytes']:,}", "bytes")
+    yield _row(f"{facts['tokens']:,}", "tokens", f"{mean:,.1f} a document")
+    yield _row(f"{facts['types']:,}", "types")
+    yield _row(f"{facts['vocabulary']:,}", "types in the vocabulary")
+    kept = _percent(facts["kept_share"]).strip()
+    yield _row(f"{facts['kept_tokens']:,}", "tokens kept", kept)
+
+
+def _drops(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Every `…_dropped` and `…_repaired` of statistics.json, by reason."""
+    for name, reasons in facts.items():
+        if name.endswith(("_dropped", "_repaired")):
+            for reason, count in reasons.items():
+                if count:
+                    yield f"{count:>12,}  {name.replace('_', ' ')}: {reason.replace('_', ' ')}"
+
+
+def _lengths(lengths: Sequence[Mapping[str, int]]) -> Iterator[str]:
+    yield f"{'documents':>12}  tokens a document"
+    documents = {bucket["up_to"]: bucket["documents"] for bucket in lengths}
+    most = max(documents.values())
+    bound = min(documents)
+    while bound <= max(documents):
+        count = documents.get(bound, 0)
+        bar = "#" * -(-_BAR * count // most)
+        yield f"{count:>12,}  {f'{bound // 2 + 1:,} to {bound:,}':<20} {bar}".rstrip()
+        bound *= 2
+
+
+def _scripts(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"{'types':>12}  share of the kept tokens, by script"
+    for group in scripts[:_SCRIPTS]:
+        yield f"{group['types']:>12,}  {_percent(group['share'])}  {group['script'] or 'no letter'}"
+    if rest := scripts[_SCRIPTS:]:
+        share = sum(group["share"] for group in rest)
+        types = sum(group["types"] for group in rest)
+        yield f"{types:>12,}  {_percent(share)}  {len(rest)} more"
+
+
+def _top(tokens: Sequence[Mapping[str, Any]], total: int) -> Iterator[str]:
+    yield f"{'count':>12}  share of the kept tokens"
+    for entry in tokens[:_TOKENS]:
+        share = _percent(entry["count"] / total)
+        yield f"{entry['count']:>12,}  {share}  {_word(entry['token'])}"
+
+
+def _drift(facts: Mapping[str, Any], drift: Mapping[str, Any]) -> Iterator[str]:
+    yield f"beside the examples {drift['reference']}"
+    before = drift["before"]
+    for name in ("documents", "tokens", "types", "vocabulary"):
+        change = f"{facts[name] / before[name] - 1:+.1%}".replace("%", " %")
+        yield _row(f"{facts[name]:,}", name, f"was {before[name]:,}, {change}")
+    was = _percent(before["kept_share"]).strip()
+    yield _row(_percent(facts["kept_share"]), "kept tokens", f"was {was}")
+    widest = drift["l_infinity"]
+    yield _row(f"{widest['distance']:g}", "L-infinity distance", f"by '{_word(widest['token'])}'")
+    distance = f"{drift['jensen_shannon']:g}"
+    yield _row(distance, "Jensen-Shannon distance", "0: the same, 1: no word in common")
+    for kind, when in (("new", "now"), ("vanished", "before")):
+        words = drift[kind]
+        note = f"{_percent(words['share']).strip()} of the tokens {when}"
+        if words["top"]:
+            note += f": {' '.join(_word(entry['token']) for entry in words['top'])}"
+        yield _row(f"{words['types']:,}", f"{kind} words", note)
+
+
+def _moved(words: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if words:
+        yield f"{'before':>12}  {'now':>12}  moved most"
+    for word in words:
+        before, now = (f"{100 * word[when]:.4f} %" for when in ("before", "now"))
+        yield f"{before:>12}  {now:>12}  {_word(word['token'])}"
+
+
+def _row(number: str, name: str, note: str = "") -> str:
+    return f"{number:>12}  {f'{name} ({note})' if note else name}"
+
+
+def _percent(share: float) -> str:
+    """Seven columns wide up to 99.99 %.
+
+    >>> _percent(0.5), _percent(0.00001), _percent(0)
+    ('50.00 %', '<0.01 %', ' 0.00 %')
+    """
+    return "<0.01 %" if 0 < share < 0.00005 else f"{100 * share:5.2f} %"
+
+
+def _word(token: str) -> str:
+    """A token as a terminal may show it: control characters escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in token)
 
 
 def _number(value: float | None, form: str) -> str:
