@@ -63,6 +63,13 @@ class TransformSettings(StageSettings):
     max_size: int | None = Field(
         None, ge=1, description="Most tokens in the vocabulary; none: no limit."
     )
+    deduplicate: bool = Field(
+        False, description="Keep only the first of documents that are equal byte by byte."
+    )
+    min_tokens: int = Field(1, ge=1, description="Tokens a document needs to be kept.")
+    max_token_length: int | None = Field(
+        None, ge=1, description="Most characters in a token; longer ones are dropped. none: all."
+    )
     work_directory: str | None = Field(
         None,
         min_length=1,

@@ -373,3 +373,37 @@ def test_documents_tokenised_together_are_as_each_alone(tokenizer: Any, lowercas
         )
         assert segment.lengths.tolist() == naive.row_lengths().numpy().tolist()
         assert set(segment.tokens.tolist()) == set(range(len(segment.types)))
+
+
+def test_of_equal_documents_the_first_one_stays(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 60)
+    monkeypatch.setattr("components.example_gen.units._FILE_BYTES", 1)
+    draw = np.random.default_rng(1)
+    lines = [f"w{a} w{b} x{a}" for a, b in draw.integers(0, 6, (60, 2))]
+    (tmp_path / "a.txt").write_text("\n".join(lines[:25]) + "\n")
+    (tmp_path / "b.txt").write_text("\n".join(lines[25:]) + "\n")
+    settings = TransformSettings(min_count=1, deduplicate=True)
+    examples = run(tmp_path / "1", str(tmp_path / "?.txt"), settings=settings, eval_share=0)
+    assert examples.summary["units"] > 5
+    unique = list(dict.fromkeys(lines))
+    assert [" ".join(words) for words in words_of(examples)] == unique
+    assert examples.statistics["documents_dropped"] == {"duplicate": 60 - len(unique)}
+    assert examples.statistics["documents"] == 60
+    (tmp_path / "c.txt").write_text("\n".join(unique))
+    alone = run(tmp_path / "2", str(tmp_path / "c.txt"), eval_share=0)
+    vocabularies = {(one.path / "vocabulary.tsv").read_bytes() for one in (examples, alone)}
+    assert len(vocabularies) == 1
+
+
+def test_short_documents_and_long_tokens_are_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a bb ccc\nééé dddd a\ndddd\n…\nbb a eeeee\n")
+    settings = TransformSettings(min_count=1, min_tokens=2, max_token_length=3)
+    examples = run(tmp_path / "1", str(tmp_path / "a.txt"), settings=settings, eval_share=0)
+    assert words_of(examples) == [["a", "bb", "ccc"], ["ééé", "a"], ["bb", "a"]]
+    statistics = examples.statistics
+    assert statistics["documents_dropped"] == {"no_token": 2}
+    assert statistics["tokens_dropped"] == {"out_of_vocabulary": 0, "too_long": 3}
+    assert statistics["tokens"] == 10
+    settings = TransformSettings(min_count=1, min_tokens=3)
+    examples = run(tmp_path / "2", str(tmp_path / "a.txt"), settings=settings, eval_share=0)
+    assert examples.statistics["documents_dropped"] == {"too_short": 1, "no_token": 1}

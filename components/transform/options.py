@@ -2,14 +2,22 @@
 
 import contextlib
 import io
+import os
+import socket
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from components.errors import SkipstreamError
+from components.example_gen.files import is_remote
+
+# With these, Beam does not wait for the job, whose files the stage needs.
+_UNAWAITED = ("dry_run", "no_wait_until_finish", "template_location")
 
 
 def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOptions]:
@@ -20,8 +28,9 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
             default would try to fetch the Prism binary from the network first.
 
     Raises:
-        SkipstreamError: A value is not one that its option takes, there is no such runner, or a
-            job in this process has no such option.
+        SkipstreamError: A value is not one that its option takes, there is no such runner, a job
+            in this process has no such option, one that the runner needs is missing, nothing
+            answers at --job_endpoint, or the job would not be waited for.
     """
     said = io.StringIO()
     try:
@@ -35,11 +44,36 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
             runner = create_runner(name) if name else FnApiRunner()
             # Beam drops what it does not know. The service of a remote runner may know it.
             local = isinstance(runner, FnApiRunner | SwitchingDirectRunner)
-            options.get_all_options(
+            values = options.get_all_options(
                 add_extra_args_fn=(lambda parser: parser.parse_args(flags)) if local else None
             )
+            missing = PipelineOptionsValidator(options, runner).validate()
     except (SystemExit, ValueError, ImportError, AttributeError) as error:
         reason = (said.getvalue().strip().splitlines() or [str(error)])[-1]
         reason = reason.partition("error: ")[2] or reason
         raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
+    if missing:
+        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {' '.join(missing)}")
+    _check(values)
     return runner, options
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Refuse what Beam would fail with later, or not at all."""
+    for name in _UNAWAITED:
+        if values.get(name):
+            raise SkipstreamError(
+                f"the Beam job must be waited for, got --{name}={values[name]}: leave it out"
+            )
+    prism = values.get("prism_location")
+    if prism and not is_remote(prism) and not os.path.exists(prism):
+        raise SkipstreamError(f"--prism_location must be the Prism binary, no file {prism}")
+    endpoint = values.get("job_endpoint")
+    if endpoint and ":" in endpoint:  # Else it is a word that Beam knows, such as `embed`.
+        host, _, port = endpoint.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise SkipstreamError(
+                f"no job server answers at --job_endpoint={endpoint} ({error}): start it first"
+            ) from error

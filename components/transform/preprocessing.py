@@ -143,7 +143,8 @@ def share_out(batch: Batch) -> Iterator[tuple[int, pa.Table]]:
     Args:
         batch: types (bytes), counts and shares, [types] each.
     """
-    types, counts, shares = batch
+    occurring = batch[1] > 0  # A type may have been seen in duplicates only.
+    types, counts, shares = (column[occurring] for column in batch)
     if not len(types):
         return
     order = np.argsort(shares, kind="stable")

@@ -6,10 +6,12 @@ one row of an Arrow file, and reading a column leaves the others on the disk.
 """
 
 import functools
+import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,8 @@ from components.settings import TransformSettings
 SEGMENT_BYTES = 32 * 2**20  # of text; some 200 MB of memory while it is made
 _BOUNDARY = b" q7zx0k3vw9jh "
 
-# Tokens, lengths of documents, which of those are held out.
-_Part = tuple[pa.DictionaryArray, npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+# Tokens, lengths of documents, which of those are held out, their hashes.
+_Part = tuple[pa.DictionaryArray, npt.NDArray[np.int64], npt.NDArray[np.bool_], list[bytes]]
 _SCHEMA = pa.schema(
     [
         ("types", pa.list_(pa.binary())),
@@ -36,6 +38,7 @@ _SCHEMA = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("lengths", pa.list_(pa.int32())),
         ("held_out", pa.list_(pa.bool_())),
+        ("hashes", pa.list_(pa.binary(16))),
         ("read", pa.string()),
     ]
 )
@@ -50,14 +53,39 @@ class Segment:
         tokens: int32 [tokens], of all documents, as indices of `types`.
         lengths: int32 [documents], tokens of each.
         held_out: bool [documents], whether it belongs to the eval split.
-        read: What reading counted: documents, bytes, and drops and repairs by reason.
+        hashes: fixed-size binary [documents], 16 bytes of its text; [0] if nobody asked for them.
+        read: What was counted on the way: documents, bytes, and drops and repairs by reason.
     """
 
     types: pa.Array
     tokens: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
     held_out: npt.NDArray[np.bool_]
+    hashes: pa.Array
     read: dict[str, int]
+
+    def without(self, dropped: npt.NDArray[np.bool_], reason: str) -> "Segment":
+        """Less documents, which `read` counts under `reason`, and with as many types.
+
+        Args:
+            dropped: bool [documents].
+            reason: Why.
+        """
+        if not dropped.any():
+            return self
+        kept = ~dropped
+        return Segment(
+            self.types,
+            self.tokens[np.repeat(kept, self.lengths)],
+            self.lengths[kept],
+            self.held_out[kept],
+            self.hashes.filter(pa.array(kept)) if len(self.hashes) else self.hashes,
+            self.read | {reason: int(np.count_nonzero(dropped))},
+        )
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Occurrences of each type: int64 [types]."""
+        return np.bincount(self.tokens, minlength=len(self.types))
 
 
 def tokenise(
@@ -74,17 +102,27 @@ def tokenise(
         Segments of about SEGMENT_BYTES of text, whose bounds depend on the blocks alone.
     """
     separate = _separate(settings.tokenizer, settings.lowercase)
+
+    def joined() -> Segment:
+        return _cleaned(_joined(pending, read), settings)
+
     pending: list[_Part] = []
     read: Counter[str] = Counter()
     for block in blocks:
-        tokens, lengths = _split(separate, block.documents.to_pylist())
-        pending.append((tokens, lengths, held_out(block.documents, eval_share)))
+        documents = block.documents.to_pylist()
+        tokens, lengths = _split(separate, documents)
+        hashes = [_hash(document) for document in documents] if settings.deduplicate else []
+        pending.append((tokens, lengths, held_out(block.documents, eval_share), hashes))
         read.update(block.counts)
         if read["bytes"] >= SEGMENT_BYTES:
-            yield _joined(pending, read)
+            yield joined()
             pending, read = [], Counter()
     if pending:
-        yield _joined(pending, read)
+        yield joined()
+
+
+def _hash(document: bytes) -> bytes:
+    return hashlib.blake2b(document, digest_size=16).digest()
 
 
 @functools.cache
@@ -125,7 +163,7 @@ def _split(
 
 
 def _joined(parts: list[_Part], read: Counter[str]) -> Segment:
-    tokens, lengths, eval_ = zip(*parts, strict=True)
+    tokens, lengths, eval_, hashes = zip(*parts, strict=True)
     unified = pa.chunked_array(tokens).unify_dictionaries().chunks
     numbers = np.concatenate([part.indices.to_numpy() for part in unified])
     types = unified[0].dictionary
@@ -135,8 +173,30 @@ def _joined(parts: list[_Part], read: Counter[str]) -> Segment:
         tokens=(np.cumsum(used, dtype=np.int32) - 1)[numbers],
         lengths=np.concatenate(lengths).astype(np.int32),
         held_out=np.concatenate(eval_),
+        hashes=pa.array(itertools.chain(*hashes), pa.binary(16)),
         read=dict(read),
     )
+
+
+def _cleaned(segment: Segment, settings: TransformSettings) -> Segment:
+    """Without the tokens and documents that settings leave out; `read` counts them."""
+    if settings.max_token_length is not None:
+        characters = pc.utf8_length(segment.types.view(pa.string())).to_numpy()
+        too_long = (characters > settings.max_token_length)[segment.tokens]
+        ends = np.cumsum(segment.lengths)
+        long_before = np.concatenate([[0], np.cumsum(too_long)])
+        lengths = segment.lengths - np.diff(long_before[np.concatenate([[0], ends])])
+        segment = replace(
+            segment,
+            tokens=segment.tokens[~too_long],
+            lengths=lengths.astype(np.int32),
+            read=segment.read | {"token_too_long": int(np.count_nonzero(too_long))},
+        )
+    if settings.min_tokens > 1:
+        # Those without any token are dropped under a reason of their own.
+        too_short = (segment.lengths > 0) & (segment.lengths < settings.min_tokens)
+        segment = segment.without(too_short, "too_short")
+    return segment
 
 
 def save(segments: Iterable[Segment], path: str) -> None:
@@ -147,13 +207,13 @@ def save(segments: Iterable[Segment], path: str) -> None:
         pa.ipc.new_stream(pa.PythonFile(file, mode="w"), _SCHEMA, options=options) as writer,
     ):
         for segment in segments:
-            counts = np.bincount(segment.tokens, minlength=len(segment.types))
             row = [
                 _row(segment.types),
-                _row(pa.array(counts)),
+                _row(pa.array(segment.counts())),
                 _row(pa.array(segment.tokens)),
                 _row(pa.array(segment.lengths)),
                 _row(pa.array(segment.held_out)),
+                _row(segment.hashes),
                 pa.array([json.dumps(segment.read)]),
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(row, schema=_SCHEMA))
@@ -161,13 +221,14 @@ def save(segments: Iterable[Segment], path: str) -> None:
 
 def load(path: str) -> Iterator[Segment]:
     """The segments of a unit's file, one at a time."""
-    for row in _rows(path, ["types", "tokens", "lengths", "held_out", "read"]):
-        types, tokens, lengths, eval_, read = row
+    columns = ["types", "tokens", "lengths", "held_out", "hashes", "read"]
+    for types, tokens, lengths, eval_, hashes, read in _rows(path, columns):
         yield Segment(
             types.values,
             tokens.values.to_numpy(),
             lengths.values.to_numpy(),
             eval_.values.to_numpy(zero_copy_only=False),
+            hashes.values,
             json.loads(read.as_py()),
         )
 
@@ -176,6 +237,12 @@ def load_counts(path: str) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Types (binary) and counts (int64) of each segment, without its tokens."""
     for types, counts in _rows(path, ["types", "counts"]):
         yield types.values, counts.values
+
+
+def load_hashes(path: str) -> Iterator[pa.Array]:
+    """The hashes of each segment's documents, and nothing else."""
+    for (hashes,) in _rows(path, ["hashes"]):
+        yield hashes.values
 
 
 def _row(values: pa.Array) -> pa.Array:

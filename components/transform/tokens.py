@@ -3,18 +3,23 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from components.example_gen import reader
 from components.example_gen.units import Unit
 from components.settings import TransformSettings
 from components.transform import segments
+from components.transform.segments import Segment
 
 _SUFFIX = ".arrow"
+# What `segments.tokenise` depends on.
+_SETTINGS = {"tokenizer", "lowercase", "deduplicate", "min_tokens", "max_token_length"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,49 @@ class Tokens:
     def path(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
         """The file of `unit`, whose text is read for it."""
         digest = hashlib.blake2b(digest_size=16)
-        key = [self.identity, settings.tokenizer, settings.lowercase, eval_share, unit.field]
-        digest.update(json.dumps(key).encode())
+        chosen = settings.model_dump(include=_SETTINGS)
+        key = [self.identity, chosen, eval_share, unit.field]
+        digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             digest.update(f"{piece.format} {piece.compression} {piece.start > 0}".encode())
             digest.update(reader.fingerprint(piece))
         return f"{self.directory}/{digest.hexdigest()}{_SUFFIX}"
 
 
+@dataclass(frozen=True)
+class TokenisedUnit:
+    """A unit on its way from the first pass to the second.
+
+    Attributes:
+        index: Its place in the corpus.
+        path: The file of its segments.
+        reused: Whether that was there before this job.
+        duplicates: By segment, bool [documents], which of them have been seen before.
+    """
+
+    index: int
+    path: str
+    reused: bool
+    duplicates: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+    def segments(self) -> Iterator[Segment]:
+        """Its documents, without the duplicates."""
+        for index, segment in enumerate(segments.load(self.path)):
+            if index in self.duplicates:
+                segment = segment.without(self.duplicates[index], "duplicate")
+            yield segment
+
+    def types(self) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """The types (binary) of each segment and how often they occur (int64)."""
+        if not self.duplicates:
+            yield from segments.load_counts(self.path)
+            return
+        for segment in self.segments():
+            yield segment.types, pa.array(segment.counts())
+
+
 class TokeniseUnit(beam.DoFn):
-    """Unit -> its index, the file of its segments, and whether that was there already."""
+    """Unit -> TokenisedUnit."""
 
     def __init__(self, tokens: Tokens, settings: TransformSettings, eval_share: float) -> None:
         """Nothing is read yet."""
@@ -49,7 +87,7 @@ class TokeniseUnit(beam.DoFn):
         self._settings = settings
         self._eval_share = eval_share
 
-    def process(self, unit: Unit) -> Iterator[tuple[int, str, bool]]:
+    def process(self, unit: Unit) -> Iterator[TokenisedUnit]:
         """Tokenise one unit, if need be; a SkipstreamError ends the job."""
         path = self._tokens.path(unit, self._settings, self._eval_share)
         found = FileSystems.exists(path)
@@ -63,7 +101,7 @@ class TokeniseUnit(beam.DoFn):
                 FileSystems.rename([temporary], [path])
             else:
                 FileSystems.delete([temporary])
-        yield unit.index, path, found
+        yield TokenisedUnit(unit.index, path, found)
 
 
 def remove_others(directory: str, keep: Collection[str]) -> None:

@@ -28,10 +28,11 @@ from components.errors import SkipstreamError
 from components.example_gen.files import state_of
 from components.example_gen.units import Listing, plan
 from components.settings import TransformSettings
-from components.transform import preprocessing, records, segments
+from components.transform import preprocessing, records
+from components.transform.duplicates import MarkDuplicates
 from components.transform.options import runner_and_options
 from components.transform.storage import fetch, make_directory, remove
-from components.transform.tokens import TokeniseUnit, Tokens, remove_others
+from components.transform.tokens import TokenisedUnit, TokeniseUnit, Tokens, remove_others
 from components.vocabulary import Vocabulary
 
 _PASSED_THROUGH = ("unit", "segment")
@@ -133,7 +134,7 @@ def _wire(
     tokens: Tokens,
     work: str,
 ) -> None:
-    tokenised = (
+    units = (
         pipeline
         | "CreateUnits" >> beam.Create(plan(corpus))
         | "SpreadUnits" >> beam.Reshuffle()
@@ -141,24 +142,24 @@ def _wire(
         >> beam.ParDo(TokeniseUnit(tokens, settings, Listing.load(corpus).eval_share))
         | "KeepTokens" >> beam.Reshuffle()  # A failure behind this repeats nothing before it.
     )
+    if settings.deduplicate:
+        units |= "MarkDuplicates" >> MarkDuplicates()
     config = _tensors()
-    transform_fn = (
-        tokenised | "ReadTypesToCount" >> beam.FlatMapTuple(types_of),
-        config,
-    ) | "Count" >> tft_beam.AnalyzeDataset(
+    counted = units | "ReadTypesToCount" >> beam.FlatMap(types_of)
+    transform_fn = (counted, config) | "Count" >> tft_beam.AnalyzeDataset(
         preprocessing.make_preprocessing_fn(settings, f"{work}/totals.tsv")
     )
     transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/transform_graph")
 
     # Read again: holding the types between the passes would cost their size in memory.
-    types = tokenised | "ReadTypesToLookUp" >> beam.FlatMapTuple(types_of)
+    types = units | "ReadTypesToLookUp" >> beam.FlatMap(types_of)
     (looked_up, _) = ((types, config), transform_fn) | "LookUp" >> tft_beam.TransformDataset(
         output_record_batches=True
     )
     (
         {
-            "file": tokenised | "NameFiles" >> beam.MapTuple(lambda unit, path, _: (unit, path)),
-            "ids": looked_up | "NameIds" >> beam.MapTuple(ids_of),
+            "unit": units | "KeyUnits" >> beam.Map(lambda unit: (unit.index, unit)),
+            "ids": looked_up | "KeyIds" >> beam.MapTuple(ids_of),
         }
         | "GatherUnits" >> beam.CoGroupByKey()
         | "WriteUnits" >> beam.MapTuple(partial(write_unit, work=work))
@@ -166,8 +167,8 @@ def _wire(
         | "WriteCounts" >> beam.Map(_write_json, f"{work}/counts.json")
     )
     (
-        tokenised
-        | "NameUnits" >> beam.MapTuple(lambda _, path, reused: (path, reused))
+        units
+        | "NameUnits" >> beam.Map(lambda unit: (unit.path, unit.reused))
         | "GatherNames" >> beam.combiners.ToList()
         | "WriteNames" >> beam.Map(_write_json, f"{work}/units.json")
     )
@@ -188,14 +189,14 @@ def _tensors() -> TensorAdapterConfig:
     return TensorAdapterConfig(_SCHEMA, tensors)
 
 
-def types_of(unit: int, path: str, _: bool) -> Iterator[pa.RecordBatch]:
+def types_of(unit: TokenisedUnit) -> Iterator[pa.RecordBatch]:
     """The types of each segment of a unit, a row each; `text` is empty."""
-    for index, (types, counts) in enumerate(segments.load_counts(path)):
+    for index, (types, counts) in enumerate(unit.types()):
         columns = [
             pa.array([b""], pa.large_binary()),
             types.cast(pa.large_binary()),
             counts,
-            pa.array([unit]),
+            pa.array([unit.index]),
             pa.array([index]),
         ]
         yield pa.RecordBatch.from_arrays(
@@ -214,12 +215,12 @@ def ids_of(
     return unit, (segment, batch.column("type_ids").flatten().to_numpy().astype(np.int32))
 
 
-def write_unit(unit: int, found: dict[str, Iterable[Any]], work: str) -> dict[str, int]:
-    """Encode the `file` of a unit with the `ids` of its segments; returns what it holds."""
-    (path,) = found["file"]
+def write_unit(index: int, found: dict[str, Iterable[Any]], work: str) -> dict[str, int]:
+    """Encode a `unit` with the `ids` of its segments' types; returns what it holds."""
+    (unit,) = found["unit"]
     ids = dict(found["ids"])
-    parts = ((segment, ids[index]) for index, segment in enumerate(segments.load(path)))
-    return records.write_unit(unit, parts, work)
+    parts = ((segment, ids[number]) for number, segment in enumerate(unit.segments()))
+    return records.write_unit(index, parts, work)
 
 
 def _write_json(content: Any, path: str) -> str:
@@ -229,7 +230,9 @@ def _write_json(content: Any, path: str) -> str:
 def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[str, Any]:
     read = {name: count for name, count in counts.items() if "." not in name}
     encoded = {name: count for name, count in counts.items() if "." in name}
-    tokens, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
+    counted, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
+    too_long = read.pop("token_too_long", 0)
+    tokens = counted + too_long
     vocabulary = Vocabulary.load(out.path / preprocessing.VOCABULARY)
     kept_tokens = int(vocabulary.counts.sum())
     splits: dict[str, dict[str, Any]] = {
@@ -272,7 +275,8 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
         "vocabulary": len(vocabulary),
         "kept_tokens": kept_tokens,
         "kept_share": round(kept_tokens / tokens, 6),
-        "tokens_dropped": {"out_of_vocabulary": tokens - kept_tokens},
+        "tokens_dropped": {"out_of_vocabulary": counted - kept_tokens}
+        | ({"too_long": too_long} if too_long else {}),
         "types_dropped": {"below_min_count_or_beyond_max_size": types - len(vocabulary)},
         "splits": splits,
         "document_lengths": [{"up_to": bound, "documents": count} for bound, count in lengths],
