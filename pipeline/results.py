@@ -66,7 +66,7 @@ def corpus(report: Mapping[str, Any]) -> str:
 
 def _totals(facts: Mapping[str, Any]) -> Iterator[str]:
     splits = ", ".join(f"{split['documents']:,} {name}" for name, split in facts["splits"].items())
-    mean = facts["tokens"] / facts["documents"]
+    mean = facts["tokens"] / sum(bucket["documents"] for bucket in facts["document_lengths"])
     yield _row(f"{facts['documents']:,}", "documents", splits)
     yield _row(f"{facts['bytes']:,}", "bytes")
     yield _row(f"{facts['tokens']:,}", "tokens", f"{mean:,.1f} a document")
