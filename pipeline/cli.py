@@ -2,7 +2,7 @@
 
 Results go to stdout, everything else to stderr; an error's last line is `skipstream: error: …`.
 Exit codes: 0 done; 1 a mistake that the message says how to mend, or a bug; 2 wrong usage; 3 a
-gate refused the model; 130 and 143 interrupted; 141 nobody reads our output.
+gate refused the corpus or the model; 130 and 143 interrupted; 141 nobody reads our output.
 """
 
 import argparse
@@ -11,15 +11,17 @@ import itertools
 import json
 import logging
 import os
+import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from components import threads
+from components.artifacts import Statistics
 from components.errors import NotBlessedError, SkipstreamError
-from pipeline import config, failures, interrupts, results
+from components.settings import StatisticsGenSettings
+from pipeline import config, failures, interrupts, logs, lookup, results, versions
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
@@ -77,11 +79,11 @@ def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:
         drain()
         explained = failures.explain(error)
         if explained is None:
-            traceback.print_exception(error)
             message = f"{type(error).__name__}: {failures.one_line(error)}"
-            explained = f"this is a bug, please report the lines above ({message})", 1
+            logs.fail(f"this is a bug, please report the lines above ({message})", 1, bug=error)
+            return 1
         message, code = explained
-        print(f"skipstream: error: {message}", file=sys.stderr, flush=True)
+        logs.fail(message, code)
         return code
 
 
@@ -111,6 +113,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action=_Version, nargs=0, help="print it and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_stages(commands)
+    _add_stats(commands)
+    _add_version_commands(commands)
     _add_model_commands(commands)
 
     beam_options: Sequence[str] = ()
@@ -139,6 +143,25 @@ def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
             metavar="DIR",
             help="artifacts, run.json and the served models (default: %(default)s)",
         )
+        command.add_argument(
+            "--run-id",
+            type=_run_id,
+            metavar="ID",
+            help="the run's name in logs, run.json and the record of a push (default: made up)",
+        )
+        command.add_argument(
+            "--log-format",
+            choices=logs.FORMATS,
+            default="text",
+            help="text for a person, or JSON Lines for a log collector (default: %(default)s)",
+        )
+        command.set_defaults(force_push=False)
+        if name in ("run", "push"):
+            command.add_argument(
+                "--force-push",
+                action="store_true",
+                help="push also what is not blessed or was rolled back from, and record that",
+            )
         _add_settings(command)
         command.set_defaults(command=_run_stages, name=name, show=show)
     command = commands.add_parser(
@@ -168,6 +191,66 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         metavar="STAGE.NAME=VALUE",
         help="settings that win over those of --config",
     )
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[\w.:+@=/-]{1,250}", text):  # What schedulers use; one word in a log.
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to 250 letters, digits or any of _.:+@=/-, got {text!r}"
+        )
+    return text
+
+
+def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "The corpus in numbers, and what moved since an earlier one."
+    command = commands.add_parser("stats", help=text, description=text, allow_abbrev=False)
+    command.add_argument(
+        "run",
+        type=Path,
+        metavar="OUT",
+        help="an output directory, whose last run is meant, or a transform artifact",
+    )
+    command.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="another such directory to compare with; without it, what the run compared with",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where report.json, zipf.png and FeatureStats.pb go; without it and --against, those "
+        "of the run are named",
+    )
+    command.set_defaults(command=_stats)
+
+
+def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> _Parser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=function)
+        return command
+
+    place = "an output directory, or the directory, gs:// or s3:// that its models are served from"
+    show = add("versions", versions.show, "What is served, and what else could be.")
+    show.add_argument("place", metavar="DIR|OUT", help=place)
+    show.add_argument("--json", action="store_true", help="all there is to know, as JSON")
+    text = "Serve an earlier version again, as a copy that carries the next number."
+    rollback = add("rollback", versions.roll_back, text)
+    rollback.add_argument("place", metavar="DIR|OUT", help=place)
+    rollback.add_argument(
+        "--to",
+        type=int,
+        metavar="N",
+        help="the version to serve again (default: the last one before, of another model, that "
+        "was not rolled back from)",
+    )
+    rollback.add_argument("--reason", metavar="TEXT", help="why, for those who look later")
+    text = "Remove artifacts that no served version and no last run needs."
+    gc = add("gc", versions.collect, text)
+    gc.add_argument("output", type=Path, metavar="OUT", help="an output directory")
+    gc.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
 
 
 def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -217,18 +300,46 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         from components.transform.options import runner_and_options
 
         runner_and_options(arguments.beam_options)  # A mistake is told before anything runs.
+    if arguments.log_format == "json":
+        logs.use_json()
     command = None if arguments.name == "run" else arguments.name
-    with Runner(arguments.output, settings, command=command) as runner:
-        path = arguments.show(Chain(runner, settings, arguments.beam_options))
+    with Runner(arguments.output, settings, command=command, run_id=arguments.run_id) as runner:
+        chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)
+        path = arguments.show(chain)
     print(path)
 
 
-def _run(chain: Chain) -> Path:
+def _stats(arguments: argparse.Namespace) -> None:
+    examples = lookup.examples(arguments.run)
+    finished = lookup.last(arguments.run, "statistics_gen", Statistics)
+    path = arguments.output
+    if finished and not arguments.against and not path:
+        path, report = finished.path, finished.report
+    else:
+        from components.statistics_gen import statistics_gen
+
+        against = lookup.examples(arguments.against) if arguments.against else None
+        if path:
+            path.mkdir(parents=True, exist_ok=True)
+        report = statistics_gen.describe(
+            examples, against, settings=StatisticsGenSettings(), directory=path
+        )
+    print(results.corpus(report))
+    if path:
+        print(path)
+
+
+def _run(chain: Chain) -> str:
     evaluation = chain.evaluation
     try:
         return chain.served
     finally:  # A model that a gate refuses is looked at, too.
         print(results.summary(evaluation.report))
+
+
+def _transform(chain: Chain) -> Path:
+    _ = chain.statistics  # Refuses a corpus outside the limits.
+    return chain.examples.path
 
 
 def _evaluate(chain: Chain) -> Path:
@@ -239,9 +350,9 @@ def _evaluate(chain: Chain) -> Path:
     return chain.evaluation.path
 
 
-_STAGES: dict[str, tuple[str, Callable[[Chain], Path]]] = {
+_STAGES: dict[str, tuple[str, Callable[[Chain], Path | str]]] = {
     "run": ("Text to served model: all stages that are not finished.", _run),
-    "transform": ("List the corpus, tokenise it, build its vocabulary.", lambda c: c.examples.path),
+    "transform": ("List the corpus, tokenise it, build its vocabulary.", _transform),
     "train": ("Train the vectors and export them.", lambda c: c.exported.saved_model),
     "evaluate": ("Score the trained vectors.", _evaluate),
     "validate": ("Ask the exported model in a fresh process.", lambda c: c.validation.path),

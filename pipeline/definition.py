@@ -1,12 +1,15 @@
 """The chain of stages: what each one reads, and what its content depends on.
 
-    example_gen ── transform ── trainer ─┬─ evaluator ─────────────────┐
-                                         └─ exporter ── infra_validator ┴─ pusher
+    example_gen ── transform ─┬─ statistics_gen
+                              └─ trainer ─┬─ evaluator ─────────────────┐
+                                          └─ exporter ── infra_validator ┴─ pusher
 
 Asking for an artifact builds it and all before it, as far as they are not finished yet.
 Components are imported where they are needed: a run that reuses everything loads no TensorFlow.
+The trainer reads nothing of statistics_gen, but begins only when that has accepted the corpus.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +22,15 @@ from components.artifacts import (
     InfraBlessing,
     Model,
     PushedModel,
-    newest_version,
+    Statistics,
 )
+from components.errors import NotBlessedError
 from components.evaluator.files import matching
+from components.pusher.destination import open_destination
+from components.pusher.history import History
+from pipeline import lookup
 from pipeline.config import Settings
-from pipeline.runner import Runner
+from pipeline.runner import Runner, code_identity
 
 
 class Chain:
@@ -34,7 +41,12 @@ class Chain:
     """
 
     def __init__(
-        self, runner: Runner, settings: Settings, beam_options: Sequence[str] = ()
+        self,
+        runner: Runner,
+        settings: Settings,
+        beam_options: Sequence[str] = (),
+        *,
+        force_push: bool = False,
     ) -> None:
         """Nothing runs yet.
 
@@ -42,10 +54,20 @@ class Chain:
             runner: Where artifacts lie.
             settings: Of all stages.
             beam_options: Where and how the Beam job runs; its result does not depend on them.
+            force_push: Whether a model is pushed that is not blessed or was rolled back from.
+
+        Raises:
+            SkipstreamError: `pusher.destination` is no place to push to.
         """
         self._runner = runner
         self._settings = settings
         self._beam_options = tuple(beam_options)
+        self._force_push = force_push
+        self._destination = open_destination(
+            settings.pusher.destination or runner.output / "serving"
+        )
+        if settings.pusher.destination:
+            runner.report["destination"] = self._destination.address
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -67,6 +89,8 @@ class Chain:
     def examples(self) -> Examples:
         """The corpus as token ids, with its vocabulary."""
         corpus, settings = self.corpus, self._settings.transform
+        shared = settings.work_directory or str(self._runner.output)
+        cache = f"{shared.rstrip('/')}/tokens" if settings.cache else None
 
         def build(out: Examples) -> Examples:
             from components import transform
@@ -76,12 +100,57 @@ class Chain:
                 settings=settings,
                 max_unreadable=self._settings.example_gen.max_unreadable,
                 beam_options=self._beam_options,
+                cache=cache,
+                identity=json.dumps(code_identity(), sort_keys=True),
                 out=out,
             )
 
         return self._runner.stage(
-            "transform", Examples, build, command="transform", inputs=[corpus], settings=settings
+            "transform",
+            Examples,
+            build,
+            command="transform",
+            inputs=[corpus],
+            settings=settings,
+            neutral=["cache", "work_directory"],
         )
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The corpus in numbers.
+
+        Raises:
+            NotBlessedError: It is outside the limits.
+        """
+        settings, output = self._settings.statistics_gen, self._runner.output
+        # Before the examples: a name mistyped should not cost the Beam job's time.
+        given = (
+            lookup.examples(Path(settings.reference).expanduser()) if settings.reference else None
+        )
+        examples = self.examples
+        reference = given or lookup.served_before(self._history(), output, examples)
+
+        def build(out: Statistics) -> Statistics:
+            from components.statistics_gen import statistics_gen
+
+            return statistics_gen.build(examples, reference, settings=settings, out=out)
+
+        statistics = self._runner.stage(
+            "statistics_gen",
+            Statistics,
+            build,
+            command=None,
+            inputs=[examples, reference] if reference else [examples],
+            settings=settings,
+            # Of the reference, its content counts.
+            neutral=["reference"],
+        )
+        if not statistics.summary["accepted"]:
+            raise NotBlessedError(
+                "only a corpus within the limits is trained on, and this one is not: "
+                f"{'; '.join(statistics.summary['reasons'])}: see 'skipstream stats {output}'"
+            )
+        return statistics
 
     @cached_property
     def model(self) -> Model:
@@ -91,6 +160,7 @@ class Chain:
         start_vectors = _states("trainer.start_vectors", settings.start_vectors)
         found = tuple(path for path, *_ in start_vectors)
         settings = settings.model_copy(update={"start_vectors": found})
+        _ = self.statistics  # Refuses a corpus before it is trained on.
         examples = self.examples
 
         def build(out: Model) -> Model:
@@ -206,11 +276,20 @@ class Chain:
         from components.pusher import pusher
 
         evaluation, exported, validation = self.evaluation, self.exported, self.validation
-        settings, serving = self._settings.pusher, self._runner.output / "serving"
+        settings, destination = self._settings.pusher, self._destination
+        report = self._runner.report
 
         def build(out: PushedModel) -> PushedModel:
             return pusher.build(
-                exported, evaluation, validation, settings=settings, serving=serving, out=out
+                exported,
+                evaluation,
+                validation,
+                settings=settings,
+                destination=destination,
+                out=out,
+                run_id=report["run_id"],
+                artifacts={name: stage["fingerprint"] for name, stage in report["stages"].items()},
+                force=self._force_push,
             )
 
         pushed = self._runner.stage(
@@ -219,16 +298,24 @@ class Chain:
             build,
             command="push",
             inputs=[exported, evaluation, validation],
-            # Pushed again where another model has been since: the last run decides.
-            intact=lambda pushed: pushed.version == newest_version(serving),
+            # Pushed again where another model has been pushed since: the last run decides. A model
+            # that was rolled back from is not: `build` refuses it.
+            intact=lambda pushed: pusher.is_served(destination, pushed, exported),
         )
-        pusher.prune(serving, settings.keep)  # Not a part of the model: a change pushes nothing.
+        # Not a part of the model: a change pushes nothing.
+        pusher.prune(destination, settings.keep)
+        report["saved_model"] = destination.path_of(pushed.version)
         return pushed
 
+    def _history(self) -> History:
+        from components.pusher import pusher
+
+        return pusher.read(self._destination)
+
     @property
-    def served(self) -> Path:
-        """The directory of the pushed version."""
-        return self._runner.output / "serving" / str(self.pushed.version)
+    def served(self) -> str:
+        """Path or URL of the pushed version."""
+        return self._destination.path_of(self.pushed.version)
 
 
 def _states(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -1,8 +1,9 @@
 """Runs stages: reuses what is finished, resumes what can be, and keeps run.json.
 
 Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `run.json`, the
-report of the last run. A fingerprint stands for everything an artifact depends on: the stage's
-settings, the artifacts it reads, our code and the versions of the libraries that compute.
+report of the last run, which `metrics.prom` has for Prometheus. A fingerprint stands for
+everything an artifact depends on: the stage's settings, the artifacts it reads, our code and the
+versions of the libraries that compute.
 """
 
 import errno
@@ -14,22 +15,32 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Literal, Self, TypeVar
 
 import components
-from components.artifacts import Artifact, newest_version, write_json
+from components.artifacts import Artifact, write_json
 from components.errors import SkipstreamError
 from components.settings import StageSettings
-from pipeline import config, interrupts
+from pipeline import config, failures, interrupts, logs, metrics
 
 A = TypeVar("A", bound=Artifact)
 
+# The directories that `skipstream gc` looks through.
+Stage = Literal[
+    "example_gen",
+    "transform",
+    "statistics_gen",
+    "trainer",
+    "exporter",
+    "evaluator",
+    "infra_validator",
+    "pusher",
+]
 REPORT = "run.json"
 LIBRARIES = ("apache-beam", "keras", "numpy", "pyarrow", "tensorflow", "tensorflow-transform")
 
@@ -46,7 +57,14 @@ class Runner:
         report: What run.json holds.
     """
 
-    def __init__(self, output: Path, settings: StageSettings, *, command: str | None = None):
+    def __init__(
+        self,
+        output: Path,
+        settings: StageSettings,
+        *,
+        command: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
         """Nothing is touched before the `with` statement.
 
         Args:
@@ -54,11 +72,14 @@ class Runner:
             settings: All settings of the run, for run.json.
             command: The command whose stages may be built; those of others have to be finished.
                 None: every stage may be built.
+            run_id: What logs, run.json and the record of a push name the run by; None: the time
+                and four random digits.
         """
         self.output = Path(os.path.abspath(output))
         self.report: dict[str, Any] = {}
         self._settings = settings.model_dump(mode="json")
         self._command = command
+        self._run_id = run_id
         self._lock: IO[str] | None = None
         self._start = 0.0
 
@@ -68,17 +89,20 @@ class Runner:
         Raises:
             SkipstreamError: It cannot be written, or another run holds it.
         """
-        self._lock = self._acquire()
+        self._lock = lock(self.output)
         self._start = time.monotonic()
         now = datetime.now(UTC)
         self.report = {
-            "run_id": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            "run_id": self._run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             "started": now.isoformat(timespec="seconds"),
             "seconds": 0.0,
             "settings": self._settings,
             "stages": {},
             "saved_model": None,
+            "last_finished": _last_report(self.output).get("last_finished"),
         }
+        logs.bind(run_id=self.report["run_id"])
+        logs.detail("run started", event="run_started", output=str(self.output))
         return self
 
     def __exit__(
@@ -87,13 +111,20 @@ class Runner:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Say in run.json how the run ended, and release the lock."""
+        """Say in run.json and metrics.prom how the run ended, and release the lock."""
         end = "failed" if error else "finished"
         self.report[end] = datetime.now(UTC).isoformat(timespec="seconds")
+        if not error:
+            self.report["last_finished"] = self.report[end]
+        explained = failures.explain(error) if error else ("", 0)
+        self.report["exit_code"] = explained[1] if explained else 1
         try:
             # A run that could not begin leaves the report of the one before.
             if not isinstance(error, MissingStageError):
                 self._write_report()
+                metrics.write(self.output, self.report)
+            code, seconds = self.report["exit_code"], self.report["seconds"]
+            logs.detail(f"run {end}", event="run_ended", exit_code=code, seconds=seconds)
         except OSError:
             if not error:  # Else the error under way explains more than this one.
                 raise
@@ -103,11 +134,11 @@ class Runner:
 
     def stage(
         self,
-        name: str,
+        name: Stage,
         kind: type[A],
         build: Callable[[A], A],
         *,
-        command: str,
+        command: str | None,
         inputs: Sequence[Artifact] = (),
         settings: StageSettings | None = None,
         identity: Any = None,
@@ -121,7 +152,8 @@ class Runner:
             name: The stage's name, and its directory's.
             kind: The artifact's class.
             build: Fills the directory it is handed, and finishes the artifact.
-            command: The command that builds this stage alone.
+            command: The command that builds this stage alone; None: a stage so quick that any
+                command builds it that needs it.
             inputs: The artifacts that `build` reads.
             settings: The settings that `build` reads.
             identity: Whatever else the content depends on, as JSON.
@@ -150,11 +182,11 @@ class Runner:
         artifact = kind.load(path)
         reused = artifact is not None and intact(artifact)
         if artifact is None or not reused:
-            if self._command not in (None, command):
+            if command and self._command not in (None, command):
                 raise MissingStageError(self._missing(command))
             record["reused"] = False
             self._write_report()
-            print(f"{name:<15}  running", file=sys.stderr, flush=True)
+            logs.say(f"{name:<15}  running", event="stage_started", stage=name)
             if path.exists() and not (resumable and artifact is None):
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
@@ -171,41 +203,17 @@ class Runner:
         if not reused:
             self._write_report()
         took = "reused" if reused else f"{record['seconds']:.1f} s"
-        print(f"{name:<15} {took:>8}  {_counts(artifact.summary)}", file=sys.stderr, flush=True)
+        logs.say(
+            f"{name:<15} {took:>8}  {_counts(artifact.summary)}",
+            event="stage_finished",
+            stage=name,
+            **record,
+            summary=artifact.summary,
+        )
         return artifact
-
-    def _acquire(self) -> IO[str]:
-        path = self.output / ".lock"
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            lock = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise SkipstreamError(
-                f"output directory {self.output} cannot be written ({error.strerror}): "
-                "choose another with --output"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            lock.close()
-            raise SkipstreamError(
-                f"output directory {self.output} is in use by process {holder}: "
-                "wait for it, or choose another with --output"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        return lock
 
     def _write_report(self) -> None:
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
-        serving = self.output / "serving"
-        version = newest_version(serving)
-        self.report["saved_model"] = str(serving / str(version)) if version else None
         write_json(self.output / REPORT, self.report)
 
     def _missing(self, command: str) -> str:
@@ -213,15 +221,55 @@ class Runner:
             f"{self.output} has no finished {command} for these settings: "
             f"run 'skipstream {command}' with the same settings first"
         )
-        try:
-            before = json.loads((self.output / REPORT).read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, LookupError):
-            return message  # The hint is not worth an error of its own.
+        before = _last_report(self.output).get("settings")
+        if not before:
+            return message
         relevant = {stage: self._settings.get(stage, {}) for stage in self.report["stages"]}
         changed = config.differences(before, relevant)
         return (
             f"{message} (changed since the last run: {', '.join(changed)})" if changed else message
         )
+
+
+def lock(output: Path) -> IO[str]:
+    """The lock of an output directory, which is made if it does not exist; closing releases it.
+
+    Raises:
+        SkipstreamError: It cannot be written, or another process holds it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise SkipstreamError(
+            f"output directory {output} cannot be written ({error.strerror}): "
+            "choose another with --output"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise SkipstreamError(
+            f"output directory {output} is in use by process {holder}: "
+            "wait for it, or choose another with --output"
+        ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _last_report(output: Path) -> dict[str, Any]:
+    """run.json; empty where there is none to be read: what it is asked for are hints."""
+    try:
+        report: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report
 
 
 @functools.cache

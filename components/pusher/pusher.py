@@ -1,25 +1,21 @@
-"""Blessed models into the serving directory: integer versions, only ever whole."""
+"""Blessed models into the serving directory: integer versions, only ever whole.
 
-import fcntl
-import os
+TF Serving serves the highest number. So a push and a rollback are the same act: a whole version,
+which carries the next number, appears. A rollback appears as a copy of the earlier version, and
+the version that was no good stays where it is: readers see neither a gap nor a number that means
+two models, and a person can still look at what went wrong.
+"""
+
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 
-from components.artifacts import (
-    Evaluation,
-    ExportedModel,
-    InfraBlessing,
-    PushedModel,
-    versions_in,
-)
+from components.artifacts import Evaluation, ExportedModel, InfraBlessing, PushedModel
 from components.errors import NotBlessedError, SkipstreamError
+from components.pusher.destination import Destination
+from components.pusher.history import History, Record, now
 from components.settings import PusherSettings
-
-_SCRATCH = ".push-"
-_LOCK = ".lock"
 
 
 def build(
@@ -28,108 +24,220 @@ def build(
     validation: InfraBlessing,
     *,
     settings: PusherSettings,
-    serving: Path,
+    destination: Destination,
     out: PushedModel,
+    run_id: str | None = None,
+    artifacts: Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> PushedModel:
-    """Copy the candidate to serving/<version>, one above the highest there.
+    """Copy the candidate to the destination, as one version above the highest there.
 
-    A version appears by a rename, when all of it is on the disk, and disappears by one: TF
-    Serving, which polls the directory, never sees a part of one.
+    A candidate that is served already is not copied again.
 
     Args:
         exported: The candidate.
         evaluation: Its scores. They must bless it.
         validation: That it answers as trained. It exists only for a candidate that does.
         settings: How many versions stay.
-        serving: TF Serving's model base path; made if there is none.
+        destination: TF Serving's model base path; made if there is none.
         out: Where the push is recorded.
+        run_id: The run that pushes.
+        artifacts: What the candidate was made of: fingerprints by stage.
+        force: Push what is not blessed or was rolled back from, and say so in the record.
 
     Raises:
-        NotBlessedError: The evaluation did not bless the candidate.
-        SkipstreamError: `serving` cannot be written.
+        NotBlessedError: The evaluation did not bless the candidate, or someone rolled back from
+            it.
+        SkipstreamError: The destination cannot be written.
     """
-    report = evaluation.report
-    if report.get("blessed") is not True:
-        reasons = "; ".join(report.get("reasons", [])) or "its report gives no reason"
-        raise NotBlessedError(
-            f"only a blessed model is pushed, and the evaluation refused this one ({reasons}): "
-            f"see {evaluation.path / 'evaluation.json'}"
-        )
-    try:
-        serving.mkdir(parents=True, exist_ok=True)
-        with _locked(serving):
-            _remove_leftovers(serving)
-            pushed = _publish(exported.saved_model, serving)
-            removed = _remove_old(serving, settings.keep)
-    except OSError as error:
-        # shutil.Error lists what failed of a tree: (source, destination, reason).
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
-        raise SkipstreamError(
-            f"the serving directory must be writable, with room for the model, got {serving} "
-            f"({reason}): mend it, or name another"
-        ) from error
+    refusals = _refusals(evaluation)
+    if refusals and not force:
+        raise NotBlessedError(f"only a blessed model is pushed: {refusals[0]}")
+    removed: list[int] = []
+    with _failures_explained(destination), destination.lock():
+        destination.sweep()
+        history = _read(destination)
+        newest = history.newest
+        if newest and history.model(newest) == exported.fingerprint:
+            record = history.records[newest]
+        else:
+            if rollback := history.withdrawn.get(exported.fingerprint):
+                refusals.append(_withdrawn(rollback))
+                if not force:
+                    raise NotBlessedError(
+                        f"{refusals[-1]}: train another, or push it again with --force-push"
+                    )
+            record = _publish(
+                destination,
+                exported.saved_model,
+                Record(
+                    version=destination.highest() + 1,
+                    action="push",
+                    claimed=now(),
+                    run_id=run_id,
+                    model=exported.fingerprint,
+                    held_out_loss=evaluation.report.get("held_out_loss"),
+                    previous=newest,
+                    forced=bool(refusals),
+                    reasons=tuple(refusals),
+                    artifacts=dict(artifacts or {}),
+                ),
+            )
+            removed = _prune(destination, settings.keep)
     # No path: the output directory may be moved.
-    return out.finish(version=int(pushed.name), versions_removed=removed)
+    return out.finish(
+        version=record.version,
+        previous=record.previous,
+        forced=record.forced,
+        versions_removed=removed,
+    )
 
 
-def prune(serving: Path, keep: int) -> list[int]:
-    """Remove all but the newest `keep` versions; returns those removed."""
-    with _locked(serving):
-        return _remove_old(serving, keep)
+def is_served(destination: Destination, pushed: PushedModel, exported: ExportedModel) -> bool:
+    """Whether what `pushed` records is the newest version still, and is that candidate.
+
+    Raises:
+        SkipstreamError: The destination cannot be read.
+    """
+    history = read(destination)
+    return history.newest == pushed.version and (
+        history.model(pushed.version) == exported.fingerprint
+    )
 
 
-@contextmanager
-def _locked(serving: Path) -> Iterator[None]:
-    """One pusher at a time. The system lets go of the lock of a process that dies."""
-    with (serving / _LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def read(destination: Destination) -> History:
+    """The versions at a destination, and what became of them.
+
+    Raises:
+        SkipstreamError: It cannot be read, or holds a damaged record.
+    """
+    with _failures_explained(destination):
+        return _read(destination)
 
 
-def _remove_leftovers(serving: Path) -> None:
-    """What dead pushes left: a living one would hold the lock."""
-    for leftover in serving.glob(f"{_SCRATCH}*"):
-        shutil.rmtree(leftover)
+def rollback(destination: Destination, to: int | None = None, reason: str | None = None) -> Record:
+    """Serve an earlier version again, as a copy that carries the next number.
+
+    No version is removed; the next push sees to `pusher.keep`. The models of all versions above
+    the one that is restored are not pushed again, unless forced.
+
+    Args:
+        destination: Where the versions are.
+        to: The version to restore; None: the last before the newest that holds another model and
+            was not rolled back from.
+        reason: What the record says of why.
+
+    Returns:
+        The record of the new version.
+
+    Raises:
+        SkipstreamError: There is no such version, or its model is what is served.
+    """
+    with _failures_explained(destination):
+        if not destination.versions():  # A lock would make a directory that is not there.
+            raise SkipstreamError(f"there is no version in {destination.address}")
+        with destination.lock():
+            destination.sweep()
+            history = _read(destination)
+            newest = history.versions[-1]
+            target = history.before() if to is None else to
+            if target not in history.versions:
+                raise SkipstreamError(
+                    f"--to must be one of {', '.join(map(str, history.versions))}, got {target}"
+                )
+            if history.model(target) == history.model(newest):
+                raise SkipstreamError(
+                    f"version {newest}, which is served, holds the model of version {target} "
+                    "already: name another with --to"
+                )
+            source = history.records.get(target)
+            return _publish(
+                destination,
+                target,
+                Record(
+                    version=destination.highest() + 1,
+                    action="rollback",
+                    claimed=now(),
+                    run_id=source and source.run_id,
+                    model=history.model(target),
+                    held_out_loss=source and source.held_out_loss,
+                    previous=newest,
+                    restores=target,
+                    reasons=(reason,) if reason else (),
+                    artifacts=source.artifacts if source else {},
+                ),
+            )
 
 
-def _publish(saved_model: Path, serving: Path) -> Path:
-    scratch = Path(mkdtemp(dir=serving, prefix=_SCRATCH))
+def prune(destination: Destination, keep: int) -> list[int]:
+    """Remove all but the newest `keep` versions; returns those removed. Their records stay."""
+    with _failures_explained(destination), destination.lock():
+        return _prune(destination, keep)
+
+
+def _refusals(evaluation: Evaluation) -> list[str]:
+    report = evaluation.report
+    if report.get("blessed") is True:
+        return []
+    reasons = "; ".join(report.get("reasons", [])) or "its report gives no reason"
+    return [
+        f"the evaluation refused this one ({reasons}): see {evaluation.path / 'evaluation.json'}"
+    ]
+
+
+def _withdrawn(rollback: Record) -> str:
+    why = f" ({'; '.join(rollback.reasons)})" if rollback.reasons else ""
+    return (
+        f"this model was rolled back from on {rollback.claimed:%Y-%m-%d}, "
+        f"by version {rollback.version}{why}"
+    )
+
+
+def _read(destination: Destination) -> History:
+    return History(destination.versions(), destination.records())
+
+
+def _publish(destination: Destination, source: Path | int, record: Record) -> Record:
+    """Publish `source` under the number of `record`, or the next that is free."""
+    staged = destination.stage(source)
     try:
-        whole = scratch / "model"
-        shutil.copytree(saved_model, whole)
-        for directory, _, files in os.walk(whole, topdown=False):
-            for name in files:
-                _sync(Path(directory, name))
-            _sync(Path(directory))
-        # The lock excludes other pushers, but not a person who copies a version in by hand.
         while True:
-            version = serving / str(max(versions_in(serving), default=0) + 1)
-            try:
-                whole.rename(version)
-            except OSError:
-                if not version.exists():
+            if destination.claim(record):
+                try:
+                    if destination.publish(staged, record.version):
+                        break
+                except BaseException:
+                    destination.disclaim(record)
                     raise
-            else:
-                _sync(serving)
-                return version
+                destination.disclaim(record)
+            record = record.model_copy(update={"version": record.version + 1})
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        destination.discard(staged)
+    record = record.model_copy(update={"published": now()})
+    destination.confirm(record)
+    return record
 
 
-def _remove_old(serving: Path, keep: int) -> list[int]:
-    """All but the newest `keep` versions. They leave their names first, then the disk."""
-    versions = {number: path for number, path in versions_in(serving).items() if path.is_dir()}
-    old = list(versions)[:-keep]
+def _prune(destination: Destination, keep: int) -> list[int]:
+    history = _read(destination)
+    old = history.versions[:-keep]
     for number in old:
-        scratch = Path(mkdtemp(dir=serving, prefix=_SCRATCH))
-        versions[number].rename(scratch / "old")
-        shutil.rmtree(scratch)
+        record = history.records.get(number)
+        if record and not record.published:  # Its push died between the last two steps.
+            destination.confirm(record.model_copy(update={"published": record.claimed}))
+        destination.remove(number)
     return old
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+@contextmanager
+def _failures_explained(destination: Destination) -> Iterator[None]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except destination.failures as error:
+        # shutil.Error lists what failed of a tree: (source, destination, reason).
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+        reason = str(reason).partition("\n")[0]
+        raise SkipstreamError(
+            f"the serving directory must be writable, with room for the model, got "
+            f"{destination.address} ({reason}): mend it, or name another with pusher.destination"
+        ) from error

@@ -1,6 +1,7 @@
 """What happens around training steps: checkpoints, curves, the divergence guard, the bar."""
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -21,6 +22,8 @@ from components.trainer.model import SkipGram
 LARGEST_NORM = 100.0
 
 STATE = "state.json"
+
+_logger = logging.getLogger(__name__)
 
 
 class Progress(keras.callbacks.Callback):
@@ -264,10 +267,11 @@ class ProgressBar(keras.callbacks.Callback):
         self._train, self._skip_gram = train, model
         self._before = _iterations(model) - step
         self._words = self._words_at(step)
+        self._title = f"epoch {epoch + 1}/{epochs}"
         self._bar = tqdm(
             total=train.tokens,
             initial=self._words,
-            desc=f"epoch {epoch + 1}/{epochs}",
+            desc=self._title,
             unit=" words",
             unit_scale=True,
             mininterval=1,
@@ -290,10 +294,10 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Show the losses of the epoch."""
-        losses = {"loss": "loss", "val_loss": "held_out_loss"}
-        self._bar.set_postfix(
-            {losses[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in losses}, refresh=False
-        )
+        names = {"loss": "loss", "val_loss": "held_out_loss"}
+        losses = {names[k]: float(v) for k, v in (logs or {}).items() if k in names}
+        self._bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
+        _logger.info(self._title, extra={"event": "epoch_finished", **losses})
         self._bar.update(self._train.tokens - self._words)
 
     def _words_at(self, step: int) -> int:

@@ -1,0 +1,78 @@
+"""What a run says of itself on stderr: lines for a person, or JSON Lines for a log collector.
+
+In JSON each line has `time`, `severity` and `message`, which Google Cloud Logging takes for its
+own, the run's id, and what else it is about by name. Only what C++ code writes straight to
+descriptor 2 stays text.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from typing import Any
+
+FORMATS = ("text", "json")
+
+_logger = logging.getLogger("skipstream")
+_bound: dict[str, Any] = {}
+_json = False
+
+
+def use_json() -> None:
+    """JSON Lines from now on, for all of Python's logging."""
+    from pythonjsonlogger.json import JsonFormatter
+
+    global _json
+    _json = True
+    os.environ["TQDM_DISABLE"] = "1"  # Progress bars are for a person.
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_add_bound)
+        handler.setFormatter(
+            JsonFormatter(
+                "%(levelname)s %(message)s %(name)s",
+                rename_fields={"levelname": "severity", "name": "logger", "timestamp": "time"},
+                timestamp=True,
+                json_ensure_ascii=False,
+            )
+        )
+    for name in (_logger.name, "components"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def bind(**fields: Any) -> None:
+    """Add fields, such as the run's id, to each JSON line from now on."""
+    _bound.update(fields)
+
+
+def say(text: str, **fields: Any) -> None:
+    """One line of news.
+
+    Args:
+        text: The line for a person.
+        fields: What it says, for a machine.
+    """
+    if _json:
+        detail(" ".join(text.split()), **fields)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str, **fields: Any) -> None:
+    """One line that is of use to a machine only."""
+    _logger.info(text, extra=fields)
+
+
+def fail(message: str, exit_code: int, bug: BaseException | None = None) -> None:
+    """The last line of a command that failed, with the traceback where we are to blame."""
+    if _json:
+        _logger.error(message, extra={"exit_code": exit_code}, exc_info=bug)
+    else:
+        if bug:
+            traceback.print_exception(bug)
+        print(f"skipstream: error: {message}", file=sys.stderr, flush=True)
+
+
+def _add_bound(record: logging.LogRecord) -> bool:
+    record.__dict__.update(_bound)
+    return True

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from components.artifacts import Corpus
+from components.errors import NotBlessedError, SkipstreamError
+from pipeline.config import Settings
+from pipeline.runner import Runner
+
+
+def run(output: Path, error: Exception | None = None, **summary: Any) -> dict[str, Any]:
+    """One run of one stage; the samples of its metrics file by name."""
+
+    def build(out: Corpus) -> Corpus:
+        if error:
+            raise error
+        return out.finish(**summary)
+
+    try:
+        with Runner(output, Settings(), run_id="nightly-7") as runner:
+            runner.stage("example_gen", Corpus, build, command="transform", identity=summary)
+    except Exception as raised:
+        if raised is not error:
+            raise
+    text = (output / "metrics.prom").read_text(encoding="utf-8")
+    families = list(text_string_to_metric_families(text))
+    assert {family.type for family in families} == {"gauge"}
+    assert all(family.documentation for family in families)
+    samples = [sample for family in families for sample in family.samples]
+    assert {sample.labels["output"] for sample in samples} == {str(output)}
+    assert len({sample.name for sample in samples}) == len(samples)
+    return {sample.name: sample for sample in samples}
+
+
+def test_prometheus_reads_what_run_json_says(tmp_path: Path):
+    found = run(tmp_path, documents=3, kept_share=0.25, blessed=True, skipped={"a": 1}, note="x")
+    report = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    stage = report["stages"]["example_gen"]
+    values = {name.removeprefix("skipstream_"): sample.value for name, sample in found.items()}
+    assert values.pop("run_start_timestamp_seconds") > 1.7e9
+    assert values.pop("last_success_timestamp_seconds") > 1.7e9
+    assert values == {
+        "run_info": 1,
+        "run_duration_seconds": report["seconds"],
+        "run_exit_code": 0,
+        "stage_duration_seconds": stage["seconds"],
+        "stage_reused": 0,
+        "example_gen_documents": 3,
+        "example_gen_kept_share": 0.25,
+        "example_gen_blessed": 1,
+    }
+    assert found["skipstream_run_info"].labels["run_id"] == report["run_id"] == "nightly-7"
+    assert found["skipstream_stage_duration_seconds"].labels["stage"] == "example_gen"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SkipstreamError("x"), 1), (NotBlessedError("x"), 3), (ValueError("x"), 1)]
+)
+def test_a_failure_keeps_the_time_of_the_last_success(tmp_path: Path, error: Exception, code: int):
+    success = "skipstream_last_success_timestamp_seconds"
+    assert success not in run(tmp_path, error)
+    before = run(tmp_path, documents=1)
+    failed = run(tmp_path, error)
+    assert failed["skipstream_run_exit_code"].value == code
+    assert failed[success].value == before[success].value
+
+
+def test_a_path_with_quotes_and_newlines_is_one_label(tmp_path: Path):
+    run(tmp_path / 'a"b\\c\nd', documents=1)

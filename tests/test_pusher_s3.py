@@ -1,0 +1,97 @@
+"""Pushes to S3 as its API is, answered by a local server (moto): conditional writes included."""
+
+import contextlib
+import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_pusher import content, model, push
+
+from components.errors import SkipstreamError
+from components.pusher import pusher
+from components.pusher.destination import open_destination
+
+SECONDS_TO_START = 60
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                break
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    settings = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    # A bucket of its own for each test.
+    name = f"bucket-{tmp_path.name.replace('_', '-')[:50]}"
+    request = urllib.request.Request(f"{server}/{name}", method="PUT")
+    urllib.request.urlopen(request, timeout=5).close()
+    return f"s3://{name}"
+
+
+def test_versions_are_pushed_rolled_back_and_pruned(bucket: str, tmp_path: Path) -> None:
+    destination = open_destination(f"{bucket}/models/words/")
+    assert pusher.read(destination).versions == []
+    assert push(tmp_path / "run", destination, "a").version == 1
+    assert push(tmp_path / "run", destination, "b").version == 2
+    assert pusher.rollback(destination).restores == 1
+    assert content(destination, 3) == model("a")
+    assert pusher.prune(destination, 2) == [1]
+    history = pusher.read(destination)
+    assert (history.versions, list(history.withdrawn)) == ([2, 3], ["b"])
+    assert destination.path_of(3) == f"{bucket}/models/words/3"
+
+
+def _push(arguments: tuple[Path, str, str]) -> int:
+    root, url, name = arguments
+    return push(root, open_destination(url), name, keep=100).version
+
+
+def test_pushes_of_two_processes_get_versions_of_their_own(bucket: str, tmp_path: Path) -> None:
+    arguments = [(tmp_path / f"run{number}", bucket, str(number)) for number in range(8)]
+    with multiprocessing.get_context("spawn").Pool(2) as processes:
+        versions = processes.map(_push, arguments, chunksize=1)
+    assert sorted(versions) == list(range(1, 9))
+    destination = open_destination(bucket)
+    for number, version in enumerate(versions):
+        assert content(destination, version) == model(str(number))
+
+
+def test_a_bucket_that_is_not_there_is_one_line(server: str, bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(SkipstreamError, match="must be writable.*got s3://none/x") as caught:
+        push(tmp_path / "run", open_destination("s3://none/x"))
+    assert "\n" not in str(caught.value)
