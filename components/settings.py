@@ -46,6 +46,11 @@ class ExampleGenSettings(StageSettings):
         description="Share of documents that may be unreadable (invalid JSON, field missing) "
         "before the run fails.",
     )
+    damaged_files: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What a file that is truncated, corrupt, not text or gone means: the run fails "
+        "and names it, or none of it is read, with a warning.",
+    )
 
 
 class TransformSettings(StageSettings):

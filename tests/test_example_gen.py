@@ -118,6 +118,7 @@ def test_the_listing_says_everything_the_reader_needs(tmp_path):
         "format": "files",
         "field": "text",
         "eval_share": 0.1,
+        "damaged_files": "fail",
         "skipped": {"directory": 2},
     }
     assert corpus.summary == {"files": 1, "bytes": 4, "skipped": {"directory": 2}}

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +408,45 @@ def test_short_documents_and_long_tokens_are_left_out_and_counted(tmp_path: Path
     settings = TransformSettings(min_count=1, min_tokens=3)
     examples = run(tmp_path / "2", str(tmp_path / "a.txt"), settings=settings, eval_share=0)
     assert examples.statistics["documents_dropped"] == {"too_short": 1, "no_token": 1}
+
+
+def test_damaged_files_can_be_skipped_and_are_tried_again(tmp_path: Path) -> None:
+    packed = gzip.compress("\n".join(f"w{n} again" for n in range(9)).encode())
+    (tmp_path / "a.txt").write_text("one two\n")
+    middle = tmp_path / "b.txt.gz"
+    middle.write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "c.txt").write_text("three\n")
+    options = {"cache": str(tmp_path / "tokens"), "eval_share": 0, "damaged_files": "skip"}
+    examples = run(tmp_path / "1", str(tmp_path / "?.txt*"), **options)
+    assert words_of(examples) == [["one", "two"], ["three"]]
+    assert examples.statistics["files_skipped"] == {"damaged_parts": 1}
+    middle.write_bytes(packed)
+    examples = run(tmp_path / "2", str(tmp_path / "?.txt*"), **options)
+    assert len(words_of(examples)) == 11
+    assert examples.statistics["files_skipped"] == {}
+
+
+def test_a_file_that_vanishes_is_named_or_skipped(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"{name} word\n")
+    (tmp_path / "corpus").mkdir()
+    for choice in ("fail", "skip"):
+        (tmp_path / "b.txt").write_text("b word\n")
+        out = tmp_path / choice
+        (out / "corpus").mkdir(parents=True)
+        (out / "examples").mkdir()
+        settings = ExampleGenSettings(input=(str(tmp_path / "?.txt"),), damaged_files=choice)
+        corpus = list_corpus(settings=settings, out=Corpus(out / "corpus", "corpus"))
+        (tmp_path / "b.txt").unlink()
+        build = partial(
+            transform.build,
+            corpus,
+            settings=TransformSettings(min_count=1),
+            max_unreadable=0,
+            out=Examples(out / "examples", "examples"),
+        )
+        if choice == "fail":
+            with pytest.raises(SkipstreamError, match=r"b\.txt was listed and is gone now"):
+                build()
+        else:
+            assert build().statistics["files_skipped"] == {"damaged_parts": 1}

@@ -53,6 +53,7 @@ def build(*, settings: ExampleGenSettings, out: Corpus) -> Corpus:
             "format": format,
             "field": field,
             "eval_share": settings.eval_share,
+            "damaged_files": settings.damaged_files,
             "skipped": skipped,
         },
     )

@@ -1,6 +1,7 @@
 """Reads a unit into blocks of documents."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from components.example_gen.formats import CHUNK, LONGEST, Batch
 from components.example_gen.units import Piece, Unit
 
 BLOCK_BYTES = 2**20
+DAMAGED = "damaged_parts"
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 # A file that begins like this is not text, whatever its name says.
@@ -46,7 +48,8 @@ class Block:
         counts: `documents` and `bytes` that the block holds; documents that were dropped, by
             reason: `empty`, `invalid_json`, `missing_field`, `too_long`; and repairs:
             `invalid_utf8` (documents that hold invalid UTF-8, kept as they are) and `cut`
-            (places where a document of more than 64 MiB was cut in two). Zeros are left out.
+            (places where a document of more than 64 MiB was cut in two); DAMAGED: files, or
+            parts of a large one, that were skipped. Zeros are left out.
     """
 
     unit: int
@@ -64,8 +67,21 @@ def read(unit: Unit) -> Iterator[Block]:
         SkipstreamError: A file is missing, unreadable, damaged, shorter than when it was listed,
             not text, or a Parquet file without the column. The message names the file.
     """
-    batches = (batch for piece in unit.pieces for batch in _batches(piece, unit.field))
+    batches = (batch for piece in unit.pieces for batch in _whole(piece, unit))
     return _blocks(unit.index, batches)
+
+
+def _whole(piece: Piece, unit: Unit) -> Iterator[Batch]:
+    """All of a piece; of one that is damaged, if those are skipped, nothing."""
+    if unit.skip_damaged:
+        try:
+            for _ in _batches(piece, unit.field):
+                pass  # Read to its end before any of it is used.
+        except SkipstreamError as error:
+            logging.getLogger(__name__).warning("skipped: %s", error)
+            yield Batch(pa.array([], pa.binary()), {DAMAGED: 1})
+            return
+    yield from _batches(piece, unit.field)
 
 
 def fingerprint(piece: Piece) -> bytes:

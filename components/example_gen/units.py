@@ -51,11 +51,13 @@ class Unit:
         index: Place in the corpus, from 0.
         pieces: What to read, in order.
         field: JSON field or Parquet column of the text.
+        skip_damaged: Whether a piece that cannot be read is left out; else it is an error.
     """
 
     index: int
     pieces: tuple[Piece, ...]
     field: str
+    skip_damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Listing:
     format: str
     field: str
     eval_share: float
+    damaged_files: str
     skipped: dict[str, int]
 
     @classmethod
@@ -84,7 +87,12 @@ class Listing:
             for file in content["files"]
         )
         return cls(
-            files, content["format"], content["field"], content["eval_share"], content["skipped"]
+            files,
+            content["format"],
+            content["field"],
+            content["eval_share"],
+            content["damaged_files"],
+            content["skipped"],
         )
 
 
@@ -121,7 +129,7 @@ def plan(corpus: Corpus) -> list[Unit]:
     """The units of `corpus`, in its order: a function of the listing, not of the workers."""
     listing = Listing.load(corpus)
     return [
-        Unit(index, pieces, listing.field)
+        Unit(index, pieces, listing.field, listing.damaged_files == "skip")
         for index, pieces in enumerate(_packed(_pieces(listing, UNIT_BYTES), UNIT_BYTES))
     ]
 

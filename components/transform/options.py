@@ -47,14 +47,17 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
             values = options.get_all_options(
                 add_extra_args_fn=(lambda parser: parser.parse_args(flags)) if local else None
             )
-            missing = PipelineOptionsValidator(options, runner).validate()
     except (SystemExit, ValueError, ImportError, AttributeError) as error:
         reason = (said.getvalue().strip().splitlines() or [str(error)])[-1]
         reason = reason.partition("error: ")[2] or reason
         raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
-    if missing:
-        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {' '.join(missing)}")
     _check(values)
+    try:
+        mistakes = PipelineOptionsValidator(options, runner).validate()
+    except Exception as error:  # Every cloud library has exceptions of its own.
+        mistakes = [" ".join(str(error).split())]
+    if mistakes:
+        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {' '.join(mistakes)}")
     return runner, options
 
 

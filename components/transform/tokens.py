@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
+from components.errors import SkipstreamError
 from components.example_gen import reader
 from components.example_gen.units import Unit
 from components.settings import TransformSettings
@@ -42,7 +44,12 @@ class Tokens:
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             digest.update(f"{piece.format} {piece.compression} {piece.start > 0}".encode())
-            digest.update(reader.fingerprint(piece))
+            try:
+                digest.update(reader.fingerprint(piece))
+            except SkipstreamError:
+                if not unit.skip_damaged:
+                    raise
+                digest.update(b"unreadable")
         return f"{self.directory}/{digest.hexdigest()}{_SUFFIX}"
 
 
@@ -92,15 +99,26 @@ class TokeniseUnit(beam.DoFn):
         path = self._tokens.path(unit, self._settings, self._eval_share)
         found = FileSystems.exists(path)
         if not found:
-            blocks = reader.read(unit)
-            made = segments.tokenise(blocks, settings=self._settings, eval_share=self._eval_share)
+            damaged = False
+
+            def watched() -> Iterator[reader.Block]:
+                nonlocal damaged
+                for block in reader.read(unit):
+                    damaged |= reader.DAMAGED in block.counts
+                    yield block
+
+            made = segments.tokenise(
+                watched(), settings=self._settings, eval_share=self._eval_share
+            )
             # Whole or not at all, and by a retry or another worker just the same.
-            temporary = f"{path}.{np.random.default_rng().integers(2**62):x}"
+            temporary = f"{path}.{secrets.token_hex(8)}"
             segments.save(made, temporary)
-            if not FileSystems.exists(path):
-                FileSystems.rename([temporary], [path])
-            else:
+            if damaged:  # Perhaps it can be read the next time: no name to be found under.
+                path = temporary
+            elif FileSystems.exists(path):
                 FileSystems.delete([temporary])
+            else:
+                FileSystems.rename([temporary], [path])
         yield TokenisedUnit(unit.index, path, found)
 
 

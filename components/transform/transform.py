@@ -26,6 +26,7 @@ from components import errors
 from components.artifacts import Corpus, Examples, write_json
 from components.errors import SkipstreamError
 from components.example_gen.files import state_of
+from components.example_gen.reader import DAMAGED
 from components.example_gen.units import Listing, plan
 from components.settings import TransformSettings
 from components.transform import preprocessing, records
@@ -73,7 +74,8 @@ def build(
     Raises:
         SkipstreamError: The corpus cannot be read, or leaves no vocabulary.
     """
-    files = [path for path, _ in Listing.load(corpus).files]
+    listing = Listing.load(corpus)
+    files = [path for path, _ in listing.files]
     before = state_of(files)
     # Workers write there, so all of them have to see it.
     shared = settings.work_directory
@@ -95,7 +97,7 @@ def build(
             raise mistake from error
         raise
     try:
-        _check_unchanged(before, state_of(files))
+        _check_unchanged(before, state_of(files), listing)
     except SkipstreamError:
         remove(tokens)  # Some may be of text that is no longer there under that name.
         raise
@@ -253,6 +255,7 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
             "files as they are and run again"
         )
     documents, size = read.pop("documents", 0), read.pop("bytes", 0)
+    damaged = {name: read.pop(name) for name in (DAMAGED,) if name in read}
     repaired = {name: read.pop(name, 0) for name in ("invalid_utf8", "cut")}
     dropped = read | {
         key.removeprefix("dropped."): count
@@ -269,7 +272,7 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
         "documents": documents,
         "documents_dropped": dropped,
         "documents_repaired": repaired,
-        "files_skipped": Listing.load(corpus).skipped,
+        "files_skipped": Listing.load(corpus).skipped | damaged,
         "tokens": tokens,
         "types": types,
         "vocabulary": len(vocabulary),
@@ -289,8 +292,10 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
     }
 
 
-def _check_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
+def _check_unchanged(before: dict[str, Any], after: dict[str, Any], listing: Listing) -> None:
     changed = [path for path, state in after.items() if before[path] != state]
+    if listing.damaged_files == "skip":  # What is gone was read whole or skipped.
+        changed = [path for path in changed if after[path] is not None]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
