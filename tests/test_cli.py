@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_statistics_gen import measure, report_of, write_examples
 
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter import embeddings
@@ -159,6 +160,45 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         cli.run(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("skipstream: error: ")
+
+
+def test_stats_shows_what_the_last_run_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before = write_examples(tmp_path / "before", {"the": 30, "dog": 10}, "before")
+    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
+    statistics = measure(now, before, tmp_path / "out" / "statistics_gen" / "y")
+    report_of(tmp_path / "out", transform="x", statistics_gen="y")
+    assert cli.run(["stats", str(tmp_path / "out")]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == str(statistics.path)
+    assert "          30  75.00 %  the" in lines
+    assert "beside the examples before" in lines
+
+
+def test_stats_compares_any_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
+    report_of(tmp_path / "out", transform="x")
+    other = write_examples(tmp_path / "other", {"the": 30, "dog": 10}, "other")
+    assert cli.run(["stats", str(tmp_path / "out")]) == 0
+    assert "beside" not in capsys.readouterr().out
+    arguments = ["stats", str(now.path), "--against", str(other.path)]
+    assert cli.run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "           1  new words (25.00 % of the tokens now: cat)\n" in printed
+    files = tmp_path / "deep" / "files"
+    assert cli.run([*arguments, "--output", str(files)]) == 0
+    assert capsys.readouterr().out == f"{printed}{files}\n"
+    assert {path.name for path in files.iterdir()} == {
+        "report.json",
+        "FeatureStats.pb",
+        "zipf.png",
+    }
+
+
+def test_stats_of_what_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["stats", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"skipstream: error: {tmp_path}/none must be an output directory")
+    assert error.count("\n") == 1
 
 
 def test_what_stands_behind_the_dashes_goes_to_beam(monkeypatch: pytest.MonkeyPatch):

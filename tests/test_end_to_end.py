@@ -83,9 +83,9 @@ def test_a_run_ends_with_the_path_of_a_model_that_learned(finished: Any) -> None
 
 
 def test_a_normal_run_says_nothing_that_worries(finished: Any) -> None:
-    _, done = finished
+    output, done = finished
     lines = done.stderr.replace("\r", "\n").splitlines()
-    stages = ("example_gen", "transform", "trainer", "exporter", "evaluator", "infra_val", "pusher")
+    stages = tuple(report(output)["stages"])
     unexpected = [
         line for line in lines if line.strip() and not line.startswith((*stages, "epoch "))
     ]
@@ -99,6 +99,7 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
     assert list(stages) == [
         "example_gen",
         "transform",
+        "statistics_gen",
         "trainer",
         "evaluator",
         "exporter",
@@ -177,6 +178,17 @@ def test_the_average_with_the_contexts_is_served(
     done = skipstream("export", output / "serving", "--format", "word2vec-text", "--output", text)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(KeyedVectors.load_word2vec_format(text).vectors, expected, atol=1e-6)
+
+    # A person rolls back from it, and the night after ends with the same model.
+    assert skipstream("rollback", output).stdout == f"{output / 'serving' / '3'}\n"
+    again = skipstream("run", "--input", corpus, "--output", output, *average)
+    assert again.returncode == 3
+    assert "this model was rolled back from" in again.stderr.splitlines()[-1]
+    served = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
+    assert served.stdout.splitlines()[-1] == str(output / "serving" / "3")
+    forced = skipstream("push", "--input", corpus, "--output", output, *average, "--force-push")
+    assert forced.stdout == f"{output / 'serving' / '4'}\n"
+    assert report(output)["stages"]["pusher"]["forced"] is True
 
 
 def test_a_run_killed_while_training_finishes_when_started_again(

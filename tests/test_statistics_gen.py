@@ -1,0 +1,482 @@
+"""Statistics of small corpora against independent ones, the limits, and where references lie."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from google.protobuf import text_format
+from PIL import Image
+from scipy.spatial.distance import jensenshannon
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from components.artifacts import Examples, Statistics, write_json
+from components.errors import NotBlessedError, SkipstreamError
+from components.pusher.history import History, Record
+from components.settings import StatisticsGenSettings
+from components.statistics_gen import features, statistics_gen
+from components.statistics_gen.counts import Counts, scripts
+from components.statistics_gen.drift import compare
+from components.vocabulary import Vocabulary
+from pipeline import lookup, results
+from pipeline.config import Settings
+from pipeline.definition import Chain
+from pipeline.runner import Runner
+
+
+def write_examples(path: Path, counts: dict[str, int], fingerprint: str = "now") -> Examples:
+    """What the statistics read of an Examples artifact. One token of six was dropped."""
+    path.mkdir(parents=True)
+    Vocabulary(tuple(counts), np.array(list(counts.values()))).save(path / "vocabulary.tsv")
+    kept = sum(counts.values())
+    split = {"tokens": kept, "kept_tokens": kept, "files": {"000000.tfrecord.gz": 99}}
+    statistics = {
+        "bytes": 6 * kept,
+        "documents": 4,
+        "documents_dropped": {"no_token": 1},
+        "documents_repaired": {"invalid_utf8": 0},
+        "tokens": kept * 6 // 5,
+        "types": len(counts) + 3,
+        "vocabulary": len(counts),
+        "kept_tokens": kept,
+        "kept_share": round(5 / 6, 6),
+        "tokens_dropped": {"out_of_vocabulary": kept // 5},
+        "types_dropped": {"below_min_count_or_beyond_max_size": 3},
+        "splits": {"train": {"documents": 2, **split}, "eval": {"documents": 1, **split}},
+        "document_lengths": [{"up_to": 4, "documents": 1}, {"up_to": 16, "documents": 2}],
+        "top_tokens": [],
+    }
+    write_json(path / "statistics.json", statistics)
+    return Examples(path, fingerprint).finish()
+
+
+def measure(
+    examples: Examples, reference: Examples | None, out: Path, **settings: float
+) -> Statistics:
+    out.mkdir(parents=True)
+    return statistics_gen.build(
+        examples,
+        reference,
+        settings=StatisticsGenSettings(**settings),
+        out=Statistics(out, "statistics"),
+    )
+
+
+def as_counts(counts: dict[str, int]) -> Counts:
+    return Counts(pa.array(list(counts), pa.large_string()), np.array(list(counts.values())))
+
+
+def draw_counts(draw: np.random.Generator) -> dict[str, int]:
+    """A random half of 40 words, in the order of a vocabulary."""
+    words = [f"w{number:02}" for number in draw.permutation(40)[:20]]
+    counts = np.sort(draw.zipf(1.5, 20).clip(max=1000))[::-1]
+    return {word: int(count) for word, count in zip(words, counts, strict=True)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_distances_equal_those_of_a_naive_count(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    now, before = draw_counts(draw), draw_counts(draw)
+    words = sorted(now.keys() | before.keys())
+    p = np.array([now.get(word, 0) for word in words]) / sum(now.values())
+    q = np.array([before.get(word, 0) for word in words]) / sum(before.values())
+    report = compare(as_counts(now), as_counts(before))
+    assert report["jensen_shannon"] == pytest.approx(jensenshannon(p, q, base=2), abs=1e-6)
+    widest = np.abs(p - q)
+    assert report["l_infinity"]["distance"] == pytest.approx(widest.max(), abs=1e-6)
+    assert widest[words.index(report["l_infinity"]["token"])] == pytest.approx(widest.max())
+    for kind, mine, other in (("new", now, before), ("vanished", before, now)):
+        alone = [word for word in mine if word not in other]
+        assert [entry["token"] for entry in report[kind]["top"]] == alone[:20]
+        assert report[kind]["types"] == len(alone)
+        share = sum(mine[word] for word in alone) / sum(mine.values())
+        assert report[kind]["share"] == pytest.approx(share, abs=1e-6)
+
+
+def test_the_same_counts_have_not_moved() -> None:
+    counts = as_counts({"a": 5, "b": 2})
+    assert compare(counts, as_counts({"a": 10, "b": 4})) == {
+        "l_infinity": {"distance": 0.0, "token": "a"},
+        "jensen_shannon": 0.0,
+        "new": {"types": 0, "share": 0.0, "top": []},
+        "vanished": {"types": 0, "share": 0.0, "top": []},
+        "moved": [],
+    }
+
+
+def test_words_in_common_are_what_keeps_the_distance_below_one() -> None:
+    report = compare(as_counts({"a": 5, "b": 5}), as_counts({"c": 3, "d": 1}))
+    assert report["jensen_shannon"] == 1
+    assert report["l_infinity"] == {"distance": 0.75, "token": "c"}
+
+
+def test_a_doubled_word_moved_more_than_a_ripple_of_a_frequent_one() -> None:
+    report = compare(
+        as_counts({"the": 598, "cat": 40, "sat": 362}),
+        as_counts({"the": 620, "sat": 360, "cat": 20}),
+    )
+    assert report["l_infinity"]["token"] == "the"
+    assert report["moved"][0] == {"token": "cat", "before": 0.02, "now": 0.04}
+
+
+def test_tokens_are_read_as_the_vocabulary_reads_them(tmp_path: Path) -> None:
+    words = ['"', '"a', "a\x01", "\\", "null", "NA", ",", "'", "\x1b[31m", "é", "漢", "1e5"]
+    examples = write_examples(tmp_path / "e", {word: 99 - n for n, word in enumerate(words)})
+    vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
+    counts = Counts.load(examples)
+    assert tuple(counts.tokens.to_pylist()) == vocabulary.tokens == tuple(words)
+    assert counts.counts.tolist() == vocabulary.counts.tolist()
+
+
+def test_scripts_are_weighted_by_counts() -> None:
+    counts = as_counts({"the": 50, "и": 20, "é": 10, "東": 8, "カ": 6, "2020": 3, "…": 2, "3b": 1})
+    assert [(*group.values(),) for group in scripts(counts)] == [
+        ("Latin", 61, 0.61, 3),
+        ("Cyrillic", 20, 0.2, 1),
+        ("Han", 8, 0.08, 1),
+        ("Katakana", 6, 0.06, 1),
+        (None, 5, 0.05, 2),
+    ]
+
+
+def test_the_report_is_what_a_person_reads(tmp_path: Path) -> None:
+    now = write_examples(tmp_path / "now", {"the": 40, "cat": 15, "3\x1b": 5})
+    before = write_examples(tmp_path / "before", {"the": 20, "dog": 10, "cat": 10}, "before")
+    statistics = measure(now, before, tmp_path / "out", min_kept_share=0.9)
+    assert (
+        results.corpus(statistics.report)
+        == """\
+           4  documents (2 train, 1 eval)
+         360  bytes
+          72  tokens (24.0 a document)
+           6  types
+           3  types in the vocabulary
+          60  tokens kept (83.33 %)
+
+           1  documents dropped: no token
+          12  tokens dropped: out of vocabulary
+           3  types dropped: below min count or beyond max size
+
+   documents  tokens a document
+           1  3 to 4               ####################
+           0  5 to 8
+           2  9 to 16              ########################################
+
+       types  share of the kept tokens, by script
+           2  91.67 %  Latin
+           1   8.33 %  no letter
+
+       count  share of the kept tokens
+          40  66.67 %  the
+          15  25.00 %  cat
+           5   8.33 %  3\\x1b
+
+beside the examples before
+           4  documents (was 4, +0.0 %)
+          72  tokens (was 48, +50.0 %)
+           6  types (was 6, +0.0 %)
+           3  vocabulary (was 3, +0.0 %)
+     83.33 %  kept tokens (was 83.33 %)
+        0.25  L-infinity distance (by 'dog')
+    0.418669  Jensen-Shannon distance (0: the same, 1: no word in common)
+           1  new words (8.33 % of the tokens now: 3\\x1b)
+           1  vanished words (25.00 % of the tokens before: dog)
+
+      before           now  moved most
+   50.0000 %     66.6667 %  the
+
+not to be trained on: the kept share must be at least 0.9 (statistics_gen.min_kept_share), \
+got 0.833333"""
+    )
+
+
+def test_the_features_are_what_tfdv_reads(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "e", {"the": 40, "cat": 15, "é": 5})
+    statistics = measure(examples, None, tmp_path / "out")
+    read = statistics_pb2.DatasetFeatureStatisticsList.FromString(
+        (statistics.path / "FeatureStats.pb").read_bytes()
+    )
+    buckets = """
+        buckets { low_value: 3 high_value: 5 sample_count: 1 }
+        buckets { low_value: 5 high_value: 9 }
+        buckets { low_value: 9 high_value: 16 sample_count: 2 }
+    """
+    (dataset,) = read.datasets
+    length = dataset.features[1].num_stats
+    assert length.std_dev == pytest.approx(4.3461, abs=1e-4)
+    length.std_dev = 0
+    expected = text_format.Parse(
+        f"""
+        datasets {{
+          name: "corpus" num_examples: 4
+          features {{
+            type: STRING path {{ step: "tokens" }}
+            string_stats {{
+              common_stats {{
+                num_non_missing: 3 num_missing: 1 tot_num_values: 72
+                min_num_values: 3 max_num_values: 16 avg_num_values: 24
+                num_values_histogram {{ {buckets} }}
+              }}
+              unique: 6 avg_length: {175 / 60}
+              top_values {{ value: "the" frequency: 40 }}
+              top_values {{ value: "cat" frequency: 15 }}
+              top_values {{ value: "é" frequency: 5 }}
+              rank_histogram {{
+                buckets {{ low_rank: 0 high_rank: 0 label: "the" sample_count: 40 }}
+                buckets {{ low_rank: 1 high_rank: 1 label: "cat" sample_count: 15 }}
+                buckets {{ low_rank: 2 high_rank: 2 label: "é" sample_count: 5 }}
+              }}
+            }}
+          }}
+          features {{
+            type: INT path {{ step: "tokens_per_document" }}
+            num_stats {{
+              common_stats {{
+                num_non_missing: 3 num_missing: 1 tot_num_values: 3
+                min_num_values: 1 max_num_values: 1 avg_num_values: 1
+              }}
+              mean: 24 min: 3 median: 10.75 max: 16
+              histograms {{ {buckets} }}
+            }}
+          }}
+        }}
+        """,
+        statistics_pb2.DatasetFeatureStatisticsList(),
+    )
+    assert read == expected
+
+
+def test_large_vocabularies_leave_a_small_proto(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "e", {f"w{n}": 9000 - n for n in range(3000)})
+    (dataset,) = features.to_proto(examples.statistics, Counts.load(examples)).datasets
+    stats = dataset.features[0].string_stats
+    assert len(stats.top_values) == 20
+    assert [bucket.label for bucket in stats.rank_histogram.buckets] == [
+        f"w{n}" for n in range(1000)
+    ]
+    assert stats.unique == 3003
+
+
+def test_the_plot_is_a_picture_of_both_corpora(tmp_path: Path) -> None:
+    now = write_examples(tmp_path / "now", {"the": 40, "cat": 15, "é": 5})
+    before = write_examples(tmp_path / "before", {"the": 9}, "before")
+    colors = []
+    for reference in (None, before):
+        out = tmp_path / f"out {reference}".replace("/", "-")
+        measure(now, reference, out)
+        with Image.open(out / "zipf.png") as picture:
+            assert picture.size == (840, 600)
+            colors.append({color for _, color in picture.convert("RGB").getcolors(1 << 20)})
+    blue, orange = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
+    assert blue in colors[0] and orange not in colors[0]
+    assert {blue, orange} <= colors[1]
+
+
+def test_the_same_corpora_have_the_same_bytes(tmp_path: Path) -> None:
+    now = write_examples(tmp_path / "now", {"the": 40, "cat": 15, "é": 5})
+    before = write_examples(tmp_path / "before", {"the": 9}, "before")
+    contents = [
+        {
+            path.name: path.read_bytes()
+            for path in measure(now, before, tmp_path / out).path.iterdir()
+        }
+        for out in ("a", "b")
+    ]
+    assert contents[0].keys() == {"manifest.json", "report.json", "FeatureStats.pb", "zipf.png"}
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        ({}, []),
+        ({"min_kept_share": 0.833333, "max_l_infinity": 0.25, "max_jensen_shannon": 0.5}, []),
+        (
+            {"min_kept_share": 0.84},
+            ["the kept share must be at least 0.84 (statistics_gen.min_kept_share), got 0.833333"],
+        ),
+        (
+            {"max_l_infinity": 0.1, "max_jensen_shannon": 0},
+            [
+                "no word's share may change by more than 0.1 (statistics_gen.max_l_infinity), "
+                "got 0.25 for 'the'",
+                "the Jensen-Shannon distance must be at most 0 "
+                "(statistics_gen.max_jensen_shannon), got 0.378359",
+            ],
+        ),
+    ],
+)
+def test_limits_name_their_setting(
+    tmp_path: Path, settings: dict[str, float], reasons: list[str]
+) -> None:
+    now = write_examples(tmp_path / "now", {"the": 30, "cat": 10})
+    before = write_examples(tmp_path / "before", {"the": 20, "dog": 10, "cat": 10}, "before")
+    statistics = measure(now, before, tmp_path / "out", **settings)
+    assert statistics.report["reasons"] == statistics.summary["reasons"] == reasons
+    assert statistics.summary["accepted"] is not reasons
+    assert statistics.report["accepted"] == (not reasons)
+    assert (statistics.report["examples"], statistics.report["drift"]["reference"]) == (
+        "now",
+        "before",
+    )
+
+
+def test_without_a_reference_there_is_no_drift_to_refuse(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "e", {"the": 40})
+    statistics = measure(examples, None, tmp_path / "out", max_jensen_shannon=0)
+    assert statistics.report["drift"] is None
+    assert statistics.summary == {"accepted": True, "reasons": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"the\t4", "must add up to 40, as statistics.json says, got 4: delete"),
+        (b"the\t40\ncat\n", "must hold UTF-8 lines of token<TAB>count"),
+        (b"the\tx\n", "must hold UTF-8 lines of token<TAB>count"),
+        (b"\xff\t40\n", "must hold UTF-8 lines of token<TAB>count"),
+        (b"", "must hold UTF-8 lines of token<TAB>count"),
+        (None, "must hold UTF-8 lines of token<TAB>count"),
+    ],
+)
+def test_a_damaged_vocabulary_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    examples = write_examples(tmp_path / "e", {"the": 40})
+    file = examples.path / "vocabulary.tsv"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(SkipstreamError, match=f"{file}.*{said}"):
+        measure(examples, None, tmp_path / "out")
+
+
+def test_missing_statistics_are_named(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "e", {"the": 40})
+    (examples.path / "statistics.json").unlink()
+    with pytest.raises(SkipstreamError, match=r"statistics\.json cannot be read.*run transform"):
+        measure(examples, None, tmp_path / "out")
+
+
+def record(version: int, examples: str, **fields: Any) -> Record:
+    time = datetime(2026, 1, version, tzinfo=UTC)
+    return Record(
+        version=version,
+        action=fields.pop("action", "push"),
+        claimed=time,
+        published=time,
+        model=fields.pop("model", f"model {version}"),
+        artifacts={"transform": examples},
+        **fields,
+    )
+
+
+def served_before(output: Path, examples: Examples, *records: Record) -> str | None:
+    versions = [record.version for record in records]
+    history = History(versions, {record.version: record for record in records})
+    found = lookup.served_before(history, output, examples)
+    return found.fingerprint if found else None
+
+
+def test_the_reference_is_what_the_newest_version_was_trained_on(tmp_path: Path) -> None:
+    stored = {
+        name: write_examples(tmp_path / "transform" / name, {"the": 40}, name) for name in "abc"
+    }
+    first, second = record(1, "a"), record(2, "b")
+    assert served_before(tmp_path, stored["c"]) is None
+    assert served_before(tmp_path, stored["c"], first, second) == "b"
+    # A run repeated after its push is compared with what it was compared with before.
+    assert served_before(tmp_path, stored["b"], first) == "a"
+    assert served_before(tmp_path, stored["b"], first, second) == "a"
+    assert served_before(tmp_path, stored["a"], first) is None
+    back = record(3, "a", action="rollback", restores=1, previous=2, model="model 1")
+    assert served_before(tmp_path, stored["c"], first, second, back) == "a"
+    assert served_before(tmp_path, stored["a"], first, second, back) is None
+    assert served_before(tmp_path, stored["c"], first, record(2, "deleted")) is None
+
+
+def report_of(output: Path, **stages: str) -> None:
+    write_json(
+        output / "run.json",
+        {"stages": {name: {"fingerprint": fingerprint} for name, fingerprint in stages.items()}},
+    )
+
+
+def test_examples_are_found_by_either_directory(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "transform" / "x", {"the": 40}, "x")
+    assert lookup.examples(examples.path) == examples
+    report_of(tmp_path, transform="x")
+    assert lookup.examples(tmp_path) == examples
+
+
+@pytest.mark.parametrize("stages", [None, {}, {"transform": "gone"}])
+def test_a_directory_without_examples_is_refused(tmp_path: Path, stages: Any) -> None:
+    if stages is not None:
+        report_of(tmp_path, **stages)
+    with pytest.raises(SkipstreamError, match=rf"{tmp_path} must be an output directory"):
+        lookup.examples(tmp_path)
+    with pytest.raises(SkipstreamError, match="none must be an output directory"):
+        lookup.examples(tmp_path / "none")
+
+
+class TestChain:
+    """The gate in the chain, with examples that no Beam job has to make."""
+
+    def run(
+        self, output: Path, fingerprint: str = "x", command: str | None = None, **settings: Any
+    ) -> dict[str, Any]:
+        """Ask for the statistics; returns their part of run.json."""
+        chosen = Settings(statistics_gen=StatisticsGenSettings(**settings))
+        with Runner(output, chosen, command=command) as runner:
+            chain = Chain(runner, chosen)
+            chain.__dict__["examples"] = Examples.load(output / "transform" / fingerprint)
+            try:
+                _ = chain.statistics
+            except NotBlessedError as error:
+                return {"error": str(error)} | runner.report["stages"]["statistics_gen"]
+        stage: dict[str, Any] = json.loads((output / "run.json").read_text())["stages"][
+            "statistics_gen"
+        ]
+        return stage
+
+    @pytest.fixture
+    def output(self, tmp_path: Path) -> Path:
+        write_examples(tmp_path / "transform" / "x", {"the": 30, "cat": 10}, "x")
+        write_examples(tmp_path / "transform" / "y", {"the": 30, "dog": 10}, "y")
+        return tmp_path
+
+    def test_any_command_builds_the_statistics_once(self, output: Path) -> None:
+        assert self.run(output, command="train")["reused"] is False
+        assert self.run(output, command="transform")["reused"] is True
+
+    def test_a_corpus_outside_a_limit_is_not_trained_on(self, output: Path) -> None:
+        settings = Settings(statistics_gen=StatisticsGenSettings(min_kept_share=0.9))
+        with Runner(output, settings) as runner:
+            chain = Chain(runner, settings)
+            chain.__dict__["examples"] = Examples.load(output / "transform" / "x")
+            with pytest.raises(NotBlessedError, match="min_kept_share.*see 'skipstream stats /"):
+                _ = chain.model
+        assert list(runner.report["stages"]) == ["statistics_gen"]
+        refused = self.run(output, min_kept_share=0.9)
+        assert refused["reused"] and not refused["accepted"]
+        assert self.run(output, min_kept_share=0.8)["accepted"]
+
+    def test_a_given_reference_counts_by_its_content(self, output: Path) -> None:
+        alone = self.run(output)
+        beside = self.run(output, reference=str(output / "transform" / "y"))
+        assert beside["fingerprint"] != alone["fingerprint"]
+        assert (beside["new"], beside["vanished"], beside["l_infinity"]) == (1, 1, 0.25)
+        (output / "transform" / "y").rename(output / "moved")
+        again = self.run(output, reference=str(output / "moved"))
+        assert again["reused"] and again["fingerprint"] == beside["fingerprint"]
+
+    def test_what_is_served_is_the_reference(self, output: Path) -> None:
+        (output / "serving" / ".versions").mkdir(parents=True)
+        path = output / "serving" / ".versions" / "1.json"
+        path.write_text(record(1, "y").model_dump_json())
+        assert "max_l_infinity" in self.run(output, max_l_infinity=0.2)["error"]
+
+    def test_a_reference_that_is_not_there_costs_no_beam_job(self, output: Path) -> None:
+        settings = Settings(statistics_gen=StatisticsGenSettings(reference="/none"))
+        with Runner(output, settings) as runner, pytest.raises(SkipstreamError, match="^/none "):
+            _ = Chain(runner, settings).model
+        assert runner.report["stages"] == {}
