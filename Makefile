@@ -4,7 +4,8 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test check benchmark-training benchmark-scaling benchmark-ablation clean
+.PHONY: install run test check runners clean
+.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform
 
 install: $(STAMP)
 
@@ -20,6 +21,23 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# The runners that tests/test_runners.py starts, of the Beam that constraints.txt pins. `make
+# --keep-going runners` gets those that can be had.
+BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
+FLINK := 2.2
+RUNNERS := build/runners/$(BEAM)
+PRISM := $(RUNNERS)/prism
+FLINK_SERVER := $(RUNNERS)/beam-runners-flink-$(FLINK)-job-server.jar
+
+runners: $(PRISM) $(FLINK_SERVER)
+
+$(PRISM):
+	GOBIN=$(CURDIR)/$(RUNNERS) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
+
+$(FLINK_SERVER):
+	mvn --batch-mode --quiet dependency:copy -DoutputDirectory=$(RUNNERS) -Dmdep.stripVersion=true \
+		-Dartifact=org.apache.beam:beam-runners-flink-$(FLINK)-job-server:$(BEAM)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -39,6 +57,12 @@ benchmark-scaling: $(STAMP)
 # make benchmark-ablation CORPUS='corpus/*.gz' ARGS='--eval eval/*'
 benchmark-ablation: $(STAMP)
 	$(BIN)/python tests/benchmarks/ablation.py --input '$(CORPUS)' $(ARGS)
+
+# make benchmark-transform CORPUS='corpus/*.gz' ARGS='--copies 1 2 4'
+benchmark-transform: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/transform.py --input '$(CORPUS)' $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
