@@ -23,27 +23,38 @@ class NotBlessedError(SkipstreamError):
 # line of its own; the last one is what the chain of causes ended in.
 _IN_TRACEBACK = re.compile(r"^(?:\w+\.)*SkipstreamError: (.*)$", re.MULTILINE)
 _BEAM_SUFFIX = re.compile(r"(?: \[while running '[^\n]*?'\])+\Z")
+# How runners in other processes say that a job failed.
+_FAILED = re.compile(
+    r"(?:Pipeline \S+ failed in state \w+:|Dataflow pipeline failed\. State: \w+, Error:)(.*)\Z",
+    re.DOTALL,
+)
 
 
 def from_beam(error: BaseException) -> SkipstreamError | None:
-    r"""The SkipstreamError that a DoFn raised, out of what Beam made of it; None if there is none.
+    r"""What the user can mend, out of what Beam made of it; None if there is nothing.
 
     Args:
         error: What running the pipeline raised.
 
     Returns:
-        An error whose message is the original's, without Beam's additions.
+        The SkipstreamError that a DoFn raised, without Beam's additions to its message; or one
+        that says what the runner says, if the job failed there and not in our code.
 
     >>> from_beam(RuntimeError(
     ...     "Traceback (most recent call last):\n"
     ...     "components.errors.SkipstreamError: no text in a.gz [while running 'Read/Units']\n"))
     SkipstreamError('no text in a.gz')
+    >>> from_beam(RuntimeError("Pipeline job-1 failed in state FAILED: the worker is gone"))
+    SkipstreamError('the Beam job failed (the worker is gone): see the logs of its runner')
     """
+    text = message = str(error)
     if isinstance(error, SkipstreamError):
-        message = str(error)
-    else:
-        lines = _IN_TRACEBACK.findall(str(error))
-        if not lines:
-            return None
+        pass
+    elif lines := _IN_TRACEBACK.findall(text):
         message = lines[-1].rstrip()
+    elif "Traceback" not in text and (failed := _FAILED.match(text)):
+        reason = " ".join(failed[1].split())
+        message = f"the Beam job failed ({reason}): see the logs of its runner"
+    else:
+        return None
     return SkipstreamError(_BEAM_SUFFIX.sub("", message))

@@ -1,0 +1,137 @@
+"""The job as Dataflow would get it: sent by its real client, to a stand-in on this machine."""
+
+import base64
+import bz2
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import pytest
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+
+IMAGE = "europe-docker.pkg.dev/some-project/some-repository/skipstream:1"
+
+
+class Cloud(BaseHTTPRequestHandler):
+    """Just enough of Cloud Storage to take uploads, and a Dataflow whose jobs fail."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def respond(self, content: dict[str, Any], code: int = 200, **headers: str) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(code)
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def content(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/v1b3/") and "/messages" in self.path:
+            text = {"messageText": "no quota left", "messageImportance": "JOB_MESSAGE_ERROR"}
+            self.respond({"jobMessages": [{"id": "1", "time": "2026-01-01T00:00:00Z", **text}]})
+        elif self.path.startswith("/v1b3/"):
+            self.respond({"id": "job-1", "currentState": "JOB_STATE_FAILED"})
+        elif re.fullmatch(r"/storage/v1/b/\w+\?.*", self.path):
+            self.respond({"name": "bucket"})
+        else:
+            self.respond({"error": {"code": 404}}, code=404)
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.content())
+        if self.path.startswith("/v1b3/"):
+            self.server.jobs.append((self.path, sent))
+            self.respond({"id": "job-1", "currentState": "JOB_STATE_PENDING"})
+        else:
+            self.respond({}, Location=f"{self.server.url}/upload/{sent['name']}")
+
+    def do_PUT(self) -> None:
+        name, content = self.path.removeprefix("/upload/"), self.content()
+        self.server.files[name] = content
+        digest = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+        self.respond({"name": name, "crc32c": digest})
+
+
+def pickled_functions(pipeline: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]:
+    """The DoFns of a job, as pickles."""
+    for transform in pipeline.components.transforms.values():
+        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+            yield bz2.decompress(base64.b64decode(payload.do_fn.payload))
+
+
+@pytest.fixture
+def cloud() -> Iterator[Any]:
+    with ThreadingHTTPServer(("localhost", 0), Cloud) as server:
+        server.url = f"http://localhost:{server.server_port}"
+        server.jobs, server.files = [], {}
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.shutdown()
+
+
+def test_dataflow_gets_one_image_and_nothing_to_install(cloud: Any, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
+    output = tmp_path / "out"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline", "transform", "--output", output),
+            *("--input", tmp_path / "corpus.txt", "--", "--runner=DataflowRunner"),
+            *("--project=some-project", "--region=europe-west1", "--temp_location=gs://bucket/tmp"),
+            *(f"--sdk_container_image={IMAGE}", "--sdk_location=container", "--no_auth"),
+            *(f"--dataflow_endpoint={cloud.url}", "--max_num_workers=7", "--labels=team=words"),
+            *("--dataflow_service_options=enable_prime", "--number_of_worker_harness_threads=2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "STORAGE_EMULATOR_HOST": cloud.url},
+    )
+    ((path, job),) = cloud.jobs
+    assert path.startswith("/v1b3/projects/some-project/locations/europe-west1/jobs")
+    environment = job["environment"]
+    (pool,) = environment["workerPools"]
+    assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
+
+    # What passed through.
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 7
+    assert job["labels"] == {"team": "words"}
+    assert "enable_prime" in environment["serviceOptions"]
+    options = environment["sdkPipelineOptions"]["options"]
+    assert options["number_of_worker_harness_threads"] == 2
+
+    # Beam's own list of what is installed here is all there is beside the job.
+    staged = {name.rpartition("/")[2]: content for name, content in cloud.files.items()}
+    assert staged.keys() == {"pipeline.pb", "submission_environment_dependencies.txt"}
+    assert not options["save_main_session"]
+    assert not options.get("setup_file")
+    pipeline = beam_runner_api_pb2.Pipeline.FromString(staged["pipeline.pb"])
+    (worker,) = pipeline.components.environments.values()
+    assert worker.urn == common_urns.environments.DOCKER.urn
+    docker = beam_runner_api_pb2.DockerPayload.FromString(worker.payload)
+    assert docker.container_image == IMAGE
+    functions = b"".join(pickled_functions(pipeline))
+    assert b"components.transform" in functions  # Looked up in the image's wheel.
+    assert b"__main__" not in functions
+
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "skipstream: error: the Beam job failed (no quota left): see the logs of its runner"
+    )
+    assert not list(output.glob("transform/*/manifest.json"))
