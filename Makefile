@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: install run test check runners clean
-.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform
+.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform benchmark-serving
 
 install: $(STAMP)
 
@@ -63,6 +63,12 @@ benchmark-transform: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/transform.py --input '$(CORPUS)' $(ARGS)
+
+# make benchmark-serving MODEL=OUT/serving
+benchmark-serving: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/serving.py '$(MODEL)' $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ from components.artifacts import Examples, ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings, resolve
+from components.exporter.signatures import EmbeddingModel
 from components.settings import ExporterSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
@@ -210,6 +211,21 @@ def test_neighbors_and_analogies_agree_with_numpy(tmp_path: Path) -> None:
     assert answer["neighbors"] == [ranked(units[id_], [id_]) for id_ in ids]
     answer = ask("analogy", a=["w1"], b=["w2"], c=["w3"], k=10)
     assert answer["neighbors"] == [ranked(units[2] - units[1] + units[3], [1, 2, 3])]
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 1000])
+def test_the_largest_are_found_in_the_order_of_the_ids(tmp_path: Path, size: int) -> None:
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("".join(f"w{n}\n" for n in range(size)))
+    vectors = np.ones((size, 2), np.float32)
+    model = EmbeddingModel(vectors, vocabulary, tokenizer="words", lowercase=True)
+    draw = np.random.default_rng(size)
+    for k in {1, min(5, size), size}:
+        values = draw.integers(-3, 3, (4, size)).astype(np.float32)  # many ties
+        expected = tf.math.top_k(values, k)
+        found, ids = model._top_k(tf.constant(values), tf.constant(k))
+        assert np.array_equal(found, expected.values)
+        assert np.array_equal(ids, expected.indices)
 
 
 def test_strange_tokens_of_segmented_text_keep_their_ids(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ Tensors = dict[str, tf.Tensor]
 _WORDS = _TEXT = tf.TensorSpec([None], tf.string)
 _K = tf.TensorSpec([], tf.int32)
 _MISSING = -1
+_BLOCK = 128
 _TINY = 1e-30  # squared length below which a vector counts as zeros
 
 
@@ -207,7 +208,7 @@ class EmbeddingModel(tf.Module):
         # spares writing into [batch, types].
         asked = tf.shape(inputs)[1]
         found = tf.minimum(tf.minimum(k, self._size) + asked, self._size)
-        similarity, ids = tf.math.top_k(cosines, found, index_type=tf.int64)
+        similarity, ids = self._top_k(cosines, found)
         dropped = tf.reduce_any(ids[:, :, tf.newaxis] == inputs[:, tf.newaxis, :], axis=2)
         blank = tf.reduce_any(inputs == _MISSING, axis=1, keepdims=True)
         kept, order = tf.math.top_k(
@@ -222,3 +223,29 @@ class EmbeddingModel(tf.Module):
             "neighbors": self._tokens.lookup(ids),
             "similarity": tf.where(ids == _MISSING, 0.0, kept),
         }
+
+    def _top_k(self, values: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """tf.math.top_k of [batch, types], ties in the order of the ids, several times as fast.
+
+        The k largest lie in the k blocks with the largest maxima, which are found by SIMD.
+
+        Args:
+            values: float32 [batch, types], above the lowest float.
+            k: int32 scalar, at most `types`.
+
+        Returns:
+            float32 and int64 [batch, k], values and their ids.
+        """
+        blocks = -(-self._size // _BLOCK)
+        lowest = values.dtype.min
+        values = tf.pad(values, [[0, 0], [0, blocks * _BLOCK - self._size]], constant_values=lowest)
+        values = tf.reshape(values, [-1, blocks, _BLOCK])
+        _, chosen = tf.math.top_k(
+            tf.reduce_max(values, axis=2), tf.minimum(k, blocks), index_type=tf.int64
+        )
+        chosen = tf.sort(chosen, axis=1)
+        candidates = tf.gather(values, chosen, batch_dims=1)
+        candidates = tf.reshape(candidates, [tf.shape(values)[0], tf.shape(chosen)[1] * _BLOCK])
+        largest, places = tf.math.top_k(candidates, k, index_type=tf.int64)
+        block = tf.gather(chosen, places // _BLOCK, batch_dims=1)
+        return largest, block * _BLOCK + places % _BLOCK

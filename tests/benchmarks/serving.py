@@ -1,0 +1,90 @@
+"""Times the signatures of an exported model, in process, beside gensim's `most_similar`.
+
+    make benchmark-serving MODEL=OUT/serving
+
+Both answer for the same words from the same vectors, one request after the other, on all cores.
+Words are taken evenly from the vocabulary's frequent half.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.exporter.embeddings import Embeddings, resolve
+
+K = 10
+BATCH = 64
+
+
+def timed(call: Callable[[int], Any], requests: int) -> dict[str, float]:
+    """Milliseconds of a request: median, 99th percentile; the first ten are not counted."""
+    times = []
+    for number in range(requests + 10):
+        start = time.perf_counter()
+        call(number)
+        times.append(time.perf_counter() - start)
+    p50, p99 = np.quantile(times[10:], [0.5, 0.99]) * 1000
+    return {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3)}
+
+
+def main() -> None:
+    """Parse, run, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="a SavedModel or a serving directory")
+    parser.add_argument("--output", type=Path, default=Path("build/benchmark-serving.json"))
+    parser.add_argument("--requests", type=int, default=300)
+    flags = parser.parse_args()
+
+    import tensorflow as tf
+    from gensim.models import KeyedVectors
+
+    path = resolve(flags.model)
+    start = time.perf_counter()
+    model = tf.saved_model.load(str(path))
+    rows: list[dict[str, Any]] = [
+        {"what": "load", "p50_ms": round(1000 * (time.perf_counter() - start), 1)}
+    ]
+    embeddings = Embeddings.load(path)
+    tokens, vectors = embeddings.tokens(), embeddings.vectors()
+    step = max(1, len(tokens) // 2 // flags.requests)
+    chosen = tokens[: len(tokens) // 2 : step]
+    words = [tf.constant([word]) for word in chosen]
+    batches = [
+        tf.constant([chosen[(first + i) % len(chosen)] for i in range(BATCH)])
+        for first in range(len(chosen))
+    ]
+    texts = [tf.constant([" ".join(chosen[first : first + 20])]) for first in range(len(chosen))]
+    look_up, embed = model.signatures["serving_default"], model.signatures["embed_text"]
+    nearest, k = model.signatures["nearest"], tf.constant(K)
+
+    def add(what: str, call: Callable[[int], Any], requests: int = flags.requests) -> None:
+        rows.append({"what": what} | timed(call, requests))
+        print(json.dumps(rows[-1]), flush=True)
+
+    size = len(chosen)
+    add("serving_default, 1 word", lambda n: look_up(words=words[n % size]))
+    add(f"serving_default, {BATCH} words", lambda n: look_up(words=batches[n % size]))
+    add("embed_text, 1 text of 20 words", lambda n: embed(text=texts[n % size]))
+    add(f"nearest {K}, 1 word", lambda n: nearest(words=words[n % size], k=k))
+    add(f"nearest {K}, {BATCH} words", lambda n: nearest(words=batches[n % size], k=k), 50)
+    peer = KeyedVectors(vectors.shape[1])
+    peer.add_vectors(tokens, vectors)
+    peer.fill_norms()
+    add(f"gensim most_similar {K}, 1 word", lambda n: peer.most_similar(chosen[n % size], topn=K))
+
+    print(f"{len(tokens):,} types of {vectors.shape[1]} dimensions")
+    print("| | p50 ms | p99 ms | p50 ms a word |\n|---|---|---|---|")
+    for row in rows:
+        a_word = round(row["p50_ms"] / BATCH, 3) if f"{BATCH} words" in row["what"] else ""
+        print(f"| {row['what']} | {row['p50_ms']} | {row.get('p99_ms', '')} | {a_word} |")
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    flags.output.write_text(json.dumps({"types": len(tokens), "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
