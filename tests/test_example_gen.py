@@ -172,6 +172,27 @@ def test_units_share_out_large_files_and_gather_small_ones(tmp_path, monkeypatch
     ]
 
 
+def test_a_new_directory_leaves_the_units_of_the_others_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "UNIT_BYTES", 100)
+    monkeypatch.setattr(units, "_FILE_BYTES", 1)
+
+    def write(day: str) -> None:
+        (tmp_path / day).mkdir()
+        for part in range(3):
+            (tmp_path / day / f"{part}.txt").write_text(f"{day} and thirty bytes, or so\n")
+
+    def pieces(out: str) -> list[object]:
+        return [unit.pieces for unit in units.plan(corpus_of(tmp_path / out, tmp_path / "d*/*"))]
+
+    for day in ("day1", "day3"):
+        write(day)
+    before = pieces("out1")
+    write("day2")
+    after = pieces("out2")
+    assert [unit for unit in after if "day2" not in unit[0].path] == before
+    assert len(after) == len(before) + 1
+
+
 def test_the_split_is_a_function_of_content_with_the_asked_share():
     documents = pa.array([b"document %d" % number for number in range(20_000)], pa.binary())
     chosen = held_out(documents, 0.05)

@@ -151,7 +151,10 @@ def _packed(pieces: Iterable[Piece], unit_bytes: int) -> Iterator[tuple[Piece, .
     for piece in pieces:
         stored = piece.stop - piece.start
         cost = max(_FILE_BYTES, stored * _RATIO if piece.compression else stored)
-        if unit and size + cost > unit_bytes:
+        # A directory begins a unit, so that a new day among the others leaves their units as they
+        # are; not if that made units too small to be worth a file.
+        new = unit and os.path.dirname(piece.path) != os.path.dirname(unit[-1].path)
+        if unit and (size + cost > unit_bytes or (new and size > unit_bytes // 8)):
             yield tuple(unit)
             unit, size = [], 0
         unit.append(piece)
