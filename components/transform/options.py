@@ -17,7 +17,7 @@ from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
 
 # With these, Beam does not wait for the job, whose files the stage needs.
-_UNAWAITED = ("dry_run", "no_wait_until_finish", "template_location")
+_UNAWAITED = ("dry_run", "no_wait_until_finish", "output_executable_path", "template_location")
 
 
 def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOptions]:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# A stage or the whole chain, its Beam job on Dataflow; all else happens here:
+#
+#   PROJECT=… REGION=europe-west1 BUCKET=gs://bucket/skipstream IMAGE=… \
+#     deploy/dataflow/launch.sh run --input 'gs://corpus/*.gz' --output OUT
+#
+# Needs credentials (`gcloud auth application-default login`, or a service account) and the image of
+# deploy/Dockerfile in a registry that Dataflow reads. BEAM_OPTIONS="--max_num_workers=50 …" adds
+# to what is below.
+set -euo pipefail
+: "${PROJECT:?}" "${REGION:?}" "${BUCKET:?}" "${IMAGE:?}"
+
+# shellcheck disable=SC2086 # BEAM_OPTIONS holds several.
+exec skipstream "$@" --set "transform.work_directory=$BUCKET/work" -- \
+  --runner=DataflowRunner \
+  --project="$PROJECT" \
+  --region="$REGION" \
+  --temp_location="$BUCKET/temp" \
+  --sdk_container_image="$IMAGE" \
+  --sdk_location=container \
+  ${BEAM_OPTIONS:-}
