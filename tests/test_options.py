@@ -1,8 +1,12 @@
 """Mistakes in Beam's options are told before anything runs."""
 
 import socket
+import time
+from typing import Any
 
+import apache_beam as beam
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
 
 from components.errors import SkipstreamError
 from components.transform.options import runner_and_options
@@ -39,3 +43,24 @@ def test_a_job_server_that_does_not_answer() -> None:
         runner_and_options(["--runner=PortableRunner", endpoint])
     with pytest.raises(SkipstreamError, match=f"no job server answers at {endpoint} "):
         runner_and_options(["--runner=PortableRunner", endpoint])
+
+
+class SlowToWrite:
+    """Takes longer to be pickled than Beam's threads wait before they send what they have."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        time.sleep(1.5)
+        return SlowToWrite, ()
+
+
+def test_elements_come_whole_however_long_they_take_to_be_written() -> None:
+    runner, options = runner_and_options([])
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        groups = (
+            pipeline
+            | beam.Create([1])
+            | beam.Map(lambda number: (number, SlowToWrite()))
+            | beam.GroupByKey()
+            | beam.MapTuple(lambda number, values: (number, len(list(values))))
+        )
+        assert_that(groups, equal_to([(1, 1)]))

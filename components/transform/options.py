@@ -10,12 +10,16 @@ from typing import Any
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
 
+# Beam's local threads send what they have once a second, even in the middle of an element. The
+# other side then reads garbage, and may take it for the length of a list that fills the memory
+# (seen). They also send every 10 MB and at the end of a bundle, which is enough.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 10**9
 # With these, Beam does not wait for the job, whose files the stage needs.
 _UNAWAITED = ("dry_run", "no_wait_until_finish", "output_executable_path", "template_location")
 
