@@ -150,8 +150,16 @@ class Statistics(Artifact):
 class Model(Artifact):
     """Trained tables: vectors.npy and contexts.npy, float32 [types, dimensions], by token id.
 
+    vocabulary.tsv: a copy of the examples', so that a later training needs nothing else.
     history.json: losses of each epoch. logs/: TensorBoard.
     """
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        import numpy as np
+
+        return int(np.load(self.path / "vectors.npy", mmap_mode="r").shape[1])
 
     def embeddings(self, settings: ExporterSettings) -> "npt.NDArray[np.float32]":
         """What is served: float32 [types, dimensions], by token id."""
@@ -165,7 +173,11 @@ class Model(Artifact):
 
 @dataclass(frozen=True)
 class ExportedModel(Artifact):
-    """saved_model/: the SavedModel with its signatures, vocabulary and warm-up requests."""
+    """saved_model/: the SavedModel with its signatures, vocabulary and warm-up requests.
+
+    rotation.npy: float32 [dimensions, dimensions] by which the trained vectors were turned onto the
+    version before; it is not there if they were not.
+    """
 
     @property
     def saved_model(self) -> Path:
@@ -198,6 +210,25 @@ class PushedModel(Artifact):
     def version(self) -> int:
         """Its version: the directory below the serving directory."""
         return int(self.summary["version"])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that was served, and what it was made of: as much of it as is still there.
+
+    Attributes:
+        version: Its number.
+        fingerprint: Of its exported model.
+        saved_model: Its SavedModel.
+        model: Its tables.
+        examples: What they were trained on.
+    """
+
+    version: int
+    fingerprint: str
+    saved_model: Path | None
+    model: Model | None
+    examples: Examples | None
 
 
 def versions_in(serving: Path) -> dict[int, Path]:

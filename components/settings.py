@@ -159,6 +159,12 @@ class TrainerSettings(StageSettings):
         description="Files in word2vec's text or binary format whose vectors known words start "
         "from, later files winning; none: small random ones.",
     )
+    warm_start: Glob | None = Field(
+        None,
+        description="A model that words go on from, vectors and context vectors: latest (that of "
+        "the last pushed version), a trainer artifact, or another output directory; none: start "
+        "anew. Words that it does not know start from start_vectors, or anew.",
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shuffle_tokens: int = Field(
         4_000_000, ge=1, description="Window, in corpus tokens, that documents are shuffled in."
@@ -182,10 +188,16 @@ class ExporterSettings(StageSettings):
         description="The targets' vectors (as word2vec.c, gensim), or the average of each with its "
         "context vector.",
     )
+    align: bool = Field(
+        True,
+        description="Turn the vectors onto those of the last pushed version of another training "
+        "(orthogonal Procrustes over the 10,000 most frequent words of both), so that stored "
+        "vectors stay of use. No length and no cosine changes.",
+    )
 
 
 class EvaluatorSettings(StageSettings):
-    """What a candidate is measured by. Without files, by its held-out loss alone."""
+    """What a candidate is measured by. Without files, by its loss and the version before it."""
 
     word_pairs: tuple[Glob, ...] = Field(
         (), description="Files of word<TAB>word<TAB>score, for Spearman's correlation."
@@ -198,6 +210,47 @@ class EvaluatorSettings(StageSettings):
         gt=0,
         description="Highest held-out loss, in nats a pair, that is blessed; none: what an "
         "untrained model has, (1 + negatives) ln 2.",
+    )
+    # What follows holds a candidate against the last pushed version of another training.
+    max_loss_increase: float | None = Field(
+        0.1,
+        ge=0,
+        description="Most nats a pair that a candidate may lose to the version before it on the "
+        "held-out documents of either, over the words that both know; none: no limit.",
+    )
+    max_score_drop: float | None = Field(
+        0.05,
+        ge=0,
+        le=2,
+        description="Most that a file of word_pairs or analogies may score below the version "
+        "before, if both know the words of 100 questions; none: no limit.",
+    )
+    min_neighbor_overlap: float | None = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Lowest mean share of the 10 nearest words that the 1,000 most frequent words "
+        "keep; none: no limit.",
+    )
+    min_coverage: float | None = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Lowest share of the words of the version before that the candidate knows; "
+        "none: no limit.",
+    )
+    max_norm_ratio: float | None = Field(
+        2.0,
+        ge=1,
+        description="Most times that the median length of frequent words' vectors may grow or "
+        "shrink; none: no limit.",
+    )
+    max_cosine_increase: float | None = Field(
+        0.2,
+        ge=0,
+        le=2,
+        description="Most that the mean cosine of two frequent words may rise (a space that "
+        "collapses into a cone); none: no limit.",
     )
 
 

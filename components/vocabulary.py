@@ -71,6 +71,30 @@ class Vocabulary:
             raise _cut_off(path)
         return counts
 
+    @staticmethod
+    def load_ids(path: Path, other: Path) -> npt.NDArray[np.int64]:
+        """For each id of the vocabulary at `path`, its token's id in the one at `other`.
+
+        Holds one of them in memory, some 200 bytes a type.
+
+        Returns:
+            int64 [types of `path`], -1 where `other` has no such token.
+
+        Raises:
+            SkipstreamError: One cannot be read.
+        """
+        try:
+            with other.open("rb") as file:
+                ids = {line.rpartition(b"\t")[0]: id_ for id_, line in enumerate(file)}
+        except OSError as error:
+            raise _unreadable(other, error) from error
+        try:
+            with path.open("rb") as file:
+                tokens = (line.rpartition(b"\t")[0] for line in file)
+                return np.fromiter((ids.get(token, -1) for token in tokens), np.int64)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
     def save(self, path: Path) -> None:
         """Write to `path`, which only ever holds a whole vocabulary."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -114,6 +114,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_stages(commands)
     _add_stats(commands)
+    _add_drift(commands)
     _add_version_commands(commands)
     _add_model_commands(commands)
 
@@ -226,6 +227,18 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.set_defaults(command=_stats)
 
 
+def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "What moved between two embeddings: words, neighbours, the space as a whole."
+    command = commands.add_parser("drift", help=text, description=text, allow_abbrev=False)
+    place = (
+        "a SavedModel, a serving directory, whose newest version is meant, or a trainer artifact"
+    )
+    command.add_argument("old", type=Path, metavar="OLD", help=place)
+    command.add_argument("new", type=Path, metavar="NEW", help="the same")
+    command.add_argument("--json", action="store_true", help="the whole report, as JSON")
+    command.set_defaults(command=_drift)
+
+
 def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> _Parser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -327,6 +340,15 @@ def _stats(arguments: argparse.Namespace) -> None:
     print(results.corpus(report))
     if path:
         print(path)
+
+
+def _drift(arguments: argparse.Namespace) -> None:
+    from components.evaluator import drift
+
+    old, new = drift.Space.load(arguments.old), drift.Space.load(arguments.new)
+    report = drift.compare(new, old)
+    text = json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else None
+    print(text or results.drift(report))
 
 
 def _run(chain: Chain) -> str:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from components.artifacts import (
     Corpus,
@@ -22,15 +23,16 @@ from components.artifacts import (
     InfraBlessing,
     Model,
     PushedModel,
+    Served,
     Statistics,
 )
 from components.errors import NotBlessedError
 from components.evaluator.files import matching
 from components.pusher.destination import open_destination
 from components.pusher.history import History
-from pipeline import lookup
+from pipeline import logs, lookup
 from pipeline.config import Settings
-from pipeline.runner import Runner, code_identity
+from pipeline.runner import Runner, code_identity, fingerprint_of
 
 
 class Chain:
@@ -128,7 +130,7 @@ class Chain:
             lookup.examples(Path(settings.reference).expanduser()) if settings.reference else None
         )
         examples = self.examples
-        reference = given or lookup.served_before(self._history(), output, examples)
+        reference = given or lookup.served_before(self._history, output, examples)
 
         def build(out: Statistics) -> Statistics:
             from components.statistics_gen import statistics_gen
@@ -160,32 +162,59 @@ class Chain:
         start_vectors = _states("trainer.start_vectors", settings.start_vectors)
         found = tuple(path for path, *_ in start_vectors)
         settings = settings.model_copy(update={"start_vectors": found})
+        start = lookup.given_start(settings.warm_start, self._runner.output)
         _ = self.statistics  # Refuses a corpus before it is trained on.
         examples = self.examples
+
+        def key(start: Model | None) -> dict[str, Any]:
+            return {
+                "inputs": [examples, start] if start else [examples],
+                "settings": settings,
+                # Of the start vectors, the files' states count; of a warm start, its model.
+                "neutral": ["checkpoint_minutes", "start_vectors", "threads", "warm_start"],
+                "identity": start_vectors,
+            }
+
+        if settings.warm_start == lookup.LATEST:
+            served = lookup.trained_before(self._history, self._runner.output)
+            start = lookup.latest(served, lambda model: fingerprint_of("trainer", **key(model)))
+            gone = start and not lookup.is_whole(start)
+            if start and gone and not self._runner.finished("trainer", Model, **key(start)):
+                news = f"{'trainer':<15} starts anew: {start.path} is gone"
+                logs.say(news, event="cold_start", model=start.fingerprint)
+                start = None
 
         def build(out: Model) -> Model:
             from components.trainer import trainer
 
-            return trainer.build(examples, settings=settings, out=out)
+            return trainer.build(examples, settings=settings, out=out, start=start)
 
         return self._runner.stage(
-            "trainer",
-            Model,
-            build,
-            command="train",
-            inputs=[examples],
-            settings=settings,
-            # Of the start vectors, the files' states count.
-            neutral=["checkpoint_minutes", "start_vectors", "threads"],
-            identity=start_vectors,
-            resumable=True,
+            "trainer", Model, build, command="train", resumable=True, **key(start)
         )
+
+    @cached_property
+    def before(self) -> Served | None:
+        """The version that the model is aligned to and held against."""
+        model = self.model
+        return lookup.served_model(self._history, self._runner.output, self._destination, model)
 
     @cached_property
     def exported(self) -> ExportedModel:
         """The SavedModel."""
         model, examples, text = self.model, self.examples, self._settings.transform
         settings = self._settings.exporter
+
+        def key(before: Served | None) -> dict[str, Any]:
+            identity = before.fingerprint if before else None
+            return {"inputs": [model, examples], "settings": settings, "identity": identity}
+
+        before = self.before if settings.align else None
+        gone = before and not before.saved_model
+        if before and gone and not self._runner.finished("exporter", ExportedModel, **key(before)):
+            news = f"{'exporter':<15} turns nothing: version {before.version} is gone"
+            logs.say(news, event="not_aligned", version=before.version)
+            before = None
 
         def build(out: ExportedModel) -> ExportedModel:
             from components.exporter import exporter
@@ -197,16 +226,10 @@ class Chain:
                 tokenizer=text.tokenizer,
                 lowercase=text.lowercase,
                 out=out,
+                before=before,
             )
 
-        return self._runner.stage(
-            "exporter",
-            ExportedModel,
-            build,
-            command="train",
-            inputs=[model, examples],
-            settings=settings,
-        )
+        return self._runner.stage("exporter", ExportedModel, build, command="train", **key(before))
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -218,7 +241,7 @@ class Chain:
             "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
             "analogies": _states("evaluator.analogies", settings.analogies),
         }
-        model, examples = self.model, self.examples
+        model, examples, before = self.model, self.examples, self.before
 
         def build(out: Evaluation) -> Evaluation:
             from components.evaluator import evaluator
@@ -231,6 +254,7 @@ class Chain:
                 training=training,
                 tokens=text,
                 out=out,
+                before=before,
             )
 
         return self._runner.stage(
@@ -240,7 +264,11 @@ class Chain:
             command="evaluate",
             inputs=[model, examples],
             settings=settings,
-            identity=[files, served.model_dump(mode="json")],
+            identity=[
+                files,
+                served.model_dump(mode="json", exclude={"align"}),
+                before.fingerprint if before else None,
+            ],
         )
 
     @cached_property
@@ -307,6 +335,7 @@ class Chain:
         report["saved_model"] = destination.path_of(pushed.version)
         return pushed
 
+    @cached_property
     def _history(self) -> History:
         from components.pusher import pusher
 

@@ -42,6 +42,75 @@ def summary(report: Mapping[str, Any]) -> str:
         scores[name] = f"{value} right, {_coverage(score)} questions covered"
     width = max(map(len, scores), default=0)
     lines += [f"{name:<{width}}  {text}" for name, text in scores.items()]
+    if before := report.get("before"):
+        lines += _beside(before)
+    return "\n".join(lines)
+
+
+def _beside(before: Mapping[str, Any]) -> Iterator[str]:
+    """What the evaluation says of the version before."""
+    yield f"beside version {before['version']}"
+    for whose, losses in before["losses"].items():
+        now, then = (_number(losses[when], ".4f") for when in ("now", "before"))
+        documents = "own" if whose == "own_documents" else "its"
+        yield f"  loss on {documents} held-out documents  {now}, was {then}, of the words of both"
+    if drift := before["drift"]:
+        overlap = _share(drift["neighbors"]["overlap"])
+        coverage = _share(drift["words"]["coverage"])
+        yield f"  {overlap} of the neighbours of frequent words stayed, {coverage} of the words"
+
+
+def drift(report: Mapping[str, Any]) -> str:
+    """The report of components.evaluator.drift as lines of text."""
+    now, before, words = report["now"], report["before"], report["words"]
+    near, fit, cosines = report["neighbors"], report["procrustes"], report["self_cosine"]
+    lines = [
+        f"{'before':>12}  {'now':>12}",
+        *(
+            f"{before[key]:>12,.6g}  {now[key]:>12,.6g}  {name}"
+            for key, name in (
+                ("types", "words"),
+                ("dimensions", "dimensions"),
+                ("median_norm", "median length of the vectors of frequent words"),
+                ("largest_norm", "length of the longest vector"),
+                ("mean_cosine", "mean cosine of two frequent words"),
+            )
+        ),
+        "",
+        _row(
+            f"{words['shared']:,}", "shared words", f"{_share(words['coverage'])} of those before"
+        ),
+    ]
+    for kind in ("new", "vanished"):
+        listed = " ".join(map(_word, words[kind]["top"]))
+        lines.append(_row(f"{words[kind]['types']:,}", f"{kind} words", listed))
+    lines += [
+        "",
+        _row(
+            _share(near["overlap"]),
+            f"of the {near['of']} nearest words stayed",
+            f"mean of the {near['words']:,} most frequent words",
+        ),
+        _row(
+            f"{near['churned']['words']:,}",
+            "words kept none",
+            " ".join(map(_word, near["churned"]["top"])),
+        ),
+    ]
+    if fit:
+        note = f"0: the same, 1.414: unrelated; by {fit['words']:,} frequent words"
+        lines.append(_row(f"{fit['residual']:.4f}", "Procrustes residual", note))
+    if cosines:
+        lines += ["", f"{'':>12}  cosine of each shared word with itself, quantiles"]
+        for name, quantiles in cosines.items():
+            numbers = "  ".join(f"{q}: {value:.3f}" for q, value in quantiles.items())
+            lines.append(f"{name.replace('_', ' '):>12}  {numbers}")
+    if report["moved"]:
+        lines += ["", f"{'cosine':>12}  {'kept':>4}  moved most"]
+    for word in report["moved"]:
+        was, are = (" ".join(map(_word, word[when])) for when in ("before", "now"))
+        cosine = _number(word["cosine"], ".3f")
+        lines.append(f"{cosine:>12}  {word['kept']:>4}  {_word(word['token'])}: {was} -> {are}")
     return "\n".join(lines)
 
 
@@ -153,6 +222,10 @@ def _percent(share: float) -> str:
     ('50.00 %', '<0.01 %', ' 0.00 %')
     """
     return "<0.01 %" if 0 < share < 0.00005 else f"{100 * share:5.2f} %"
+
+
+def _share(value: float | None) -> str:
+    return _number(value, ".1%").replace("%", " %")
 
 
 def _word(token: str) -> str:

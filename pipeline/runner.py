@@ -165,16 +165,9 @@ class Runner:
             SkipstreamError: The stage is not to be built by this run, and is not finished.
         """
         interrupts.check()
-        key = {
-            "stage": name,
-            "settings": settings.model_dump(mode="json", exclude=set(neutral))
-            if settings
-            else None,
-            "inputs": [artifact.fingerprint for artifact in inputs],
-            "identity": identity,
-            "code": code_identity(),
-        }
-        fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        fingerprint = fingerprint_of(
+            name, inputs=inputs, settings=settings, identity=identity, neutral=neutral
+        )
         path = self.output / name / fingerprint
         record: dict[str, Any] = {"seconds": 0.0, "reused": True}
         record |= {"artifact": str(path), "fingerprint": fingerprint}
@@ -212,6 +205,16 @@ class Runner:
         )
         return artifact
 
+    def finished(self, name: Stage, kind: type[A], **key: Any) -> A | None:
+        """The finished artifact of a stage; None if `stage` would have to build it.
+
+        Args:
+            name: The stage's name.
+            kind: The artifact's class.
+            key: The arguments of `fingerprint_of`.
+        """
+        return kind.load(self.output / name / fingerprint_of(name, **key))
+
     def _write_report(self) -> None:
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
         write_json(self.output / REPORT, self.report)
@@ -229,6 +232,25 @@ class Runner:
         return (
             f"{message} (changed since the last run: {', '.join(changed)})" if changed else message
         )
+
+
+def fingerprint_of(
+    name: Stage,
+    *,
+    inputs: Sequence[Artifact] = (),
+    settings: StageSettings | None = None,
+    identity: Any = None,
+    neutral: Collection[str] = (),
+) -> str:
+    """The fingerprint of a stage's artifact; the arguments are those of `Runner.stage`."""
+    key = {
+        "stage": name,
+        "settings": settings.model_dump(mode="json", exclude=set(neutral)) if settings else None,
+        "inputs": [artifact.fingerprint for artifact in inputs],
+        "identity": identity,
+        "code": code_identity(),
+    }
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def lock(output: Path) -> IO[str]:

@@ -12,7 +12,7 @@ from components import trainer
 from components.artifacts import Evaluation, Examples, Model
 from components.errors import SkipstreamError
 from components.evaluator import scores
-from components.evaluator.evaluator import build, find_ids, gate, neighbors, probes
+from components.evaluator.evaluator import build, find_ids, neighbors, probes
 from components.settings import (
     EvaluatorSettings,
     ExporterSettings,
@@ -93,15 +93,6 @@ def test_scores_equal_those_of_gensim(shared: Path) -> None:
     _, spearman, missing = theirs.evaluate_word_pairs(str(pairs))
     assert similarity.value == pytest.approx(spearman.statistic, abs=1e-5)
     assert 100 * (1 - similarity.covered / similarity.total) == pytest.approx(missing)
-
-
-def test_the_gate_needs_finite_vectors_and_a_low_loss() -> None:
-    good = np.ones([3, 2], np.float32)
-    bad = np.array([[1, 1], [np.nan, 1], [1, np.inf]], np.float32)
-    assert gate(good, 4.0, 4.1) == gate(good, None, 4.1) == []
-    assert gate(bad, 4.0, 4.1) == ["all vectors must be finite, got 2 that are not"]
-    assert "got nan" in gate(good, float("nan"), 4.1)[0]
-    assert "got 4.100" in gate(good, 4.1, 4.1)[0]
 
 
 def test_neighbours_are_sorted_and_leave_the_word_out() -> None:

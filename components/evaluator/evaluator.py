@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components import text
-from components.artifacts import Evaluation, Examples, Model, write_json
-from components.evaluator import scores
+from components.artifacts import Evaluation, Examples, Model, Served, write_json
+from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching
 from components.settings import (
     EvaluatorSettings,
@@ -20,8 +20,8 @@ from components.settings import (
     TrainerSettings,
     TransformSettings,
 )
-from components.trainer import held_out_loss
-from components.vocabulary import Vocabulary
+from components.trainer import comparable_losses, held_out_loss
+from components.vocabulary import FILE, Vocabulary
 
 _NEIGHBORS = 8
 _PROBES = 8
@@ -37,51 +37,64 @@ def build(
     training: TrainerSettings,
     tokens: TransformSettings,
     out: Evaluation,
+    before: Served | None = None,
 ) -> Evaluation:
     """Measure the model and decide whether it may be served.
 
     Args:
         model: The tables.
         examples: Vocabulary and held-out documents.
-        settings: Files of word pairs and analogies, and the limit of the gate.
+        settings: Files of word pairs and analogies, and the limits of the gate.
         served: Which of the vectors are scored.
         training: What the model was trained with; its pairs are the held-out pairs'.
         tokens: The tokeniser, which the words of the files go through too.
         out: Receives evaluation.json.
+        before: The version that the model is held against, as far as it is still there.
 
     Raises:
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
-    vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
+    vocabulary = Vocabulary.load(examples.path / FILE)
     vectors = model.embeddings(served)
-    unit = scores.unit_rows(vectors)
-
-    def find(words: list[str]) -> npt.NDArray[np.int64]:
-        return find_ids(words, vocabulary, tokens)
-
-    loss = held_out_loss(model, examples, training)
-    untrained = (1 + training.negatives) * math.log(2)
-    reasons = gate(vectors, loss, settings.max_loss or untrained)
-    report: dict[str, Any] = {
-        "blessed": not reasons,
-        "reasons": reasons,
-        "held_out_loss": loss,
-        "untrained_loss": untrained,
-        "word_pairs": {},
-        "analogies": {},
-        "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
+    broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+    files = {
+        "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
+        "analogies": named(matching(settings.analogies, "evaluator.analogies")),
     }
-    for name, path in named(matching(settings.word_pairs, "evaluator.word_pairs")).items():
-        report["word_pairs"][name] = _as_json("spearman", scores.word_similarity(unit, find, path))
-    for name, path in named(matching(settings.analogies, "evaluator.analogies")).items():
-        total, sections = scores.analogy_accuracy(unit, find, path)
-        report["analogies"][name] = _as_json("accuracy", total) | {
-            "sections": {section: _as_json("accuracy", sections[section]) for section in sections}
+    unit = scores.unit_rows(vectors)
+    loss = held_out_loss(model, examples, training)
+    report: dict[str, Any] = {
+        "broken_vectors": broken,
+        "held_out_loss": loss,
+        "untrained_loss": (1 + training.negatives) * math.log(2),
+        **_scored(unit, vocabulary, tokens, files),
+        "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
+        "before": None,
+    }
+    if before and not broken:
+        report["before"] = {
+            "version": before.version,
+            "model": before.fingerprint,
+            "losses": _losses(model, examples, before, training),
+            "word_pairs": {},
+            "analogies": {},
+            "drift": None,
         }
-    write_json(out.path / "evaluation.json", report)
+        if before.saved_model:
+            old = drift.Space.load(before.saved_model)
+            report["before"]["drift"] = drift.compare(drift.Space(vocabulary.tokens, vectors), old)
+            if any(files.values()):
+                unit = scores.unit_rows(old.vectors)
+                report["before"] |= _scored(unit, _vocabulary(old.tokens), tokens, files)
+    reasons = gate.refusals(report, settings)
+    if loss is not None and not math.isfinite(loss):
+        report["held_out_loss"] = None  # JSON has no such numbers.
+    verdict = {"blessed": not reasons, "reasons": reasons}
+    write_json(out.path / "evaluation.json", verdict | report)
     return out.finish(
-        blessed=report["blessed"],
-        held_out_loss=loss,
+        blessed=not reasons,
+        held_out_loss=report["held_out_loss"],
+        **(_summary(report["before"]) if report["before"] else {}),
         word_pairs=report["word_pairs"],
         analogies={
             name: {key: score[key] for key in ("accuracy", "covered", "total")}
@@ -90,42 +103,74 @@ def build(
     )
 
 
-def gate(vectors: npt.NDArray[np.float32], loss: float | None, max_loss: float) -> list[str]:
-    """Reasons against serving the model; none: it is blessed. Needs no labels.
+def _scored(
+    unit: npt.NDArray[np.float32],
+    vocabulary: Vocabulary,
+    tokens: TransformSettings,
+    files: dict[str, dict[str, Path]],
+) -> dict[str, dict[str, Any]]:
+    """Scores by `word_pairs` and `analogies`, of each file by its name."""
 
-    Args:
-        vectors: float32 [types, dimensions].
-        loss: Nats a held-out pair; None where nothing was held out, and nothing is judged.
-        max_loss: Must be undercut.
+    def find(words: list[str]) -> npt.NDArray[np.int64]:
+        return find_ids(words, vocabulary, tokens)
 
-    >>> gate(np.ones((2, 3), np.float32), 2.5, max_loss=4.16)
-    []
-    >>> gate(np.ones((2, 3), np.float32), 4.5, max_loss=4.16)
-    ['the held-out loss must be below 4.160 nats a pair (evaluator.max_loss), got 4.500']
+    report: dict[str, dict[str, Any]] = {"word_pairs": {}, "analogies": {}}
+    for name, path in files["word_pairs"].items():
+        report["word_pairs"][name] = _as_json("spearman", scores.word_similarity(unit, find, path))
+    for name, path in files["analogies"].items():
+        total, sections = scores.analogy_accuracy(unit, find, path)
+        report["analogies"][name] = _as_json("accuracy", total) | {
+            "sections": {section: _as_json("accuracy", sections[section]) for section in sections}
+        }
+    return report
+
+
+def _losses(
+    model: Model, examples: Examples, before: Served, training: TrainerSettings
+) -> dict[str, dict[str, float | None]]:
+    """Losses of both models on the held-out documents of the candidate and of the one before.
+
+    Both have seen none of them: documents are held out by a hash of their content. A candidate that
+    was trained on nonsense does well on the nonsense that it was held out from, and badly on the
+    documents of before; one that learned nothing new does badly on its own.
     """
-    reasons = []
-    broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
-    if broken:
-        reasons.append(f"all vectors must be finite, got {broken} that are not")
-    if loss is not None and not loss < max_loss:
-        reasons.append(
-            f"the held-out loss must be below {max_loss:.3f} nats a pair (evaluator.max_loss), "
-            f"got {loss:.3f}"
-        )
-    return reasons
+    if not before.model or not (before.model.path / FILE).exists():
+        return {}
+    losses = {}
+    for whose, held_out in (("own_documents", examples), ("documents_before", before.examples)):
+        if held_out:
+            now, then = comparable_losses([model, before.model], held_out, training)
+            losses[whose] = {"now": now, "before": then}
+    return losses
+
+
+def _summary(before: dict[str, Any]) -> dict[str, Any]:
+    summary = {"before_version": before["version"]}
+    if moved := before["drift"]:
+        summary["neighbor_overlap"] = moved["neighbors"]["overlap"]
+        summary["coverage"] = moved["words"]["coverage"]
+    return summary
+
+
+def _vocabulary(tokens: Sequence[str]) -> Vocabulary:
+    """Of an exported model, which has no counts."""
+    return Vocabulary(tuple(tokens), np.zeros(len(tokens), np.int64))
 
 
 def find_ids(
     words: list[str], vocabulary: Vocabulary, tokens: TransformSettings
 ) -> npt.NDArray[np.int64]:
-    """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one."""
-    split = text.tokenize(
-        tf.constant(words, tf.string), tokenizer=tokens.tokenizer, lowercase=tokens.lowercase
-    )
+    """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one.
+
+    What it would split may be a phrase: `New_York` is, as for the signatures, a spelling of one.
+    """
+    given = tf.strings.strip(tf.constant(words, tf.string))
+    options = tokens.model_dump(include={"tokenizer", "lowercase"})
+    spelled, split = text.spell(given, **options), text.tokenize(given, **options)
     return np.array(
         [
-            vocabulary.index.get(word[0].decode("utf-8"), -1) if len(word) == 1 else -1
-            for word in split.to_list()
+            vocabulary.index.get((word[0] if len(word) == 1 else whole).decode(), -1)
+            for word, whole in zip(split.to_list(), spelled.numpy(), strict=True)
         ],
         np.int64,
     )

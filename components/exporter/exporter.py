@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from components import vocabulary
-from components.artifacts import Examples, ExportedModel, Model
+from components.artifacts import Examples, ExportedModel, Model, Served
 from components.errors import SkipstreamError
+from components.exporter import alignment
+from components.exporter.embeddings import Embeddings
 from components.exporter.signatures import EmbeddingModel
 from components.settings import ExporterSettings
 from components.text import Tokenizer
@@ -30,6 +33,7 @@ def build(
     tokenizer: Tokenizer,
     lowercase: bool,
     out: ExportedModel,
+    before: Served | None = None,
 ) -> ExportedModel:
     """Write saved_model/: signatures, vocabulary asset and TF Serving's warm-up requests.
 
@@ -40,6 +44,7 @@ def build(
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
         out: Where to write.
+        before: The version onto whose space the vectors are turned, if any.
 
     Raises:
         SkipstreamError: Vectors and vocabulary are not of the same training.
@@ -52,6 +57,15 @@ def build(
             f"vectors and vocabulary must have one row per token, got {len(vectors)} vectors in "
             f"{model.path} and {len(types)} tokens in {examples.path}: train again"
         )
+    aligned: dict[str, float] = {}
+    if before and before.saved_model and (found := _fit(vectors, types, before.saved_model)):
+        np.save(out.path / alignment.ROTATION, found.rotation)
+        vectors = alignment.turn(vectors, found.rotation)
+        aligned = {
+            "aligned_to_version": before.version,
+            "aligned_words": found.words,
+            "alignment_residual": found.residual,
+        }
     with TemporaryDirectory(dir=out.path) as scratch, _quiet():
         tokens = Path(scratch) / "vocabulary.txt"
         tokens.write_bytes(b"".join(token.encode() + b"\n" for token in types.tokens))
@@ -63,8 +77,16 @@ def build(
         types=len(types),
         dimensions=int(vectors.shape[1]),
         bytes=size,
+        **aligned,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _fit(vectors: alignment.Vectors, types: Vocabulary, saved_model: Path) -> alignment.Fit | None:
+    served = Embeddings.load(saved_model)
+    ids, served_ids = alignment.shared_words(types.tokens, served.tokens())
+    frequent = slice(alignment.FREQUENT)
+    return alignment.fit(vectors[ids[frequent]], served.vectors()[served_ids[frequent]])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from components import vocabulary
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
 from components.errors import NotBlessedError
+from components.exporter.alignment import served_vectors
 from components.infra_validator.cases import Answer, Case, Tables, cases
 from components.settings import ExporterSettings
 from components.text import Tokenizer
@@ -51,7 +52,8 @@ def build(
         NotBlessedError: The export does not load, a signature fails, or an answer differs.
     """
     types = Vocabulary.load(examples.path / vocabulary.FILE)
-    tables = Tables(model.embeddings(served), types, tokenizer=tokenizer, lowercase=lowercase)
+    vectors = served_vectors(exported, model, served)
+    tables = Tables(vectors, types, tokenizer=tokenizer, lowercase=lowercase)
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported.saved_model, asked, Path(scratch))

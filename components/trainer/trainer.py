@@ -2,25 +2,28 @@
 
 import math
 import re
+import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from components import word2vec_files
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
+from components.trainer import warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import BRANCHES, GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
 from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
-from components.vocabulary import Vocabulary
+from components.vocabulary import FILE, Vocabulary
 
 # Between two looks of Keras at the world, each of which costs about a millisecond.
 STEPS_PER_CALL = 64
@@ -33,6 +36,7 @@ def build(
     *,
     settings: TrainerSettings,
     out: Model,
+    start: Model | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Model:
     """Train, or go on where an interrupted run stopped.
@@ -40,12 +44,17 @@ def build(
     Args:
         examples: Token ids and vocabulary.
         settings: All of the algorithm's.
-        out: Receives vectors.npy, contexts.npy, history.json, and logs/ for TensorBoard.
+        out: Receives vectors.npy, contexts.npy, vocabulary.tsv, history.json, and logs/ for
+            TensorBoard.
+        start: What the words that it knows go on from. None: all start from `start_vectors`, or
+            from small random vectors.
         strategy: Where; none: on several GPUs where there are (1, 2 or 4).
 
     Raises:
-        SkipstreamError: Nothing to train on, or the training diverged.
+        SkipstreamError: Nothing to train on, the training diverged, or `start` is of no use.
     """
+    if start:
+        warm_start.check(start, settings.dimensions)
     # Else several threads add up repeated rows in the order in which they arrive. A GPU would copy
     # the tables to the CPU and back for every update: there the last bits may differ.
     if not tf.config.list_physical_devices("GPU"):
@@ -65,10 +74,12 @@ def build(
         compile_for(model, train, settings)
     progress = Progress(out.path, model, settings.checkpoint_minutes)
     history = progress.restore()
-    if not history and not progress.step:
+    untouched = not history and not progress.step
+    if untouched:
         for path in settings.start_vectors:
             _start_from(Path(path), model, examples)
-    start, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
+    carried_over = _carry_over(start, model, examples, untouched) if start else {}
+    began, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
     for epoch in range(progress.epoch, settings.epochs):
         if _epochs_without_gain(history) >= (settings.patience or math.inf):
             break
@@ -109,9 +120,11 @@ def build(
         progress.finish_epoch(history)
     worse = _epochs_without_gain(history) if settings.patience else 0
     best = history[-1 - worse]
-    seconds = time.monotonic() - start
+    seconds = time.monotonic() - began
     progress.write_tables(best=worse > 0)
+    shutil.copyfile(examples.path / FILE, out.path / FILE)
     trained = out.finish(
+        **carried_over,
         epochs=len(history),
         training_seconds=round(seconds, 3),
         words_per_second=round(train.tokens * (len(history) - epochs_done) / seconds),
@@ -141,7 +154,7 @@ def _strategy() -> tf.distribute.Strategy:
 
 def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     """Give the words that `path` knows its vectors."""
-    vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
+    vocabulary = Vocabulary.load(examples.path / FILE)
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     known = 0
     for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
@@ -152,6 +165,26 @@ def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
             f"trainer.start_vectors must know a word of the vocabulary, got {path} with none: "
             "its words must be as the tokeniser writes them"
         )
+
+
+def _carry_over(
+    start: Model, model: SkipGram, examples: Examples, untouched: bool
+) -> dict[str, str | int]:
+    """Let the words that `start` knows go on from there, and say how many do."""
+    ids = warm_start.ids_in(start, examples.path / FILE)
+    known = int(np.count_nonzero(ids >= 0))
+    if not known:
+        raise SkipstreamError(
+            f"trainer.warm_start must know a word of the vocabulary, got {start.path} with none: "
+            "name another model, or leave it out"
+        )
+    if untouched:
+        warm_start.carry_over(start, ids, model.tables)
+    return {
+        "warm_start": start.fingerprint,
+        "words_carried_over": known,
+        "new_words": len(ids) - known,
+    }
 
 
 def _nothing_held_out(settings: TrainerSettings) -> SkipstreamError:
@@ -213,11 +246,48 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     rows = held_out_rows(examples, settings)
     if rows is None:
         return None
-    types = len(Vocabulary.load_counts(examples.path / "vocabulary.tsv"))
+    types = len(Vocabulary.load_counts(examples.path / FILE))
     skip_gram = make_model(types, settings)
-    skip_gram.compile(jit_compile=False)
     for name, table in skip_gram.tables.items():
         table.load(model.path / f"{name}.npy")
+    return _measure(skip_gram, rows, examples)
+
+
+def comparable_losses(
+    models: Sequence[Model], examples: Examples, settings: TrainerSettings
+) -> list[float | None]:
+    """Losses of models with vocabularies of their own on the same held-out pairs, in nats a pair.
+
+    Pairs and noise words are those of `examples`. A word that one of the models does not know has
+    vectors of zeros in all of them: a pair with it, or a noise word, costs each model the ln 2 of
+    not knowing. So losses differ only by what the models make of the words that all of them know;
+    which words a model knows is for another measure to tell.
+
+    Args:
+        models: What their examples' vocabularies were lies beside them.
+        examples: Whose held-out documents are read.
+        settings: What is a pair. `dimensions` are the models' own.
+
+    Returns:
+        One for each model; None without a held-out pair.
+    """
+    rows = held_out_rows(examples, settings)
+    if rows is None:
+        return [None for _ in models]
+    ids = [warm_start.ids_in(model, examples.path / FILE) for model in models]
+    known = np.all([found >= 0 for found in ids], axis=0)
+    losses = []
+    for model, found in zip(models, ids, strict=True):
+        as_model = settings.model_copy(update={"dimensions": model.dimensions})
+        skip_gram = make_model(len(found), as_model)
+        skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
+        warm_start.carry_over(model, np.where(known, found, -1), skip_gram.tables)
+        losses.append(_measure(skip_gram, rows, examples))
+    return losses
+
+
+def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
+    skip_gram.compile(jit_compile=False)
     with _reading(examples):
         return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
 

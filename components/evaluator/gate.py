@@ -1,0 +1,94 @@
+"""Whether a model may be served: limits on what the evaluator measured. None of it needs labels."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from components.settings import EvaluatorSettings
+
+# Of the scores of fewer questions, chance makes too much.
+FEWEST_QUESTIONS = 100
+
+
+def refusals(report: dict[str, Any], settings: EvaluatorSettings) -> list[str]:
+    """Reasons against serving the model; none: it is blessed.
+
+    Args:
+        report: The content of evaluation.json, as far as it is measured. Where nothing was held
+            out there is no loss; the first version has none before it; and what is gone of that
+            cannot be compared. What was not measured is not judged.
+        settings: The limits.
+
+    >>> report = {"broken_vectors": 0, "held_out_loss": 4.5, "untrained_loss": 4.159}
+    >>> refusals(report | {"before": None}, EvaluatorSettings())
+    ['the held-out loss must be below 4.159 nats a pair (evaluator.max_loss), got 4.500']
+    """
+    reasons = []
+    if broken := report["broken_vectors"]:
+        reasons.append(f"all vectors must be finite, got {broken} that are not")
+    loss, most = report["held_out_loss"], settings.max_loss or report["untrained_loss"]
+    if loss is not None and not loss < most:
+        reasons.append(
+            f"the held-out loss must be below {most:.3f} nats a pair (evaluator.max_loss), "
+            f"got {loss:.3f}"
+        )
+    if report["before"]:
+        reasons += _against(report, report["before"], settings)
+    return reasons
+
+
+def _against(
+    report: dict[str, Any], before: dict[str, Any], settings: EvaluatorSettings
+) -> Iterator[str]:
+    version = f"version {before['version']}"
+    most = settings.max_loss_increase
+    for whose, losses in before["losses"].items():
+        now, then = losses["now"], losses["before"]
+        if None not in (most, now, then) and not now <= then + most:
+            documents = "its own" if whose == "own_documents" else f"{version}'s"
+            yield (
+                f"the loss on {documents} held-out documents must be at most {most:g} nats a pair "
+                f"(evaluator.max_loss_increase) above {version}'s {then:.3f}, got {now:.3f}"
+            )
+    most = settings.max_score_drop
+    for kind, score in (("word_pairs", "spearman"), ("analogies", "accuracy")):
+        for name, old in before[kind].items():
+            new = report[kind][name]
+            if min(new["covered"], old["covered"]) < FEWEST_QUESTIONS:
+                continue
+            now, then = new[score], old[score]
+            if None not in (most, now, then) and now < then - most:
+                yield (
+                    f"the {score} of {name} must be at most {most:g} (evaluator.max_score_drop) "
+                    f"below {version}'s {then:.3f}, got {now:.3f}"
+                )
+    if drift := before["drift"]:
+        yield from _moved(drift, version, settings)
+
+
+def _moved(drift: dict[str, Any], version: str, settings: EvaluatorSettings) -> Iterator[str]:
+    least, overlap = settings.min_neighbor_overlap, drift["neighbors"]["overlap"]
+    if least is not None and overlap is not None and overlap < least:
+        yield (
+            f"frequent words must keep {least:.0%} of the neighbours that they had in {version} "
+            f"(evaluator.min_neighbor_overlap), got {overlap:.1%}"
+        )
+    least, coverage = settings.min_coverage, drift["words"]["coverage"]
+    if least is not None and coverage < least:
+        yield (
+            f"{least:.0%} of the words of {version} must still be known (evaluator.min_coverage), "
+            f"got {coverage:.1%}"
+        )
+    now, then = drift["now"], drift["before"]
+    most, norm, old_norm = settings.max_norm_ratio, now["median_norm"], then["median_norm"]
+    if most is not None and not old_norm / most <= norm <= old_norm * most:
+        yield (
+            f"the median length of frequent words' vectors must be within {most:g} times "
+            f"(evaluator.max_norm_ratio) {version}'s {old_norm:.3g}, got {norm:.3g}"
+        )
+    most, rise = settings.max_cosine_increase, now["mean_cosine"] - then["mean_cosine"]
+    if most is not None and rise > most:
+        yield (
+            f"the mean cosine of two frequent words must be at most {most:g} "
+            f"(evaluator.max_cosine_increase) above {version}'s {then['mean_cosine']:.3f}, "
+            f"got {now['mean_cosine']:.3f}"
+        )

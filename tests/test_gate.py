@@ -1,0 +1,270 @@
+"""The gate without labels: nights as they come are pushed, poisoned ones are not."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_dataset import write_examples
+
+from components.artifacts import Examples, InfraBlessing, Statistics
+from components.errors import NotBlessedError, SkipstreamError
+from components.evaluator.gate import refusals
+from components.exporter.embeddings import Embeddings
+from components.settings import EvaluatorSettings
+from components.vocabulary import Vocabulary
+from pipeline import config, results
+from pipeline.definition import Chain
+from pipeline.runner import Runner
+
+Documents = list[list[str]]
+
+
+def facts(**changes: float) -> dict[str, Any]:
+    return {"median_norm": 2.0, "mean_cosine": 0.1} | changes
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    """An evaluation that every default limit accepts, with changes below `before`."""
+    return {
+        "broken_vectors": 0,
+        "held_out_loss": 2.5,
+        "untrained_loss": 4.159,
+        "word_pairs": {"pairs.tsv": {"spearman": 0.6, "covered": 300}},
+        "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
+        "before": {
+            "version": 7,
+            "losses": {"own_documents": {"now": 2.5, "before": 2.5}},
+            "word_pairs": {"pairs.tsv": {"spearman": 0.6, "covered": 300}},
+            "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
+            "drift": {
+                "neighbors": {"overlap": 0.6},
+                "words": {"coverage": 0.95},
+                "now": facts(),
+                "before": facts(),
+            },
+        }
+        | changes,
+    }
+
+
+def drifted(**changes: Any) -> dict[str, Any]:
+    drift: dict[str, Any] = report()["before"]["drift"]
+    return {"drift": drift | changes}
+
+
+def test_a_night_as_they_come_is_blessed() -> None:
+    assert refusals(report(), EvaluatorSettings()) == []
+    assert refusals(report() | {"before": None}, EvaluatorSettings()) == []
+
+
+REFUSED = {
+    "max_loss_increase": {"losses": {"documents_before": {"now": 2.9, "before": 2.5}}},
+    "max_score_drop": {"word_pairs": {"pairs.tsv": {"spearman": 0.7, "covered": 300}}},
+    "min_neighbor_overlap": drifted(neighbors={"overlap": 0.05}),
+    "min_coverage": drifted(words={"coverage": 0.5}),
+    "max_norm_ratio": drifted(now=facts(median_norm=4.1)),
+    "max_cosine_increase": drifted(now=facts(mean_cosine=0.4)),
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_every_limit_refuses_and_can_be_lifted(setting: str) -> None:
+    changed = report(**REFUSED[setting])
+    (reason,) = refusals(changed, EvaluatorSettings())
+    assert f"evaluator.{setting}" in reason and "version 7" in reason
+    assert refusals(changed, EvaluatorSettings.model_validate({setting: None})) == []
+
+
+def test_a_fall_of_analogies_or_of_lengths_is_refused() -> None:
+    changed = report(analogies={"questions.txt": {"accuracy": 0.26, "covered": 300}})
+    assert (
+        "accuracy of questions.txt must be at most 0.05"
+        in refusals(changed, EvaluatorSettings())[0]
+    )
+    shorter = report(**drifted(now=facts(median_norm=0.9)))
+    assert "within 2 times" in refusals(shorter, EvaluatorSettings())[0]
+
+
+def test_a_loss_that_is_no_number_is_refused() -> None:
+    for loss in (float("nan"), float("inf")):
+        assert "below 4.159" in refusals(report() | {"held_out_loss": loss}, EvaluatorSettings())[0]
+        losses = {"own_documents": {"now": loss, "before": 2.5}}
+        assert "max_loss_increase" in refusals(report(losses=losses), EvaluatorSettings())[0]
+    broken = report() | {"broken_vectors": 2, "before": None}
+    assert refusals(broken, EvaluatorSettings()) == [
+        "all vectors must be finite, got 2 that are not"
+    ]
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    nothing = {"losses": {"own_documents": {"now": None, "before": None}}, "drift": None}
+    few = {"pairs.tsv": {"spearman": 0.9, "covered": 99}}
+    assert refusals(report(word_pairs=few), EvaluatorSettings()) == []
+    nothing |= {"word_pairs": {"pairs.tsv": {"spearman": None, "covered": 300}}, "analogies": {}}
+    assert refusals(report(**nothing) | {"held_out_loss": None}, EvaluatorSettings()) == []
+    assert (
+        refusals(report(losses={}, **drifted(neighbors={"overlap": None})), EvaluatorSettings())
+        == []
+    )
+
+
+class Night(Chain):
+    """A run on documents that are tokens already, without Beam and without a probe's process."""
+
+    def __init__(self, runner: Runner, settings: config.Settings, documents: Documents) -> None:
+        super().__init__(runner, settings)
+        self.documents = documents
+
+    @cached_property
+    def examples(self) -> Examples:
+        def build(out: Examples) -> Examples:
+            counts = Counter(token for document in self.documents for token in document)
+            # Vocabularies of one size: XLA compiles what it compiled the night before.
+            kept = [(token, count) for token, count in counts.most_common(400) if count >= 5]
+            ids = {token: id_ for id_, (token, _) in enumerate(kept)}
+            documents = [[ids[t] for t in document if t in ids] for document in self.documents]
+            write_examples(out.path, documents, len(ids))
+            Vocabulary(tuple(ids), np.array([count for _, count in kept])).save(
+                out.path / "vocabulary.tsv"
+            )
+            return out.finish()
+
+        return self._runner.stage(
+            "transform", Examples, build, command="transform", identity=self.documents
+        )
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        return Statistics(self.examples.path, self.examples.fingerprint)
+
+    @cached_property
+    def validation(self) -> InfraBlessing:
+        return InfraBlessing(self.exported.path, self.exported.fingerprint)
+
+
+def natural(seed: int, count: int) -> Documents:
+    """Documents about one of twelve topics, with words as rare as in a language."""
+    draw = np.random.default_rng(seed)
+    documents = []
+    for _ in range(count):
+        topic = draw.integers(12)
+        words = np.minimum(draw.zipf(1.3, 12), 99)
+        fillers = np.minimum(draw.zipf(1.5, 6), 30)
+        tokens = [f"t{topic}w{word}" for word in words] + [f"f{word}" for word in fillers]
+        documents.append([tokens[place] for place in draw.permutation(18)])
+    return documents
+
+
+def shuffled(documents: Documents) -> Documents:
+    tokens = [token for document in documents for token in document]
+    order = np.random.default_rng(0).permutation(len(tokens))
+    return [[tokens[i] for i in order[n : n + 18]] for n in range(0, len(tokens), 18)]
+
+
+Run = Callable[..., dict[str, Any]]
+YESTERDAY = natural(0, 2000)
+TODAY = YESTERDAY + natural(1, 300)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nights")
+
+
+@pytest.fixture(scope="module")
+def night(output: Path) -> Run:
+    def run(documents: Documents, **changes: Any) -> dict[str, Any]:
+        """Run the stages up to the push, and return run.json."""
+        values = {"dimensions": 16, "sample": 0.01, "epochs": 3, "warm_start": "latest"} | changes
+        overrides = [f"trainer.{name}={value}" for name, value in values.items()]
+        settings = config.load(None, overrides)
+        with Runner(output, settings) as runner:
+            print(Night(runner, settings, documents).served)
+        return runner.report
+
+    run(YESTERDAY)
+    return run
+
+
+def refused(night: Run, output: Path, documents: Documents, **changes: Any) -> dict[str, Any]:
+    """Run a night that must be refused; returns its evaluation.json."""
+    versions = sorted(path.name for path in (output / "serving").glob("[0-9]*"))
+    with pytest.raises(NotBlessedError, match="only a blessed model is pushed: the evaluation"):
+        night(documents, **changes)
+    assert sorted(path.name for path in (output / "serving").glob("[0-9]*")) == versions
+    stages = json.loads((output / "run.json").read_text())["stages"]
+    assert stages["evaluator"]["blessed"] is False
+    path = Path(stages["evaluator"]["artifact"]) / "evaluation.json"
+    evaluation: dict[str, Any] = json.loads(path.read_text())
+    assert evaluation["reasons"]
+    return evaluation
+
+
+def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output: Path) -> None:
+    first = json.loads((output / "run.json").read_text())
+    stages = night(TODAY)["stages"]
+    trainer, exporter, evaluator = (stages[n] for n in ("trainer", "exporter", "evaluator"))
+    assert trainer["warm_start"] == first["stages"]["trainer"]["fingerprint"]
+    assert trainer["words_carried_over"] + trainer["new_words"] == exporter["types"]
+    assert evaluator["blessed"] is True
+    assert exporter["aligned_to_version"] == evaluator["before_version"] == 1
+    assert stages["pusher"]["version"] == 2
+    record = json.loads((output / "serving" / ".versions" / "2.json").read_text())
+    assert record["artifacts"]["trainer"] == trainer["fingerprint"]
+    evaluation = json.loads((Path(evaluator["artifact"]) / "evaluation.json").read_text())
+    assert set(evaluation["before"]["losses"]) == {"own_documents", "documents_before"}
+    assert "beside version 1" in results.summary(evaluation)
+
+    again = night(TODAY)["stages"]
+    assert all(stage["reused"] for stage in again.values())
+    assert {n: s["fingerprint"] for n, s in again.items()} == {
+        n: s["fingerprint"] for n, s in stages.items()
+    }
+    # What is served lies where it lay: a word is nearest to what it was.
+    old, new = (Embeddings.load(output / "serving" / version) for version in "12")
+    words = new.tokens()[:50]
+    now, before = new.vectors_of(words)[0], old.vectors_of(words)[0]
+    cosines = (now * before).sum(1) / np.linalg.norm(now, axis=1) / np.linalg.norm(before, axis=1)
+    assert np.median(cosines) > 0.9
+
+
+def test_shuffled_text_is_refused(night: Run, output: Path) -> None:
+    losses = refused(night, output, shuffled(TODAY))["before"]["losses"]
+    before, own = losses["documents_before"], losses["own_documents"]
+    assert before["now"] > before["before"] + 0.1
+    assert own["now"] < own["before"]  # By its own documents alone, it would be the better one.
+
+
+def test_half_a_corpus_is_refused(night: Run, output: Path) -> None:
+    evaluation = refused(night, output, YESTERDAY[::2])
+    assert any("evaluator.min_coverage" in reason for reason in evaluation["reasons"])
+
+
+def test_a_rate_that_diverges_is_not_pushed(
+    night: Run, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.trainer.trainer.LONGEST_MOVE", 1e9)  # Else nothing diverges.
+    with pytest.raises(SkipstreamError, match="training diverged"):
+        night(TODAY, learning_rate=1.0, epochs=5)
+    assert not json.loads((output / "run.json").read_text())["stages"].get("pusher")
+
+
+def test_a_base_that_is_gone_means_a_cold_start(
+    night: Run, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    newest = max((output / "serving" / ".versions").glob("*.json"), key=lambda p: int(p.stem))
+    served = json.loads(newest.read_text())["artifacts"]
+    base = output / "trainer" / served["trainer"]
+    base.rename(base.with_name("away"))
+    try:
+        stages = night(TODAY + natural(2, 100), epochs=4)["stages"]
+    finally:
+        base.with_name("away").rename(base)
+    assert f"starts anew: {base} is gone" in capfd.readouterr().err
+    assert "warm_start" not in stages["trainer"]
+    assert stages["exporter"]["aligned_to_version"]  # By what is served.

@@ -1,0 +1,181 @@
+"""Warm starts: words go on from where they were in another vocabulary; repeated runs train once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_dataset import random_documents, write_examples
+
+from components import trainer
+from components.artifacts import Examples, Model
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.trainer import warm_start
+from components.vocabulary import Vocabulary
+from pipeline import lookup
+
+SETTINGS = TrainerSettings(dimensions=8, sample=0, epochs=3, window=3)
+# Rates so low that nothing moves: what a word starts from is what it ends with.
+STILL = SETTINGS.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return write_examples(tmp_path_factory.mktemp("examples"), random_documents(0, 1000), types=50)
+
+
+@pytest.fixture(scope="module")
+def yesterday(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return train(examples, tmp_path_factory.mktemp("yesterday") / "model")
+
+
+def train(
+    examples: Examples,
+    path: Path,
+    settings: TrainerSettings = SETTINGS,
+    start: Model | None = None,
+) -> Model:
+    path.mkdir(exist_ok=True)
+    return trainer.build(examples, settings=settings, out=Model(path, path.name), start=start)
+
+
+def with_tokens(path: Path, tokens: list[str]) -> Examples:
+    """Examples whose ids mean `tokens`."""
+    examples = write_examples(path, random_documents(1, 300, len(tokens)), types=len(tokens))
+    counts = Vocabulary.load_counts(path / "vocabulary.tsv")
+    Vocabulary(tuple(tokens), counts).save(path / "vocabulary.tsv")
+    return examples
+
+
+def tables(model: Model) -> list[np.ndarray]:
+    return [np.load(model.path / f"{name}.npy") for name in ("vectors", "contexts")]
+
+
+def test_words_keep_their_vectors_when_the_vocabulary_is_another(
+    yesterday: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "BLOCK_ROWS", 7)
+    # Ten words are gone, the others in another order, three are new.
+    tokens = [f"w{id_}" for id_ in np.random.default_rng(0).permutation(50)[:40]]
+    tokens = ["new1", *tokens, "new2", "neu"]
+    today = train(with_tokens(tmp_path / "examples", tokens), tmp_path / "t", STILL, yesterday)
+    known = [int(token[1:]) for token in tokens if token[0] == "w"]
+    for now, before in zip(tables(today), tables(yesterday), strict=True):
+        np.testing.assert_allclose(now[1:41], before[known], atol=1e-5)
+    vectors, contexts = (np.delete(table, np.s_[1:41], axis=0) for table in tables(today))
+    assert 0 < np.abs(vectors).max() < 0.5 / 8 + 1e-5
+    assert np.abs(contexts).max() < 1e-5
+    assert today.summary["warm_start"] == yesterday.fingerprint
+    assert (today.summary["words_carried_over"], today.summary["new_words"]) == (40, 3)
+
+
+def test_a_warm_start_needs_fewer_epochs(
+    examples: Examples, yesterday: Model, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    cold = train(examples, tmp_path / "cold", settings)
+    warm = train(examples, tmp_path / "warm", settings, yesterday)
+    assert warm.summary["held_out_loss"] < cold.summary["held_out_loss"]
+    assert "warm_start" not in cold.summary
+
+
+def test_a_resumed_warm_start_ends_with_the_same_bits(
+    examples: Examples, yesterday: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 2})
+    whole = train(examples, tmp_path / "whole", settings, yesterday)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Model, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(examples, tmp_path / "resumed", settings, yesterday)
+    resumed = train(examples, tmp_path / "resumed", settings, yesterday)
+    assert all((a == b).all() for a, b in zip(tables(resumed), tables(whole), strict=True))
+    assert resumed.summary["words_carried_over"] == 50
+
+
+def test_words_that_the_model_lacks_start_from_given_vectors(
+    yesterday: Model, tmp_path: Path
+) -> None:
+    examples = with_tokens(tmp_path / "examples", ["new", *(f"w{i}" for i in range(20))])
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 8)
+    file.write_text(f"2 8\nw0 {line}\nnew {line}\n")
+    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
+    vectors, _ = tables(train(examples, tmp_path / "model", settings, yesterday))
+    np.testing.assert_allclose(vectors[0], 0.5, atol=1e-5)
+    np.testing.assert_allclose(vectors[1], tables(yesterday)[0][0], atol=1e-5)
+
+
+def test_a_model_that_is_of_no_use_is_an_error(
+    examples: Examples, yesterday: Model, tmp_path: Path
+) -> None:
+    longer = SETTINGS.model_copy(update={"dimensions": 9})
+    with pytest.raises(SkipstreamError, match=r"trainer.dimensions = 9, got 8 in .*yesterday"):
+        train(examples, tmp_path / "1", longer, yesterday)
+    strangers = with_tokens(tmp_path / "examples", ["none", "of", "them"])
+    with pytest.raises(SkipstreamError, match="must know a word of the vocabulary"):
+        train(strangers, tmp_path / "2", SETTINGS, yesterday)
+    with pytest.raises(SkipstreamError, match=r"with its vocabulary.tsv, got .* train it again"):
+        train(examples, tmp_path / "3", SETTINGS, Model(tmp_path, "bare"))
+
+
+def test_losses_are_equal_where_models_differ_in_words_alone(
+    examples: Examples, yesterday: Model, tmp_path: Path
+) -> None:
+    # The same vectors under another order, with words that the other lacks: nothing is to choose.
+    draw = np.random.default_rng(0)
+    kept = draw.permutation(50)[:40]
+    tokens = [*(f"w{id_}" for id_ in kept), "new"]
+    other = Model(tmp_path, "other")
+    Vocabulary(tuple(tokens), np.ones(41, np.int64)).save(tmp_path / "vocabulary.tsv")
+    for name in ("vectors", "contexts"):
+        rows = np.load(yesterday.path / f"{name}.npy")[kept]
+        strange = draw.normal(size=(1, 8)).astype(np.float32)
+        np.save(tmp_path / f"{name}.npy", np.concatenate([rows, strange]))
+    one, two = trainer.comparable_losses([yesterday, other], examples, SETTINGS)
+    assert one == two
+    whole = trainer.held_out_loss(yesterday, examples, SETTINGS)
+    (alone,) = trainer.comparable_losses([yesterday], examples, SETTINGS)
+    assert alone == pytest.approx(whole, rel=1e-6)
+    assert one is not None and whole is not None and one > whole  # Ten words count as unknown.
+
+
+def test_losses_compare_models_of_other_dimensions(
+    examples: Examples, yesterday: Model, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    Vocabulary.load(examples.path / "vocabulary.tsv").save(small / "vocabulary.tsv")
+    for name in ("vectors", "contexts"):
+        np.save(small / f"{name}.npy", np.zeros([50, 4], np.float32))
+    losses = trainer.comparable_losses([yesterday, Model(small, "s")], examples, SETTINGS)
+    untrained = 6 * np.log(2)
+    assert losses == pytest.approx([yesterday.summary["held_out_loss"], untrained], rel=1e-4)
+
+
+def test_a_repeated_run_starts_from_what_it_started_from() -> None:
+    nights = [Model(Path(f"{n}"), f"{n}") for n in range(3)]
+
+    def trained(corpus: int, start: Model | None) -> str:
+        """What each of the nights was trained from: the one before."""
+        known = {(0, None): "0", (1, "0"): "1", (2, "1"): "2"}
+        return known.get((corpus, start and start.fingerprint), "another")
+
+    for night, model in enumerate(nights):
+        served = nights[night::-1]
+        again = lookup.latest(served, lambda start, night=night: trained(night, start))
+        assert again == (nights[night - 1] if night else None)
+        next_night = lookup.latest(served, lambda start, night=night: trained(night + 1, start))
+        assert next_night == model
+    assert lookup.latest([], lambda start: "any") is None
+
+
+def test_a_start_is_a_trainer_artifact_or_another_output_directory(
+    yesterday: Model, tmp_path: Path
+) -> None:
+    assert lookup.given_start("latest", tmp_path) is lookup.given_start(None, tmp_path) is None
+    found = Model(yesterday.path, yesterday.fingerprint)
+    assert lookup.given_start(str(yesterday.path), tmp_path) == found
+    with pytest.raises(SkipstreamError, match="must be 'latest', a trainer artifact, or an output"):
+        lookup.given_start(str(tmp_path / "nothing"), tmp_path)
+    with pytest.raises(SkipstreamError, match="must be another output directory than --output"):
+        lookup.given_start(str(tmp_path), tmp_path)
