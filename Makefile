@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test check runners clean
+.PHONY: install run test check runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform benchmark-serving
 
 install: $(STAMP)
@@ -38,6 +38,21 @@ $(PRISM):
 $(FLINK_SERVER):
 	mvn --batch-mode --quiet dependency:copy -DoutputDirectory=$(RUNNERS) -Dmdep.stripVersion=true \
 		-Dartifact=org.apache.beam:beam-runners-flink-$(FLINK)-job-server:$(BEAM)
+
+# The schedulers that tests/test_airflow.py and tests/test_schedulers.py start, each in an
+# environment of its own: their libraries are not ours.
+schedulers: build/airflow/.installed build/kubeflow/.installed
+
+build/%/.installed: deploy/%/requirements.txt
+	$(PYTHON) -m venv --clear build/$*
+	build/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement $<
+	build/$*/bin/python -m pip check
+	touch $@
+
+# make kubeflow IMAGE=REGISTRY/skipstream:VERSION
+kubeflow: build/kubeflow/.installed
+	build/kubeflow/bin/python deploy/kubeflow/pipeline.py '$(IMAGE)' build/skipstream.yaml
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,80 @@
+"""Kubeflow pipeline (KFP v2): text to served model, a task for each stage.
+
+    python pipeline.py IMAGE skipstream.yaml
+
+compiles it for the image of deploy/Dockerfile; `make kubeflow IMAGE=…` does that in an environment
+of its own. Each stage runs if the one before was not refused by a gate (exit code 3); what fails
+otherwise is tried again, and goes on where it was.
+"""
+
+import os
+import sys
+
+from kfp import compiler, dsl, kubernetes
+
+STAGES = ("transform", "train", "evaluate", "validate", "push")
+MOUNT = "/srv/skipstream"
+CLAIM = "skipstream"  # deploy/kubernetes/volume.yaml
+RETRIES = 2
+CPU, MEMORY = "2", "8G"
+# Kubeflow knows no exit code but 0: a refusal becomes the verdict that the next stage looks at.
+SCRIPT = """
+verdict="$1"; shift
+skipstream "$@" --log-format=json
+code=$?
+mkdir -p "$(dirname "$verdict")"
+case $code in
+0) printf passed > "$verdict" ;;
+3) printf refused > "$verdict" ;;
+*) exit $code ;;
+esac
+"""
+
+
+def stage(name: str, image: str) -> dsl.base_component.BaseComponent:
+    """`skipstream NAME` as a component with the output `verdict`: `passed` or `refused`."""
+
+    def component(
+        config: str, output: str, run_id: str, verdict: dsl.OutputPath(str)
+    ) -> dsl.ContainerSpec:
+        arguments = ["--config", config, "--output", output, "--run-id", run_id]
+        return dsl.ContainerSpec(
+            image=image,
+            command=["sh", "-c", SCRIPT, "skipstream"],
+            args=[verdict, name, *arguments],
+        )
+
+    component.__name__ = name
+    component.__doc__ = f"skipstream {name}"
+    return dsl.container_component(component)
+
+
+def build(image: str) -> dsl.base_component.BaseComponent:
+    """The pipeline, whose stages run in `image`."""
+    components = [stage(name, image) for name in STAGES]
+
+    @dsl.pipeline(name="skipstream", description="Text to served model.")
+    def skipstream(
+        config: str = f"{MOUNT}/settings.toml",
+        output: str = f"{MOUNT}/out",
+    ) -> None:
+        def follow(remaining: list[dsl.base_component.BaseComponent]) -> None:
+            run_id = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
+            task = remaining[0](config=config, output=output, run_id=run_id)
+            # skipstream knows itself what is finished, and has what it made.
+            task.set_caching_options(False)
+            task.set_retry(num_retries=RETRIES, backoff_duration="300s")
+            task.set_cpu_request(CPU).set_memory_request(MEMORY).set_memory_limit(MEMORY)
+            kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+            if len(remaining) > 1:
+                with dsl.If(task.outputs["verdict"] == "passed"):
+                    follow(remaining[1:])
+
+        follow(components)
+
+    return skipstream
+
+
+if __name__ == "__main__":
+    image, path = sys.argv[1:]
+    compiler.Compiler().compile(build(image), os.fspath(path))
