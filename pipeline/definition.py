@@ -28,6 +28,7 @@ from components.artifacts import (
 )
 from components.errors import NotBlessedError
 from components.evaluator.files import matching
+from components.infra_validator import model_server
 from components.pusher.destination import open_destination
 from components.pusher.history import History
 from pipeline import logs, lookup
@@ -296,6 +297,8 @@ class Chain:
             build,
             command="validate",
             inputs=[exported, model, examples],
+            # What was validated without the server, or in another one, is validated again.
+            identity=model_server.identity(),
         )
 
     @cached_property
