@@ -9,7 +9,6 @@ from components.artifacts import MANIFEST, Artifact, Examples, ExportedModel, Mo
 from components.errors import SkipstreamError
 from components.pusher.destination import Destination
 from components.pusher.history import History, Record
-from components.vocabulary import FILE
 from pipeline.runner import REPORT
 
 A = TypeVar("A", bound=Artifact)
@@ -109,6 +108,8 @@ def trained_before(history: History, output: Path) -> list[Model]:
 
 def is_whole(model: Model) -> bool:
     """Whether there is still all that a training needs that starts from it."""
+    from components.vocabulary import FILE  # Loads numpy.
+
     return bool(Model.load(model.path)) and (model.path / FILE).exists()
 
 
