@@ -1,6 +1,7 @@
 """The last look before a push: an export that answers wrongly is refused by name."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,12 @@ def test_a_true_export_is_blessed_and_the_report_counts_every_signature(
         "analogy": 3,
     }
     assert report.pop("load_seconds") > 0
-    assert report == {"blessed": True, "tensorflow": tf.__version__, "differences": []}
+    assert report == {
+        "blessed": True,
+        "tensorflow": tf.__version__,
+        "model_server": shutil.which("tensorflow_model_server"),
+        "differences": [],
+    }
 
 
 @pytest.mark.parametrize("number", [1, 4])

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ from components import vocabulary
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
 from components.errors import NotBlessedError
 from components.exporter.alignment import served_vectors
+from components.infra_validator import model_server
 from components.infra_validator.cases import Answer, Case, Tables, cases
 from components.settings import ExporterSettings
 from components.text import Tokenizer
@@ -35,6 +36,8 @@ def build(
     out: InfraBlessing,
 ) -> InfraBlessing:
     """Call every signature in a fresh process and compare the answers with the trained tables.
+
+    Where `tensorflow_model_server` is on the PATH, it is asked, too.
 
     Writes validation.json: versions, seconds, calls and, of a candidate that is refused, every
     difference.
@@ -57,14 +60,16 @@ def build(
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported.saved_model, asked, Path(scratch))
-        found = [
-            f"{case.signature} of {case.name}: {difference}"
-            for case, answer in zip(asked, _read(answers, Path(scratch)), strict=True)
-            for difference in case.differences(answer)
-        ]
+        found = _differences(asked, _read(answers, Path(scratch)))
+    server = model_server.find()
+    if server and not found:
+        with TemporaryDirectory() as scratch:
+            answered = model_server.ask(server, exported.saved_model, asked, Path(scratch))
+            found = [f"{server.name}: {text}" for text in _differences(asked, answered)]
     report = {
         "blessed": not found,
         "tensorflow": answers["tensorflow"],
+        "model_server": str(server) if server else None,
         "load_seconds": round(answers["load_seconds"], 3),
         "calls": _seconds_by_signature(asked, answers),
         "differences": found,
@@ -77,6 +82,14 @@ def build(
             f"{more if len(found) > 1 else ''}: export again"
         )
     return out.finish(calls=len(asked), load_seconds=report["load_seconds"])
+
+
+def _differences(asked: list[Case], answers: Iterable[Answer]) -> list[str]:
+    return [
+        f"{case.signature} of {case.name}: {difference}"
+        for case, answer in zip(asked, answers, strict=True)
+        for difference in case.differences(answer)
+    ]
 
 
 def _ask(saved_model: Path, asked: list[Case], scratch: Path) -> dict[str, Any]:
