@@ -75,6 +75,20 @@ class TransformSettings(StageSettings):
     max_token_length: int | None = Field(
         None, ge=1, description="Most characters in a token; longer ones are dropped. none: all."
     )
+    phrase_passes: int = Field(
+        0,
+        ge=0,
+        le=4,
+        description="How often pairs of tokens that stand together more than by chance are joined "
+        "(new york -> new_york), counted anew each time, so that 2 passes make phrases of up to 4 "
+        "tokens; 0: never.",
+    )
+    phrase_threshold: float = Field(
+        100.0,
+        gt=0,
+        description="Score above which a pair is a phrase: (count - min_count) / count of first / "
+        "count of second x tokens (word2phrase.c: 100). Higher: fewer phrases.",
+    )
     work_directory: str | None = Field(
         None,
         min_length=1,

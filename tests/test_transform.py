@@ -85,6 +85,8 @@ def test_a_small_corpus_comes_out_whole(tmp_path: Path) -> None:
     assert statistics["kept_tokens"] == 6
     assert statistics["tokens_dropped"] == {"out_of_vocabulary": 4}
     assert statistics["splits"]["train"]["documents"] == 3
+    assert "phrases" not in statistics
+    assert not (examples.path / "phrases.tsv").exists()
     assert statistics["document_lengths"] == [
         {"up_to": 1, "documents": 1},
         {"up_to": 2, "documents": 1},

@@ -35,11 +35,11 @@ def build(
     out: ExportedModel,
     before: Served | None = None,
 ) -> ExportedModel:
-    """Write saved_model/: signatures, vocabulary asset and TF Serving's warm-up requests.
+    """Write saved_model/: signatures, vocabulary, phrases and TF Serving's warm-up requests.
 
     Args:
         model: The trained vectors.
-        examples: Their vocabulary.
+        examples: Their vocabulary and phrases.
         settings: Which vectors are served.
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
@@ -69,7 +69,9 @@ def build(
     with TemporaryDirectory(dir=out.path) as scratch, _quiet():
         tokens = Path(scratch) / "vocabulary.txt"
         tokens.write_bytes(b"".join(token.encode() + b"\n" for token in types.tokens))
-        module = EmbeddingModel(vectors, tokens, tokenizer=tokenizer, lowercase=lowercase)
+        module = EmbeddingModel(
+            vectors, tokens, tokenizer=tokenizer, lowercase=lowercase, phrases=examples.path
+        )
         tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
     _write_warmup(out.saved_model, types.tokens)
     size = sum(file.stat().st_size for file in out.saved_model.rglob("*") if file.is_file())

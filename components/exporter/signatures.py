@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.text import Tokenizer, spell, tokenize
+from components.phrases import FILE, Phrases
+from components.text import Tokenizer, join_phrases, line_numbers, spell, tokenize
 
 Tensors = dict[str, tf.Tensor]
 
@@ -37,6 +38,7 @@ class EmbeddingModel(tf.Module):
         *,
         tokenizer: Tokenizer,
         lowercase: bool,
+        phrases: Path | None = None,
     ) -> None:
         """Build the tables.
 
@@ -45,6 +47,8 @@ class EmbeddingModel(tf.Module):
             vocabulary: File with one token a line, in the order of the ids. It becomes an asset.
             tokenizer: How the training text was split.
             lowercase: Whether the training text was lowered.
+            phrases: Directory with the file of the pairs of tokens that became one, if any. The
+                file becomes an asset, too.
         """
         super().__init__(name="skipstream")
         self._tokenizer: Tokenizer = tokenizer
@@ -68,6 +72,10 @@ class EmbeddingModel(tf.Module):
             ),
             default_value="",
         )
+        self._passes = 0
+        if phrases and (found := Phrases.load(phrases)):
+            self._passes = len(found.passes)
+            self._phrases = line_numbers(str(phrases / FILE), 1 + len(found))
 
     @property
     def signatures(self) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
@@ -163,7 +171,10 @@ class EmbeddingModel(tf.Module):
         return self._most_similar(units[:, 1] - units[:, 0] + units[:, 2], ids, k)
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
-        return tokenize(text, tokenizer=self._tokenizer, lowercase=self._lowercase)
+        tokens = tokenize(text, tokenizer=self._tokenizer, lowercase=self._lowercase)
+        if self._passes:
+            tokens = join_phrases(tokens, self._phrases.lookup, passes=self._passes)
+        return tokens
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
         """float32 [*ids.shape, dimensions]; what stands for an unknown id is the caller's.

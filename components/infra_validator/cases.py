@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.phrases import Phrases
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
 
@@ -16,6 +17,7 @@ Answer = dict[str, Any]  # output name -> array, or list of rows of strings
 
 COMPARED_WORDS = 10_000
 _QUERIES = 16
+_PHRASES = 50  # of each pass
 _K = 10
 _TOLERANCE = 1e-4  # of cosines and means: sums of float32 in another order
 
@@ -27,10 +29,12 @@ class Tables:
     Attributes:
         vectors: float32 [types, dimensions].
         types: The vocabulary.
+        phrases: Pairs of tokens that became one.
     """
 
     vectors: npt.NDArray[np.float32]
     types: Vocabulary
+    phrases: Phrases
     tokenizer: Tokenizer = field(kw_only=True)
     lowercase: bool = field(kw_only=True)
 
@@ -73,10 +77,10 @@ class Tables:
         return cosines
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of `text`, by the tokeniser of the training."""
+        """The tokens of `text`, by the tokeniser of the training, phrases joined."""
         raw = tf.constant([text.encode("utf-8", "surrogateescape")])
         tokens = tokenize(raw, tokenizer=self.tokenizer, lowercase=self.lowercase)
-        return [token.decode() for token in tokens.flat_values.numpy().tolist()]
+        return self.phrases.join(token.decode() for token in tokens.flat_values.numpy().tolist())
 
 
 @dataclass(frozen=True)
@@ -182,10 +186,14 @@ def _look_ups(tables: Tables) -> Iterator[Case]:
 def _texts(tables: Tables) -> Iterator[Case]:
     frequent = " ".join(tables.words(list(range(min(20, len(tables.types))))))
     spread = ", ".join(tables.words(tables.spread(50))).upper()
+    phrases = [
+        " ".join(pair) for pairs in tables.phrases.passes for pair in sorted(pairs)[:_PHRASES]
+    ]
     for name, texts in {
         "texts": [frequent, spread, f"{frequent} {tables.unknown}", f"{_INVALID} {frequent}"],
         "texts without known tokens": ["", " \n", tables.unknown, _INVALID],
         "an empty batch": [],
+        **({"phrases": [*phrases, " ".join(phrases)]} if phrases else {}),
     }.items():
         tokens = [tables.tokenize(text) for text in texts]
         known = [

@@ -17,6 +17,7 @@ from components.errors import NotBlessedError
 from components.exporter.alignment import served_vectors
 from components.infra_validator import model_server
 from components.infra_validator.cases import Answer, Case, Tables, cases
+from components.phrases import Phrases
 from components.settings import ExporterSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
@@ -45,7 +46,7 @@ def build(
     Args:
         exported: The candidate.
         model: The tables that it was exported from.
-        examples: Their vocabulary.
+        examples: Their vocabulary and phrases.
         served: Which of their vectors are served.
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
@@ -56,7 +57,8 @@ def build(
     """
     types = Vocabulary.load(examples.path / vocabulary.FILE)
     vectors = served_vectors(exported, model, served)
-    tables = Tables(vectors, types, tokenizer=tokenizer, lowercase=lowercase)
+    phrases = Phrases.load(examples.path)
+    tables = Tables(vectors, types, phrases, tokenizer=tokenizer, lowercase=lowercase)
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported.saved_model, asked, Path(scratch))

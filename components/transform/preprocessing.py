@@ -5,6 +5,7 @@ round (descending token bytes), drop the corpus totals, and keep no count beside
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from tensorflow_transform import beam as tft_beam
 
 from components import text
+from components.phrases import HEADER
 from components.settings import TransformSettings
 
 VOCABULARY = "vocabulary.tsv"
@@ -32,13 +34,15 @@ Batch = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64], npt.NDArray[np.int
 
 
 def make_preprocessing_fn(
-    settings: TransformSettings, totals: str
+    settings: TransformSettings, totals: str, phrases: str | None = None
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The function that tensorflow-transform traces.
 
     Args:
         settings: Tokeniser and thresholds of the vocabulary.
         totals: File that receives the corpus totals, see `CountTokens`.
+        phrases: File of the phrases, which is there before the first of the types are; none: no
+            tokens are joined.
 
     Returns:
         A function from `text` (string [documents]) to `ids` (ragged int64, out-of-vocabulary
@@ -64,6 +68,19 @@ def make_preprocessing_fn(
         tokens = text.tokenize(
             inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowercase
         )
+        if phrases:
+            (path,) = tft.experimental.ptransform_analyzer(
+                inputs=[inputs["counts"].flat_values],
+                ptransform=HandOver(phrases),
+                output_dtypes=[tf.string],
+                output_shapes=[[]],
+                output_asset_default_values=[HEADER],
+                name="phrases",
+            )
+            look_up = partial(
+                tft.apply_vocabulary, deferred_vocab_filename_tensor=path, lookup_fn=_look_up
+            )
+            tokens = text.join_phrases(tokens, look_up, passes=settings.phrase_passes)
         ids = tft.apply_vocabulary(tokens, vocabulary, lookup_fn=_look_up)
         return {
             "ids": tf.ragged.boolean_mask(ids, ids >= 0),
@@ -74,21 +91,32 @@ def make_preprocessing_fn(
     return preprocessing_fn
 
 
-def _look_up(tokens: tf.RaggedTensor, vocabulary: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+def _look_up(tokens: tf.RaggedTensor, file: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
     with tf.init_scope():  # Once, not at every call of the graph.
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
-                vocabulary,
-                tf.string,
-                0,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-                delimiter="\t",
-            ),
-            default_value=-1,
-        )
+        table = text.line_numbers(file)
         size = table.size()
     return tf.ragged.map_flat_values(table.lookup, tokens), size
+
+
+class HandOver(tft_beam.experimental.PTransformAnalyzer):
+    """A file that the graph takes as it is."""
+
+    def __init__(self, path: str) -> None:
+        """Nothing is read.
+
+        Args:
+            path: The file, which is there before the first batch is.
+        """
+        super().__init__()
+        self._path = path
+
+    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[str]:
+        """Wire it; the result is the path."""
+        return (
+            batches
+            | "AwaitBatches" >> beam.combiners.Count.Globally()
+            | "NameFile" >> beam.Map(lambda _, path: path, self._path)
+        )
 
 
 class CountTokens(tft_beam.experimental.PTransformAnalyzer):
@@ -155,7 +183,7 @@ def share_out(batch: Batch) -> Iterator[tuple[int, pa.Table]]:
 
 
 class SumCounts(beam.CombineFn):
-    """Tables of `token` and `count` -> one, each token once."""
+    """Tables of a key (`token`, say) and `count` -> one, each key once."""
 
     _PENDING = 16
 
@@ -178,7 +206,8 @@ class SumCounts(beam.CombineFn):
 
     def extract_output(self, tables: list[pa.Table]) -> pa.Table:
         """The sum."""
-        summed = pa.concat_tables(tables).group_by("token").aggregate([("count", "sum")])
+        key, _ = tables[0].column_names
+        summed = pa.concat_tables(tables).group_by(key).aggregate([("count", "sum")])
         return summed.rename_columns({"count_sum": "count"}).combine_chunks()
 
 

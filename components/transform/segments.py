@@ -49,7 +49,8 @@ class Segment:
     """Documents that follow each other in the corpus.
 
     Attributes:
-        types: binary [types], distinct tokens, in the order of their first occurrence.
+        types: binary [types], distinct tokens, in the order of their first occurrence; of a
+            segment that lost some since, perhaps more than occur, and joined ones last.
         tokens: int32 [tokens], of all documents, as indices of `types`.
         lengths: int32 [documents], tokens of each.
         held_out: bool [documents], whether it belongs to the eval split.

@@ -16,7 +16,7 @@ from components.errors import SkipstreamError
 from components.example_gen import reader
 from components.example_gen.units import Unit
 from components.settings import TransformSettings
-from components.transform import segments
+from components.transform import joins, segments
 from components.transform.segments import Segment
 
 _SUFFIX = ".arrow"
@@ -62,23 +62,27 @@ class TokenisedUnit:
         path: The file of its segments.
         reused: Whether that was there before this job.
         duplicates: By segment, bool [documents], which of them have been seen before.
+        phrases: The file of those that are joined; none: no tokens are.
     """
 
     index: int
     path: str
     reused: bool
     duplicates: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    phrases: str | None = None
 
     def segments(self) -> Iterator[Segment]:
-        """Its documents, without the duplicates."""
+        """Its documents, without the duplicates, phrases joined."""
         for index, segment in enumerate(segments.load(self.path)):
             if index in self.duplicates:
                 segment = segment.without(self.duplicates[index], "duplicate")
+            if self.phrases:
+                segment = joins.join(segment, joins.load(self.phrases))
             yield segment
 
     def types(self) -> Iterator[tuple[pa.Array, pa.Array]]:
         """The types (binary) of each segment and how often they occur (int64)."""
-        if not self.duplicates:
+        if not self.duplicates and not self.phrases:
             yield from segments.load_counts(self.path)
             return
         for segment in self.segments():

@@ -5,7 +5,7 @@ what it found lies in a file a unit, about half the bytes of the text, and is re
 types to be counted, then all of it to be encoded. Files of text that has not changed since the last
 run are there already. Shuffled are the types of each worker with their counts, and the ids of each
 unit's types: never tokens. A worker holds a segment (32 MB of text) and the vocabulary, the driver
-the vocabulary, nobody the corpus.
+the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
 """
 
 import json
@@ -28,10 +28,13 @@ from components.errors import SkipstreamError
 from components.example_gen.files import state_of
 from components.example_gen.reader import DAMAGED
 from components.example_gen.units import Listing, plan
+from components.phrases import FILE as PHRASES
+from components.phrases import Phrases
 from components.settings import TransformSettings
-from components.transform import preprocessing, records
+from components.transform import joins, preprocessing, records
 from components.transform.duplicates import MarkDuplicates
 from components.transform.options import runner_and_options
+from components.transform.phrases import WORK, FindPhrases
 from components.transform.storage import fetch, make_directory, remove
 from components.transform.tokens import TokenisedUnit, TokeniseUnit, Tokens, remove_others
 from components.vocabulary import Vocabulary
@@ -101,11 +104,14 @@ def build(
     except SkipstreamError:
         remove(tokens)  # Some may be of text that is no longer there under that name.
         raise
+    for name in ("tokens", "tftransform_tmp", WORK):
+        remove(f"{work}/{name}")
     fetch(work, out.path)
     counts: dict[str, int] = json.loads((out.path / "counts.json").read_text())
     units = json.loads((out.path / "units.json").read_text())
     _check_unreadable(counts, max_unreadable)
-    asset = out.path / "transform_graph" / "transform_fn" / "assets" / preprocessing.VOCABULARY
+    assets = out.path / "transform_graph" / "transform_fn" / "assets"
+    asset = assets / preprocessing.VOCABULARY
     if asset.read_bytes() == preprocessing.EMPTY_VOCABULARY:
         raise SkipstreamError(
             "the vocabulary is empty: no token occurs at least transform.min_count = "
@@ -113,6 +119,8 @@ def build(
             "give more text"
         )
     shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
+    if settings.phrase_passes:
+        shutil.copyfile(assets / PHRASES, out.path / PHRASES)
     statistics = _statistics(counts, corpus, out)
     write_json(out.path / "statistics.json", statistics)
     for name in ("counts.json", "units.json", "totals.tsv"):
@@ -146,10 +154,15 @@ def _wire(
     )
     if settings.deduplicate:
         units |= "MarkDuplicates" >> MarkDuplicates()
+    phrases = None
+    if settings.phrase_passes:
+        find = FindPhrases(settings, work)
+        units |= "FindPhrases" >> find
+        phrases = find.file
     config = _tensors()
     counted = units | "ReadTypesToCount" >> beam.FlatMap(types_of)
     transform_fn = (counted, config) | "Count" >> tft_beam.AnalyzeDataset(
-        preprocessing.make_preprocessing_fn(settings, f"{work}/totals.tsv")
+        preprocessing.make_preprocessing_fn(settings, f"{work}/totals.tsv", phrases)
     )
     transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/transform_graph")
 
@@ -233,9 +246,10 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
     read = {name: count for name, count in counts.items() if "." not in name}
     encoded = {name: count for name, count in counts.items() if "." in name}
     counted, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
-    too_long = read.pop("token_too_long", 0)
+    too_long, joined = read.pop("token_too_long", 0), read.pop(joins.JOINED, 0)
     tokens = counted + too_long
     vocabulary = Vocabulary.load(out.path / preprocessing.VOCABULARY)
+    phrases = {"types": len(Phrases.load(out.path)), "pairs_joined": joined}
     kept_tokens = int(vocabulary.counts.sum())
     splits: dict[str, dict[str, Any]] = {
         split: {
@@ -280,6 +294,7 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
         "kept_share": round(kept_tokens / tokens, 6),
         "tokens_dropped": {"out_of_vocabulary": counted - kept_tokens}
         | ({"too_long": too_long} if too_long else {}),
+        **({"phrases": phrases} if (out.path / PHRASES).exists() else {}),
         "types_dropped": {"below_min_count_or_beyond_max_size": types - len(vocabulary)},
         "splits": splits,
         "document_lengths": [{"up_to": bound, "documents": count} for bound, count in lengths],
