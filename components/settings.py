@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+Storage = Literal["float32", "float16", "int8"]
 Glob = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -92,8 +93,8 @@ class TransformSettings(StageSettings):
     work_directory: str | None = Field(
         None,
         min_length=1,
-        description="Where workers write (a local directory, gs://, s3://): one that all of them "
-        "see; none: below the output directory.",
+        description="Where workers write (a local directory or gs://): one that all of them see; "
+        "none: below the output directory.",
     )
     cache: bool = Field(
         True,
@@ -201,6 +202,11 @@ class ExporterSettings(StageSettings):
         "target",
         description="The targets' vectors (as word2vec.c, gensim), or the average of each with its "
         "context vector.",
+    )
+    storage: Storage = Field(
+        "float32",
+        description="Numbers that the SavedModel stores: float16 takes half the bytes, int8 a "
+        "quarter (one scale a word). Answers are float32.",
     )
     align: bool = Field(
         True,

@@ -18,6 +18,7 @@ from components.errors import SkipstreamError
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings, resolve
 from components.exporter.signatures import EmbeddingModel
+from components.exporter.storage import store
 from components.settings import ExporterSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
@@ -381,3 +382,33 @@ def test_the_summary_counts_the_model(exported: ExportedModel) -> None:
     manifest = json.loads((exported.path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["summary"].keys() == {"types", "dimensions", "bytes", "seconds"}
     assert (manifest["summary"]["types"], manifest["summary"]["dimensions"]) == (7, 2)
+
+
+@pytest.mark.parametrize(("storage", "share"), [("float16", 0.5), ("int8", 0.25)])
+def test_fewer_bytes_answer_nearly_the_same(tmp_path: Path, storage: Any, share: float) -> None:
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("".join(f"w{n}\n" for n in range(500)))
+    vectors = np.random.default_rng(2).normal(0, 3, (500, 64)).astype(np.float32)
+    vectors[7] = 0
+    options = {"tokenizer": "words", "lowercase": True}
+    module = EmbeddingModel(vectors, vocabulary, storage=storage, **options)
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=dict(module.signatures))
+    embeddings = Embeddings.load(tmp_path / "1")
+    served = store(vectors, storage).restored()
+    np.testing.assert_array_equal(embeddings.vectors(), served)
+    step = np.abs(vectors).max(axis=1, keepdims=True) * (
+        2**-11 if storage == "float16" else 1 / 254
+    )
+    assert (np.abs(served - vectors) <= step * 1.001).all()
+    words = [f"w{n}" for n in range(500)]
+    np.testing.assert_array_equal(embeddings.vectors_of(words)[0], served)
+    mean, tokens, known = embeddings.embed(["w3 w4 unknown", ""])
+    np.testing.assert_allclose(mean, [served[3:5].mean(axis=0), np.zeros(64)], rtol=1e-5, atol=1e-6)
+    plain = EmbeddingModel(served, vocabulary, **options)
+    exact = plain.nearest(tf.constant(words), 5)
+    found = embeddings.nearest(words, 5)
+    assert [[word for word, _ in row] for row in found] == [
+        [word.decode() for word in row] for row in exact["neighbors"].numpy().tolist()
+    ]
+    stored = sum(file.stat().st_size for file in (tmp_path / "1" / "variables").iterdir())
+    assert stored < share * vectors.nbytes + 12_000

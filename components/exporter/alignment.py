@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from components.artifacts import ExportedModel, Model
 from components.errors import SkipstreamError
+from components.exporter.storage import store
 from components.settings import ExporterSettings
 
 # Rare words wander from night to night; so many that moved for a reason do not turn the rest.
@@ -100,7 +101,7 @@ def turn(vectors: Vectors, rotation: Vectors) -> Vectors:
 
 
 def served_vectors(exported: ExportedModel, model: Model, settings: ExporterSettings) -> Vectors:
-    """What `exported` must answer with: the trained vectors, turned as it says.
+    """What `exported` must answer with: the trained vectors, turned as it says, and stored.
 
     Returns:
         float32 [types, dimensions], by token id.
@@ -111,14 +112,14 @@ def served_vectors(exported: ExportedModel, model: Model, settings: ExporterSett
     vectors = model.embeddings(settings)
     path = exported.path / ROTATION
     if not path.exists():
-        return vectors
+        return store(vectors, settings.storage).restored()
     rotation = np.load(path)
     if not np.allclose(rotation @ rotation.T, np.eye(vectors.shape[1]), rtol=0, atol=1e-5):
         raise SkipstreamError(
             f"{path} must hold an orthogonal matrix of {vectors.shape[1]} dimensions, and does "
             f"not: delete {exported.path} and export again"
         )
-    return turn(vectors, rotation)
+    return store(turn(vectors, rotation), settings.storage).restored()
 
 
 def _unit(vectors: Vectors) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from components.artifacts import versions_in
 from components.errors import SkipstreamError
+from components.exporter.storage import Stored
 
 Neighbors = list[tuple[str, float]]
 
@@ -127,8 +128,10 @@ class Embeddings:
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """float32 [types, dimensions], by id."""
-        vectors: npt.NDArray[np.float32] = self._model.vectors.numpy()
-        return vectors
+        scales = getattr(self._model, "scales", None)
+        return Stored(
+            self._model.vectors.numpy(), None if scales is None else scales.numpy()
+        ).restored()
 
     def _useful(self, k: int) -> int:
         """At most the vocabulary's size: the signatures fill the rest with blanks, and memory."""

@@ -70,7 +70,12 @@ def build(
         tokens = Path(scratch) / "vocabulary.txt"
         tokens.write_bytes(b"".join(token.encode() + b"\n" for token in types.tokens))
         module = EmbeddingModel(
-            vectors, tokens, tokenizer=tokenizer, lowercase=lowercase, phrases=examples.path
+            vectors,
+            tokens,
+            tokenizer=tokenizer,
+            lowercase=lowercase,
+            phrases=examples.path,
+            storage=settings.storage,
         )
         tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
     _write_warmup(out.saved_model, types.tokens)

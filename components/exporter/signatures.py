@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.exporter.storage import store
 from components.phrases import FILE, Phrases
+from components.settings import Storage
 from components.text import Tokenizer, join_phrases, line_numbers, spell, tokenize
 
 Tensors = dict[str, tf.Tensor]
@@ -27,8 +29,9 @@ class EmbeddingModel(tf.Module):
     """Strings in, vectors out.
 
     Attributes:
-        vectors: float32 [types, dimensions], by token id.
-        inverse_norms: float32 [types], 1 / length of each vector; 0 for a vector of zeros.
+        vectors: float32, float16 or int8 [types, dimensions], by token id.
+        scales: float32 [types], what int8 is multiplied by; there is none for the others.
+        inverse_norms: float32 [types], 1 / length of each row of `vectors`; 0 for zeros.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class EmbeddingModel(tf.Module):
         tokenizer: Tokenizer,
         lowercase: bool,
         phrases: Path | None = None,
+        storage: Storage = "float32",
     ) -> None:
         """Build the tables.
 
@@ -49,14 +53,18 @@ class EmbeddingModel(tf.Module):
             lowercase: Whether the training text was lowered.
             phrases: Directory with the file of the pairs of tokens that became one, if any. The
                 file becomes an asset, too.
+            storage: Numbers that are stored.
         """
         super().__init__(name="skipstream")
         self._tokenizer: Tokenizer = tokenizer
         self._lowercase = lowercase
         self._size = len(vectors)
-        norms = np.linalg.norm(vectors, axis=1)
+        stored = store(vectors, storage)
+        norms = np.linalg.norm(stored.values.astype(np.float32), axis=1)
         inverse_norms = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        self.vectors = tf.Variable(vectors, trainable=False, name="vectors")
+        self.vectors = tf.Variable(stored.values, trainable=False, name="vectors")
+        if stored.scales is not None:
+            self.scales = tf.Variable(stored.scales, trainable=False, name="scales")
         self.inverse_norms = tf.Variable(inverse_norms, trainable=False, name="inverse_norms")
         line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
         # With its size given, a table refuses a vocabulary file that was cut short.
@@ -121,11 +129,15 @@ class EmbeddingModel(tf.Module):
         tokens = self._tokenize(text)
         ids = self._ids.lookup(tokens.flat_values)
         known = ids != _MISSING
+        rows, known_ids = self.vectors, tf.boolean_mask(ids, known)
+        # Gathers and adds in one op: a long text's rows are never all in memory, if they are
+        # stored as they are.
+        if rows.dtype != tf.float32:
+            rows, known_ids = self._rows(known_ids), tf.range(tf.size(known_ids))
         return {
-            # Gathers and adds in one op: a long text's rows are never all in memory.
             "embedding": tf.sparse.segment_mean(
-                self.vectors,
-                tf.boolean_mask(ids, known),
+                rows,
+                known_ids,
                 tf.boolean_mask(tokens.value_rowids(), known),
                 num_segments=tf.size(text),
             ),
@@ -182,7 +194,11 @@ class EmbeddingModel(tf.Module):
         Reads the variable instead of gathering from it: after one ResourceGather, every later
         read by another signature copies the whole matrix (35 MB, 3 ms a request at 88 k x 100).
         """
-        return tf.gather(self.vectors.read_value(), tf.maximum(ids, 0))
+        ids = tf.maximum(ids, 0)
+        rows = tf.cast(tf.gather(self.vectors.read_value(), ids), tf.float32)
+        if self.vectors.dtype != tf.int8:
+            return rows
+        return rows * tf.gather(self.scales.read_value(), ids)[..., tf.newaxis]
 
     def _ids_of(self, words: tf.Tensor) -> tf.Tensor:
         """int64 [batch]: the word as it is, else in the tokeniser's spelling, white space aside.
@@ -211,7 +227,9 @@ class EmbeddingModel(tf.Module):
         tf.debugging.assert_positive(k, "k must be at least 1")
         cosines = (
             tf.matmul(
-                tf.math.l2_normalize(targets, axis=1, epsilon=_TINY), self.vectors, transpose_b=True
+                tf.math.l2_normalize(targets, axis=1, epsilon=_TINY),
+                tf.cast(self.vectors, tf.float32),
+                transpose_b=True,
             )
             * self.inverse_norms
         )
