@@ -19,6 +19,12 @@ class NotBlessedError(SkipstreamError):
     exit_code = 3
 
 
+class NotAwaitedError(SkipstreamError):
+    """A job was handed over as asked, and runs on its own: the next run takes what it wrote."""
+
+    exit_code = 4
+
+
 # A worker in another process or thread answers with its traceback as text, where the error is a
 # line of its own; the last one is what the chain of causes ended in.
 _IN_TRACEBACK = re.compile(r"^(?:\w+\.)*SkipstreamError: (.*)$", re.MULTILINE)

@@ -2,7 +2,8 @@
 
 Results go to stdout, everything else to stderr; an error's last line is `skipstream: error: …`.
 Exit codes: 0 done; 1 a mistake that the message says how to mend, or a bug; 2 wrong usage; 3 a
-gate refused the corpus or the model; 130 and 143 interrupted; 141 nobody reads our output.
+gate refused the corpus or the model; 4 the Beam job was launched, and is not waited for; 130 and
+143 interrupted; 141 nobody reads our output.
 """
 
 import argparse
@@ -44,12 +45,17 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+# Only containers have such a directory; Beam starts and stops job servers.
+_HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a log record of Beam says what a user can act on and the last line will not say."""
     text = logging.Formatter().format(record)
     raised_too = "[while running '" in text or interrupts.exit_code()
-    harmless = "No semi_persistent_directory found" in text  # Only containers have one.
-    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
+    harmless = any(said in text for said in _HARMLESS)
+    of_beam = record.name.startswith("apache_beam.") and (raised_too or harmless)
+    return not of_beam and record.name != "PrismRunner"  # What fails there fails the job.
 
 
 def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:

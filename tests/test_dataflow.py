@@ -18,6 +18,7 @@ import pytest
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "europe-docker.pkg.dev/some-project/some-repository/skipstream:1"
 
 
@@ -135,3 +136,46 @@ def test_dataflow_gets_one_image_and_nothing_to_install(cloud: Any, tmp_path: Pa
         "skipstream: error: the Beam job failed (no quota left): see the logs of its runner"
     )
     assert not list(output.glob("transform/*/manifest.json"))
+
+
+def test_the_flex_template_launches_the_job(cloud: Any, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
+    work = tmp_path / "work"
+    template = json.loads((DEPLOY / "template.json").read_text())
+    assert template["metadata"] == json.loads((DEPLOY / "metadata.json").read_text())
+    values = {
+        "input": str(tmp_path / "corpus.txt"),
+        "work_directory": str(work),
+        "settings": "transform.min_count=2 transform.lowercase=false",
+        "sdk_container_image": IMAGE,
+        "sdk_location": "container",
+    }
+    assert {parameter["name"] for parameter in template["metadata"]["parameters"]} == set(values)
+    values |= {  # What the launcher adds; --no_auth is for the stand-in.
+        "runner": "DataflowRunner",
+        "project": "some-project",
+        "region": "europe-west1",
+        "temp_location": "gs://bucket/temp",
+        "template_location": str(tmp_path / "job_object"),
+    }
+    done = subprocess.run(
+        [
+            *(sys.executable, DEPLOY / "template.py", "--no_auth"),
+            *(f"--{name}={value}" for name, value in values.items()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={
+            **os.environ,
+            "STORAGE_EMULATOR_HOST": cloud.url,
+            "PYTHONPATH": str(DEPLOY.parents[1]),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    job = json.loads((tmp_path / "job_object").read_text())
+    (pool,) = job["environment"]["workerPools"]
+    assert pool["workerHarnessContainerImage"] == IMAGE
+    assert not cloud.jobs  # Dataflow starts it, not we.
+    assert len(list(work.glob("*/launched"))) == 1

@@ -61,14 +61,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(corpus: Path, output: Path, beam_options: tuple[str, ...]) -> list[str]:
+def command(
+    corpus: Path, output: Path, beam_options: tuple[str, ...], settings: tuple[str, ...] = ()
+) -> list[str]:
     stage = [sys.executable, "-m", "pipeline", "transform", "--output", str(output)]
-    return [*stage, "--input", str(corpus), "--", *beam_options]
+    return [*stage, "--input", str(corpus), *settings, "--", *beam_options]
 
 
-def transform(corpus: Path, output: Path, *beam_options: str) -> subprocess.CompletedProcess[str]:
+def transform(
+    corpus: Path, output: Path, *beam_options: str, settings: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(corpus, output, beam_options),
+        command(corpus, output, beam_options, settings),
         capture_output=True,
         text=True,
         timeout=240,
@@ -224,6 +228,24 @@ def test_workers_in_processes_of_their_own_give_the_same_bytes_also_after_one_wa
     assert errors.splitlines()[-1].startswith("skipstream: error: the Beam job failed")
     assert not list((tmp_path / "out").glob("transform/*/manifest.json"))
     check(corpus, tmp_path / "out", expected, *options)
+
+
+def test_a_job_that_is_not_waited_for_is_taken_up_when_it_has_ended(
+    prism_server: str, pool: Any, corpus: Path, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    workers, _ = pool
+    work = "--set", f"transform.work_directory={tmp_path / 'work'}"
+    options = "--runner=PortableRunner", prism_server, *workers, "--no_wait_until_finish"
+
+    launched = transform(corpus, tmp_path / "out", *options, settings=work)
+    assert launched.returncode == 4, launched.stderr
+    # No runner at all: what is taken up is not run again.
+    collect = "--runner=PrismRunner", f"--prism_location={corpus}"
+    end = time.monotonic() + 120
+    while (done := transform(corpus, tmp_path / "out", *collect, settings=work)).returncode:
+        assert "wait until it has ended" in done.stderr.splitlines()[-1]
+        assert time.monotonic() < end
+    assert digests(tmp_path / "out") == expected
 
 
 @pytest.fixture(scope="module")

@@ -452,3 +452,10 @@ def test_a_file_that_vanishes_is_named_or_skipped(tmp_path: Path) -> None:
                 build()
         else:
             assert build().statistics["files_skipped"] == {"damaged_parts": 1}
+
+
+def test_a_work_directory_that_the_workers_cannot_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a\n")
+    settings = TransformSettings(work_directory="s3://bucket/work")
+    with pytest.raises(SkipstreamError, match=r"must be a local directory or gs://.*s3://bucket"):
+        run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)

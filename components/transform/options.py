@@ -20,8 +20,10 @@ from components.example_gen.files import is_remote
 # other side then reads garbage, and may take it for the length of a list that fills the memory
 # (seen). They also send every 10 MB and at the end of a bundle, which is enough.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 10**9
-# With these, Beam does not wait for the job, whose files the stage needs.
-_UNAWAITED = ("dry_run", "no_wait_until_finish", "output_executable_path", "template_location")
+# With these, no job runs whose files the stage could go on with, now or later.
+_NEVER_RUN = ("dry_run", "output_executable_path")
+# With these, it runs on its own.
+_NOT_AWAITED = ("no_wait_until_finish", "template_location")
 
 
 def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOptions]:
@@ -34,7 +36,7 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
     Raises:
         SkipstreamError: A value is not one that its option takes, there is no such runner, a job
             in this process has no such option, one that the runner needs is missing, nothing
-            answers at --job_endpoint, or the job would not be waited for.
+            answers at --job_endpoint, or the job would not run.
     """
     said = io.StringIO()
     try:
@@ -67,10 +69,10 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
 
 def _check(values: dict[str, Any]) -> None:
     """Refuse what Beam would fail with later, or not at all."""
-    for name in _UNAWAITED:
+    for name in _NEVER_RUN:
         if values.get(name):
             raise SkipstreamError(
-                f"the Beam job must be waited for, got --{name}={values[name]}: leave it out"
+                f"the Beam job must run, got --{name}={values[name]}: leave it out"
             )
     prism = values.get("prism_location")
     if prism and not is_remote(prism) and not os.path.exists(prism):
@@ -84,3 +86,9 @@ def _check(values: dict[str, Any]) -> None:
             raise SkipstreamError(
                 f"no job server answers at --job_endpoint={endpoint} ({error}): start it first"
             ) from error
+
+
+def is_awaited(options: PipelineOptions) -> bool:
+    """Whether the job has ended when Beam's `Pipeline` has."""
+    values = options.get_all_options()
+    return not any(values.get(name) for name in _NOT_AWAITED)

@@ -24,8 +24,14 @@ def make_directory(path: str) -> None:
         reason = " ".join(str(error).split())
         raise SkipstreamError(
             f"a directory must be writable by the job, got {path} ({reason}): "
-            "set transform.work_directory, or install skipstream[gcp] or skipstream[aws]"
+            "set transform.work_directory to a local directory, or to gs:// with skipstream[gcp]"
         ) from error
+
+
+def holds(directory: str, name: str) -> bool:
+    """Whether there is such a file below `directory`, or a directory with files in it."""
+    found = FileSystems.match([f"{directory}/{name}", f"{directory}/{name}/**"])
+    return any(match.metadata_list for match in found)
 
 
 def remove(path: str) -> None:

@@ -4,28 +4,32 @@ Cost model: the text is read and tokenised once, by `TokeniseUnits`, which is wh
 what it found lies in a file a unit, about half the bytes of the text, and is read twice more: the
 types to be counted, then all of it to be encoded. Files of text that has not changed since the last
 run are there already. Shuffled are the types of each worker with their counts, and the ids of each
-unit's types: never tokens. A worker holds a segment (32 MB of text) and the vocabulary, the driver
+unit's types: never tokens. A worker holds a segment (16 MB of text) and the vocabulary, the driver
 the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineRunner
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import beam as tft_beam
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from components import errors
 from components.artifacts import Corpus, Examples, write_json
-from components.errors import SkipstreamError
-from components.example_gen.files import state_of
+from components.errors import NotAwaitedError, SkipstreamError
+from components.example_gen.files import is_remote, state_of
 from components.example_gen.reader import DAMAGED
 from components.example_gen.units import Listing, plan
 from components.phrases import FILE as PHRASES
@@ -33,9 +37,9 @@ from components.phrases import Phrases
 from components.settings import TransformSettings
 from components.transform import joins, preprocessing, records
 from components.transform.duplicates import MarkDuplicates
-from components.transform.options import runner_and_options
+from components.transform.options import is_awaited, runner_and_options
 from components.transform.phrases import WORK, FindPhrases
-from components.transform.storage import fetch, make_directory, remove
+from components.transform.storage import fetch, holds, make_directory, remove
 from components.transform.tokens import TokenisedUnit, TokeniseUnit, Tokens, remove_others
 from components.vocabulary import Vocabulary
 
@@ -48,6 +52,7 @@ _SCHEMA = pa.schema(
         *((name, pa.large_list(pa.int64())) for name in _PASSED_THROUGH),
     ]
 )
+_LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _TOP_TOKENS = 50
 _UNREADABLE = ("invalid_json", "missing_field", "too_long")
 
@@ -76,6 +81,7 @@ def build(
 
     Raises:
         SkipstreamError: The corpus cannot be read, or leaves no vocabulary.
+        NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
     listing = Listing.load(corpus)
     files = [path for path, _ in listing.files]
@@ -83,22 +89,26 @@ def build(
     # Workers write there, so all of them have to see it.
     shared = settings.work_directory
     work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
-    remove(work)
-    for name in ("tokens", *records.SPLITS):
-        make_directory(f"{work}/{name}")
     tokens = cache or f"{work}/tokens"
-    make_directory(tokens)
     runner, options = runner_and_options(beam_options)
-    try:
-        with (
-            beam.Pipeline(runner=runner, options=options) as pipeline,
-            tft_beam.Context(temp_dir=work, passthrough_keys=set(_PASSED_THROUGH)),
-        ):
-            _wire(pipeline, corpus, settings, Tokens(tokens, identity), work)
-    except Exception as error:
-        if (mistake := errors.from_beam(error)) is not None:
-            raise mistake from error
-        raise
+    _check_directory(work)
+    if holds(work, _LAUNCHED):
+        if not _is_whole(work):
+            raise SkipstreamError(
+                f"the job that was launched before must have written all of {work}, and has not: "
+                "wait until it has ended, and if it failed, delete that directory"
+            )
+    else:
+        remove(work)
+        for directory in (tokens, *(f"{work}/{name}" for name in ("tokens", *records.SPLITS))):
+            make_directory(directory)
+        _run(runner, options, corpus, settings, Tokens(tokens, identity), work)
+        if not is_awaited(options):
+            preprocessing.write(b"", f"{work}/{_LAUNCHED}")
+            raise NotAwaitedError(
+                "the job was launched and is not waited for: when it has ended, the same command "
+                "without options of Beam goes on with what it wrote"
+            )
     try:
         _check_unchanged(before, state_of(files), listing)
     except SkipstreamError:
@@ -106,6 +116,11 @@ def build(
         raise
     for name in ("tokens", "tftransform_tmp", WORK):
         remove(f"{work}/{name}")
+    if not holds(work, "counts.json"):
+        raise SkipstreamError(
+            f"workers and launcher must see the same files, and {work} holds nothing of the "
+            "workers': set transform.work_directory to a place that both see"
+        )
     fetch(work, out.path)
     counts: dict[str, int] = json.loads((out.path / "counts.json").read_text())
     units = json.loads((out.path / "units.json").read_text())
@@ -123,8 +138,8 @@ def build(
         shutil.copyfile(assets / PHRASES, out.path / PHRASES)
     statistics = _statistics(counts, corpus, out)
     write_json(out.path / "statistics.json", statistics)
-    for name in ("counts.json", "units.json", "totals.tsv"):
-        (out.path / name).unlink()
+    for name in ("counts.json", "units.json", "totals.tsv", _LAUNCHED):
+        (out.path / name).unlink(missing_ok=True)
     if cache:
         remove_others(cache, keep=[path for path, _ in units])
     return out.finish(
@@ -134,6 +149,34 @@ def build(
         kept_share=statistics["kept_share"],
         units=len(units),
         units_reused=sum(reused for _, reused in units),
+    )
+
+
+def _run(
+    runner: PipelineRunner,
+    options: PipelineOptions,
+    corpus: Corpus,
+    settings: TransformSettings,
+    tokens: Tokens,
+    work: str,
+) -> None:
+    try:
+        with (
+            beam.Pipeline(runner=runner, options=options) as pipeline,
+            tft_beam.Context(temp_dir=work, passthrough_keys=set(_PASSED_THROUGH)),
+        ):
+            _wire(pipeline, corpus, settings, tokens, work)
+    except Exception as error:
+        if (mistake := errors.from_beam(error)) is not None:
+            raise mistake from error
+        raise
+
+
+def _is_whole(work: str) -> bool:
+    """Whether a job has written everything; counts come after records, the graph is renamed."""
+    written = ("counts.json", "units.json", "totals.tsv", "transform_graph/transform_fn")
+    return all(holds(work, name) for name in written) and not holds(
+        work, "transform_graph/transform_tmp"
     )
 
 
@@ -166,8 +209,13 @@ def _wire(
     )
     transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/transform_graph")
 
-    # Read again: holding the types between the passes would cost their size in memory.
-    types = units | "ReadTypesToLookUp" >> beam.FlatMap(types_of)
+    # Read again: holding the types between the passes would cost their size in memory. Without the
+    # shuffle, runners would read them for both passes at once, and hold them.
+    types = (
+        units
+        | "AwaitVocabulary" >> beam.Reshuffle()
+        | "ReadTypesToLookUp" >> beam.FlatMap(types_of)
+    )
     (looked_up, _) = ((types, config), transform_fn) | "LookUp" >> tft_beam.TransformDataset(
         output_record_batches=True
     )
@@ -248,9 +296,9 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
     counted, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
     too_long, joined = read.pop("token_too_long", 0), read.pop(joins.JOINED, 0)
     tokens = counted + too_long
-    vocabulary = Vocabulary.load(out.path / preprocessing.VOCABULARY)
+    vocabulary = Vocabulary.load_counts(out.path / preprocessing.VOCABULARY)
     phrases = {"types": len(Phrases.load(out.path)), "pairs_joined": joined}
-    kept_tokens = int(vocabulary.counts.sum())
+    kept_tokens = int(vocabulary.sum())
     splits: dict[str, dict[str, Any]] = {
         split: {
             name: encoded.pop(f"{split}.{name}") for name in ("documents", "tokens", "kept_tokens")
@@ -298,13 +346,22 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
         "types_dropped": {"below_min_count_or_beyond_max_size": types - len(vocabulary)},
         "splits": splits,
         "document_lengths": [{"up_to": bound, "documents": count} for bound, count in lengths],
-        "top_tokens": [
-            {"token": token, "count": int(count)}
-            for token, count in zip(
-                vocabulary.tokens[:_TOP_TOKENS], vocabulary.counts[:_TOP_TOKENS], strict=True
-            )
-        ],
+        "top_tokens": _top_tokens(out.path / preprocessing.VOCABULARY),
     }
+
+
+def _top_tokens(vocabulary: Path) -> list[dict[str, Any]]:
+    with vocabulary.open("rb") as file:
+        lines = [line.rstrip(b"\n").split(b"\t") for line in itertools.islice(file, _TOP_TOKENS)]
+    return [{"token": token.decode(), "count": int(count)} for token, count in lines]
+
+
+def _check_directory(work: str) -> None:
+    if is_remote(work) and not work.startswith("gs://"):
+        raise SkipstreamError(
+            "transform.work_directory must be a local directory or gs://: TensorFlow can write "
+            f"nothing else, got {work}"
+        )
 
 
 def _check_unchanged(before: dict[str, Any], after: dict[str, Any], listing: Listing) -> None:
