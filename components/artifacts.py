@@ -102,7 +102,8 @@ class Examples(Artifact):
 
     train/ and eval/: gzip TFRecords of tf.train.Example with `ids`, an int64 list, one per
     document. transform_graph/: what tensorflow-transform saved. vocabulary.tsv: token, count, in
-    the order of the ids. statistics.json: the corpus in numbers.
+    the order of the ids. phrases.tsv: pairs of tokens that became one, if that was asked for.
+    statistics.json: the corpus in numbers.
     """
 
     @property
