@@ -6,6 +6,13 @@ types to be counted, then all of it to be encoded. Files of text that has not ch
 run are there already. Shuffled are the types of each worker with their counts, and the ids of each
 unit's types: never tokens. A worker holds a segment (16 MB of text) and the vocabulary, the driver
 the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
+
+An estimate for 1 TB on Dataflow, from 133 to 533 MB of English on two slow cores: 0.1 s of a core a
+MB makes 1e6 x 0.1 s = 28 core-hours, 17 minutes on 100 cores, if reading keeps up (10 MB/s a
+core). Token files take 0.5 TB for the time of the job, or as long as they are kept. The types of a
+unit, some 2.5 MB of 32, are summed within a worker before they are shuffled: at most 1e12 / 32e6 x
+2.5 MB = 80 GB, less what workers with several units save; and 4 bytes a type of each segment for
+the ids, 25 GB.
 """
 
 import itertools
