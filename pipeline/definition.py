@@ -9,6 +9,7 @@ Components are imported where they are needed: a run that reuses everything load
 The trainer reads nothing of statistics_gen, but begins only when that has accepted the corpus.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -92,8 +93,12 @@ class Chain:
     def examples(self) -> Examples:
         """The corpus as token ids, with its vocabulary."""
         corpus, settings = self.corpus, self._settings.transform
-        shared = settings.work_directory or str(self._runner.output)
-        cache = f"{shared.rstrip('/')}/tokens" if settings.cache else None
+        output = str(self._runner.output)
+        tokens = f"{output}/tokens"
+        if settings.work_directory:  # Others may use it, too, and each run tidies up its own.
+            owner = hashlib.sha256(output.encode()).hexdigest()[:12]
+            tokens = f"{settings.work_directory.rstrip('/')}/tokens/{owner}"
+        cache = tokens if settings.cache else None
 
         def build(out: Examples) -> Examples:
             from components import transform

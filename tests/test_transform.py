@@ -1,8 +1,10 @@
 """The Beam job against an independent count, over whole corpora and awkward ones."""
 
+import errno
 import gzip
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,9 +24,11 @@ from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.reader import Block
 from components.example_gen.split import held_out
+from components.example_gen.units import plan
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import preprocessing, records, segments
+from components.transform import preprocessing, records, segments, storage
 from components.transform.options import runner_and_options
+from components.transform.tokens import TokeniseUnit, Tokens
 from components.vocabulary import Vocabulary
 
 
@@ -138,16 +142,27 @@ def digests(examples: Examples) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_corpus_gives_the_same_bytes_at_any_worker_count(tmp_path: Path) -> None:
+def test_the_same_corpus_gives_the_same_bytes_at_any_worker_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 60_000)
+    monkeypatch.setattr("components.transform.segments.SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr("components.example_gen.reader.BLOCK_BYTES", 8_000)
     draw = np.random.default_rng(0)
     for number in range(3):
-        words = draw.integers(0, 5000, 400_000)
-        lines = [" ".join(f"w{word}" for word in words[i : i + 20]) for i in range(0, 400_000, 20)]
-        (tmp_path / f"{number}.txt").write_text("\n".join(lines))
-    pattern = str(tmp_path / "*.txt")
-    once = run(tmp_path / "1", pattern)
-    threads = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
-    assert digests(once) == digests(run(tmp_path / "2", pattern, beam_options=threads))
+        words = draw.integers(0, 900, 40_000)
+        records_ = [
+            {"text": " ".join(f"w{w}" for w in words[i : i + 20])} for i in range(0, 40_000, 20)
+        ]
+        lines = [json.dumps(record) for record in records_]
+        lines.insert(500, ["", "no JSON", '{"other": 1}'][number])  # a reason of its own
+        (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
+    pattern = str(tmp_path / "*.jsonl")
+    alone = run(tmp_path / "1", pattern, beam_options=("--direct_num_workers=1",))
+    assert alone.summary["units"] > 8
+    for workers in (2, 4):
+        flags = (f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading")
+        assert digests(alone) == digests(run(tmp_path / f"{workers}", pattern, beam_options=flags))
 
 
 def test_the_transform_graph_alone_gives_the_same_ids(tmp_path: Path) -> None:
@@ -275,8 +290,8 @@ def test_a_segment_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_unit_is_written_in_the_order_of_its_segments_and_again_the_same(tmp_path: Path) -> None:
-    for split in ("train", "eval"):
-        (tmp_path / split).mkdir()
+    for name in ("train", "eval", "unfinished"):
+        (tmp_path / name).mkdir()
     parts = [
         (segment_of(["a b", "rare", "c"], [False, False, True]), np.array([5, 6, -1, 7])),
         (segment_of(["rare b", "…"]), np.array([-1, 6])),
@@ -459,3 +474,63 @@ def test_a_work_directory_that_the_workers_cannot_write_is_refused(tmp_path: Pat
     settings = TransformSettings(work_directory="s3://bucket/work")
     with pytest.raises(SkipstreamError, match=r"must be a local directory or gs://.*s3://bucket"):
         run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
+
+
+def test_text_that_is_appended_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 64)
+    file, cache = tmp_path / "a.txt", str(tmp_path / "tokens")
+    for length in range(1, 40):
+        file.write_text("".join(f"w{n:03}\n" for n in range(2 * length)))
+        (tmp_path / "corpus").mkdir(exist_ok=True)
+        settings = ExampleGenSettings(input=(str(file),))
+        corpus = list_corpus(settings=settings, out=Corpus(tmp_path / "corpus", "corpus"))
+        tokens = Tokens(cache, "code")
+        (tmp_path / "tokens").mkdir(exist_ok=True)
+        do = TokeniseUnit(tokens, TransformSettings(), 0.0)
+        made = [unit for planned in plan(corpus) for unit in do.process(planned)]
+        words = [
+            word.decode()
+            for unit in made
+            for segment in unit.segments()
+            for word in segment.types.take(pa.array(segment.tokens)).to_pylist()
+        ]
+        assert words == file.read_text().split()
+        assert sum(not unit.reused for unit in made) <= 2  # what was the end, and what is now
+
+
+def test_units_without_documents_have_no_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n\n")
+    settings = TransformSettings(deduplicate=True, min_count=1)
+    with pytest.raises(SkipstreamError, match="vocabulary is empty"):
+        run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
+
+
+def test_a_damaged_token_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "unit.arrow"
+    segments.save([segment_of(["a b"]), segment_of(["c"]), segment_of(["d"])], str(path))
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 97):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SkipstreamError, match=r"unit\.arrow is damaged or gone .*delete it"):
+            list(segments.load(str(path)))
+
+
+def test_results_come_from_another_file_system(tmp_path: Path, monkeypatch: Any) -> None:
+    def refuse(source: Any, target: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    (tmp_path / "work" / "train").mkdir(parents=True)
+    (tmp_path / "work" / "train" / "000000.tfrecord.gz").write_text("x")
+    (tmp_path / "work" / "counts.json").write_text("{}")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    storage.fetch(str(tmp_path / "work"), tmp_path / "out")
+    assert (tmp_path / "out" / "train" / "000000.tfrecord.gz").read_text() == "x"
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_directory_that_would_be_a_pattern_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a\n")
+    with pytest.raises(SkipstreamError, match=r"may hold any of \* \? \[ \].*o\[1\]"):
+        run(tmp_path / "o[1]", str(tmp_path / "a.txt"))

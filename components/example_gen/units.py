@@ -137,10 +137,10 @@ def plan(corpus: Corpus) -> list[Unit]:
 def _pieces(listing: Listing, unit_bytes: int) -> Iterator[Piece]:
     for path, size in listing.files:
         format, compression = detect(path, listing.format)
-        splits = 1
+        bounds = [0, size]
         if compression is None and format in ("lines", "jsonl"):
-            splits = max(1, -(-size // unit_bytes))
-        bounds = [size * split // splits for split in range(splits + 1)]
+            # What is appended to a file leaves the pieces before it as they are.
+            bounds = [0, *range(unit_bytes, size, unit_bytes), size]
         for start, stop in zip(bounds, bounds[1:], strict=False):
             yield Piece(path, start, stop, format, compression)
 

@@ -16,7 +16,7 @@ from components.vocabulary import FILE
 
 # Tokens hold neither white space nor newlines; quotes in them are letters like any other.
 _PARSE = csv.ParseOptions(delimiter="\t", quote_char=False, escape_char=False)
-_BLOCK = 1 << 24  # Bytes; must hold the longest token.
+_BLOCK = 1 << 27  # Bytes; must hold the longest token, and so the longest document, 64 MiB.
 _COLUMNS = {"token": pa.large_string(), "count": pa.int64()}
 
 

@@ -43,10 +43,11 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
         with contextlib.redirect_stderr(said):
             options = PipelineOptions(list(flags), save_main_session=False)
             direct = options.view_as(DirectOptions)
-            if not flags:  # Both CPUs of a laptop; most of the work is outside the interpreter.
+            name = options.view_as(StandardOptions).runner
+            if not name and not any(flag.startswith("--direct_") for flag in flags):
+                # All CPUs of a laptop; most of the work is outside the interpreter.
                 direct.direct_num_workers = 0
                 direct.direct_running_mode = "multi_threading"
-            name = options.view_as(StandardOptions).runner
             runner = create_runner(name) if name else FnApiRunner()
             # Beam drops what it does not know. The service of a remote runner may know it.
             local = isinstance(runner, FnApiRunner | SwitchingDirectRunner)

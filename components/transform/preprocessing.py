@@ -4,6 +4,7 @@ The vocabulary is one analyzer in it, `CountTokens`. tft.vocabulary would break 
 round (descending token bytes), drop the corpus totals, and keep no count beside a token.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -237,9 +238,11 @@ def _at_least(table: pa.Table, minimum: int) -> pa.Table:
 
 
 def write(content: bytes, path: str) -> str:
-    """Write a small file anywhere Beam can; returns its path."""
-    with FileSystems.create(path, mime_type="text/plain") as file:
+    """Write a small file anywhere Beam can, whole or not at all; returns its path."""
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    with FileSystems.create(temporary, mime_type="text/plain") as file:
         file.write(content)
+    FileSystems.rename([temporary], [path])
     return path
 
 

@@ -1,5 +1,6 @@
 """Segments -> TFRecords in the order of the corpus, and what they hold in numbers."""
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from tfx_bsl.coders import example_coder
 from components.transform.segments import Segment
 
 SPLITS = ("train", "eval")
+UNFINISHED = "unfinished"
 _DOCUMENTS = 2**13  # that are Python objects at one time
 # Token ids are packed as bytes of few values and no repetitions: Huffman codes (zlib's strategy 2)
 # save as much as a search for repetitions does, in a fifth of its time.
@@ -67,13 +69,14 @@ def write_unit(
     Args:
         unit: Its place in the corpus.
         segments: Of the unit, in order, with the ids of their types.
-        directory: Anywhere TensorFlow and Beam can write.
+        directory: Anywhere TensorFlow and Beam can write, with directories for the splits and
+            UNFINISHED ones.
 
     Returns:
         What was written and dropped, see `measure`.
     """
     counts: Counter[str] = Counter()
-    temporary = f"{directory}/.{unit:06d}.{np.random.default_rng().integers(2**62):x}"
+    temporary = f"{directory}/{UNFINISHED}/{unit:06d}.{secrets.token_hex(8)}"
     writers: dict[str, tf.io.TFRecordWriter] = {}
     for segment, type_ids in segments:
         ids, bounds = known(segment, type_ids)

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components import text
+from components.errors import SkipstreamError
 from components.example_gen.reader import Block
 from components.example_gen.split import held_out
 from components.settings import TransformSettings
@@ -201,11 +202,11 @@ def _cleaned(segment: Segment, settings: TransformSettings) -> Segment:
 
 
 def save(segments: Iterable[Segment], path: str) -> None:
-    """Write the file of a unit, anywhere Beam can."""
+    """Write the file of a unit, anywhere Beam can. Its end says that it is whole."""
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with (
         FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
-        pa.ipc.new_stream(pa.PythonFile(file, mode="w"), _SCHEMA, options=options) as writer,
+        pa.ipc.new_file(pa.PythonFile(file, mode="w"), _SCHEMA, options=options) as writer,
     ):
         for segment in segments:
             row = [
@@ -253,9 +254,16 @@ def _row(values: pa.Array) -> pa.Array:
 def _rows(path: str, columns: list[str]) -> Iterator[list[pa.Scalar]]:
     fields = [_SCHEMA.get_field_index(column) for column in columns]
     options = pa.ipc.IpcReadOptions(included_fields=fields)
-    with (
-        FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
-        pa.ipc.open_stream(pa.PythonFile(file, mode="r"), options=options) as reader,
-    ):
-        for batch in reader:
-            yield [batch.column(column)[0] for column in columns]
+    try:
+        with (
+            FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+            pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options) as reader,
+        ):
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                yield [batch.column(column)[0] for column in columns]
+    except (OSError, pa.ArrowInvalid, BeamIOError) as error:
+        reason = " ".join(str(error).split())
+        raise SkipstreamError(
+            f"{path} is damaged or gone ({reason}): delete it and run again"
+        ) from error

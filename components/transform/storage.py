@@ -35,11 +35,13 @@ def holds(directory: str, name: str) -> bool:
 
 
 def remove(path: str) -> None:
-    """Remove a directory with all it holds, if it is there."""
+    """Remove a file, or a directory with all it holds, if it is there."""
     if is_remote(path):
-        (found,) = FileSystems.match([f"{path}/**"])
-        if found.metadata_list:
-            FileSystems.delete([file.path for file in found.metadata_list])
+        found = FileSystems.match([path, f"{path}/**"])
+        if files := [file.path for match in found for file in match.metadata_list]:
+            FileSystems.delete(files)
+    elif os.path.isfile(path):
+        os.unlink(path)
     else:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -59,5 +61,5 @@ def fetch(source: str, target: Path) -> None:
                 shutil.copyfileobj(remote, local, 2**20)
     else:
         for entry in sorted(os.listdir(source)):
-            os.replace(Path(source, entry), target / entry)
+            shutil.move(Path(source, entry), target / entry)  # perhaps to another file system
     remove(source)

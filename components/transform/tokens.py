@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from components.errors import SkipstreamError
 from components.example_gen import reader
+from components.example_gen.files import state_of
 from components.example_gen.units import Unit
 from components.settings import TransformSettings
 from components.transform import joins, segments
@@ -30,26 +31,30 @@ class Tokens:
 
     Attributes:
         directory: Anywhere that Beam can read and write.
-        identity: What they depend on beside settings and text: code, library versions.
+        identity: What they depend on beside settings and text: code, library versions. None: they
+            are of this job alone, and named by their place.
     """
 
     directory: str
-    identity: str
+    identity: str | None
 
     def path(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
-        """The file of `unit`, whose text is read for it."""
+        """The file of `unit`, whose text is read for it, if it is to be found again."""
+        if self.identity is None:
+            return f"{self.directory}/{unit.index:06d}{_SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS)
         key = [self.identity, chosen, eval_share, unit.field]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
-            digest.update(f"{piece.format} {piece.compression} {piece.start > 0}".encode())
+            extent = piece.start > 0, piece.stop - piece.start
+            digest.update(f"{piece.format} {piece.compression} {extent}".encode())
             try:
                 digest.update(reader.fingerprint(piece))
             except SkipstreamError:
                 if not unit.skip_damaged:
                     raise
-                digest.update(b"unreadable")
+                digest.update(secrets.token_bytes(16))  # A name that none finds again.
         return f"{self.directory}/{digest.hexdigest()}{_SUFFIX}"
 
 
@@ -100,6 +105,8 @@ class TokeniseUnit(beam.DoFn):
 
     def process(self, unit: Unit) -> Iterator[TokenisedUnit]:
         """Tokenise one unit, if need be; a SkipstreamError ends the job."""
+        files = [piece.path for piece in unit.pieces]
+        before = state_of(files)
         path = self._tokens.path(unit, self._settings, self._eval_share)
         found = FileSystems.exists(path)
         if not found:
@@ -117,7 +124,9 @@ class TokeniseUnit(beam.DoFn):
             # Whole or not at all, and by a retry or another worker just the same.
             temporary = f"{path}.{secrets.token_hex(8)}"
             segments.save(made, temporary)
-            if damaged:  # Perhaps it can be read the next time: no name to be found under.
+            # What was damaged can perhaps be read the next time, and what has changed meanwhile is
+            # not what the name says: no name to be found under.
+            if damaged or state_of(files) != before:
                 path = temporary
             elif FileSystems.exists(path):
                 FileSystems.delete([temporary])

@@ -1,18 +1,19 @@
 """The Beam job: a corpus -> vocabulary, transform graph, TFRecords and statistics.
 
-Cost model: the text is read and tokenised once, by `TokeniseUnits`, which is where the time goes;
-what it found lies in a file a unit, about half the bytes of the text, and is read twice more: the
-types to be counted, then all of it to be encoded. Files of text that has not changed since the last
-run are there already. Shuffled are the types of each worker with their counts, and the ids of each
-unit's types: never tokens. A worker holds a segment (16 MB of text) and the vocabulary, the driver
-the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
+Cost model: the text is tokenised once, by `TokeniseUnits`, which is where the time goes. It is read
+twice for that, first for the digest by which the next run finds what this one did; text that has
+not changed is there already. What was found lies in a file a unit, about half the bytes of the
+text, and is read twice more: the types to be counted, then all of it to be encoded. Shuffled are
+the types of each worker with their counts, and the ids of each unit's types: never tokens. A worker
+holds a segment (16 MB of text), the ids of its unit's types and the vocabulary, the driver the
+vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
 
-An estimate for 1 TB on Dataflow, from 133 to 533 MB of English on two slow cores: 0.1 s of a core a
-MB makes 1e6 x 0.1 s = 28 core-hours, 17 minutes on 100 cores, if reading keeps up (10 MB/s a
-core). Token files take 0.5 TB for the time of the job, or as long as they are kept. The types of a
-unit, some 2.5 MB of 32, are summed within a worker before they are shuffled: at most 1e12 / 32e6 x
-2.5 MB = 80 GB, less what workers with several units save; and 4 bytes a type of each segment for
-the ids, 25 GB.
+An estimate for 1 TB on Dataflow, from 133 to 533 MB of English on two slow cores, where the job
+took 0.09 to 0.12 s of CPU a MB: 1e6 x 0.1 s = 28 core-hours, 17 minutes on 100 cores, if reading
+keeps up (twice 10 MB/s a core). Token files take 0.5 TB for the time of the job, or as long as they
+are kept. The types of a unit, some 2.5 MB of 32, are summed within a worker before they are
+shuffled: at most 1e12 / 32e6 x 2.5 MB = 80 GB, less what workers with several units save; and 4
+bytes a type of each segment for the ids, 25 GB.
 """
 
 import itertools
@@ -60,6 +61,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
+_GO_ON = "the same command without options of Beam goes on with what it wrote"
 _TOP_TOKENS = 50
 _UNREADABLE = ("invalid_json", "missing_field", "too_long")
 
@@ -96,32 +98,43 @@ def build(
     # Workers write there, so all of them have to see it.
     shared = settings.work_directory
     work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
-    tokens = cache or f"{work}/tokens"
     runner, options = runner_and_options(beam_options)
+    awaited = is_awaited(options)
     _check_directory(work)
+    if not awaited and not shared:
+        raise SkipstreamError(
+            "a Beam job that is not waited for needs a place of its own, got no "
+            "transform.work_directory: set it"
+        )
     if holds(work, _LAUNCHED):
+        cache = None
         if not _is_whole(work):
             raise SkipstreamError(
                 f"the job that was launched before must have written all of {work}, and has not: "
                 "wait until it has ended, and if it failed, delete that directory"
             )
+        if not awaited:
+            raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
     else:
         remove(work)
-        for directory in (tokens, *(f"{work}/{name}" for name in ("tokens", *records.SPLITS))):
-            make_directory(directory)
-        _run(runner, options, corpus, settings, Tokens(tokens, identity), work)
-        if not is_awaited(options):
+        cache = cache if awaited else None  # Nobody keeps others off while the job runs.
+        tokens = Tokens(cache or f"{work}/tokens", identity if cache else None)
+        for name in (*records.SPLITS, records.UNFINISHED):
+            make_directory(f"{work}/{name}")
+        make_directory(tokens.directory)
+        if not awaited:
             preprocessing.write(b"", f"{work}/{_LAUNCHED}")
+        try:
+            _run(runner, options, corpus, settings, tokens, work)
+        except BaseException:
+            remove(f"{work}/{_LAUNCHED}")
+            raise
+        if not awaited:
             raise NotAwaitedError(
-                "the job was launched and is not waited for: when it has ended, the same command "
-                "without options of Beam goes on with what it wrote"
+                f"the job was launched and is not waited for: when it has ended, {_GO_ON}"
             )
-    try:
-        _check_unchanged(before, state_of(files), listing)
-    except SkipstreamError:
-        remove(tokens)  # Some may be of text that is no longer there under that name.
-        raise
-    for name in ("tokens", "tftransform_tmp", WORK):
+    _check_unchanged(before, state_of(files), listing)
+    for name in ("tokens", "tftransform_tmp", records.UNFINISHED, WORK):
         remove(f"{work}/{name}")
     if not holds(work, "counts.json"):
         raise SkipstreamError(
@@ -134,7 +147,7 @@ def build(
     _check_unreadable(counts, max_unreadable)
     assets = out.path / "transform_graph" / "transform_fn" / "assets"
     asset = assets / preprocessing.VOCABULARY
-    if asset.read_bytes() == preprocessing.EMPTY_VOCABULARY:
+    if asset.stat().st_size == len(preprocessing.EMPTY_VOCABULARY):
         raise SkipstreamError(
             "the vocabulary is empty: no token occurs at least transform.min_count = "
             f"{settings.min_count} times in {counts.get('documents', 0)} documents; lower it, or "
@@ -294,7 +307,8 @@ def write_unit(index: int, found: dict[str, Iterable[Any]], work: str) -> dict[s
 
 
 def _write_json(content: Any, path: str) -> str:
-    return preprocessing.write(json.dumps(content).encode(), path)
+    # Sorted: which unit came first is in the order of the keys.
+    return preprocessing.write(json.dumps(content, sort_keys=True).encode(), path)
 
 
 def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[str, Any]:
@@ -364,6 +378,11 @@ def _top_tokens(vocabulary: Path) -> list[dict[str, Any]]:
 
 
 def _check_directory(work: str) -> None:
+    if set("*?[]") & set(work):
+        raise SkipstreamError(
+            "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
+            f"which TensorFlow and Beam take for patterns, got {work}: name another"
+        )
     if is_remote(work) and not work.startswith("gs://"):
         raise SkipstreamError(
             "transform.work_directory must be a local directory or gs://: TensorFlow can write "
