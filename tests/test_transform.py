@@ -151,10 +151,8 @@ def test_the_same_corpus_gives_the_same_bytes_at_any_worker_count(
     draw = np.random.default_rng(0)
     for number in range(3):
         words = draw.integers(0, 900, 40_000)
-        records_ = [
-            {"text": " ".join(f"w{w}" for w in words[i : i + 20])} for i in range(0, 40_000, 20)
-        ]
-        lines = [json.dumps(record) for record in records_]
+        texts = [" ".join(f"w{w}" for w in words[i : i + 20]) for i in range(0, 40_000, 20)]
+        lines = [json.dumps({"text": text}) for text in texts]
         lines.insert(500, ["", "no JSON", '{"other": 1}'][number])  # a reason of its own
         (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
     pattern = str(tmp_path / "*.jsonl")
@@ -236,17 +234,18 @@ def test_a_corpus_that_changes_while_it_is_read_is_an_error(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one two\n")
-    tokenize = text.tokenize
+    tokenise, cache = segments.tokenise, tmp_path / "tokens"
 
-    def meddle(*arguments: object, **options: object) -> object:
+    def meddle(*arguments: Any, **options: Any) -> Iterator[segments.Segment]:
         path.write_text("two one\n")  # As long as before, and with the same counts.
-        return tokenize(*arguments, **options)
+        return tokenise(*arguments, **options)
 
-    monkeypatch.setattr(text, "tokenize", meddle)
+    monkeypatch.setattr(segments, "tokenise", meddle)
     with pytest.raises(
         SkipstreamError, match=r"must not change while it is read, but .*a\.txt did"
     ):
-        run(tmp_path / "out", str(path))
+        run(tmp_path / "out", str(path), cache=str(cache))
+    assert not list(cache.glob("*.arrow"))  # None is found under the name of what was there.
 
 
 @pytest.mark.parametrize(
