@@ -44,7 +44,7 @@ def unpack(paths: list[str], directory: Path, copy: int) -> list[str]:
         target = directory / f"{number:04}.txt"
         _, compression = detect(path, "lines")
         with pa.input_stream(path, compression=compression) as source, target.open("wb") as file:
-            lines = source.readlines()
+            lines = source.read().splitlines(keepends=True)
             for start in range(0, len(lines), 1000):
                 file.write(b"copy %d of this file\n" % copy)
                 file.writelines(lines[start : start + 1000])
