@@ -57,7 +57,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with path.open("w") as file:
         for number in range(4300):
             line = " ".join(draw.choices(words, k=12)) + f" line {number}"
-            file.write(line.ljust(8000) + "\n")
+            file.write(line.ljust(12_000) + "\n")
     return path
 
 
