@@ -163,9 +163,9 @@ def test_units_share_out_large_files_and_gather_small_ones(tmp_path, monkeypatch
         [(os.path.basename(p.path), p.start, p.stop, p.format, p.compression) for p in unit.pieces]
         for unit in planned
     ] == [
-        [("a.txt", 0, 83, "lines", None)],
-        [("a.txt", 83, 166, "lines", None)],
-        [("a.txt", 166, 250, "lines", None), ("b.txt", 0, 10, "lines", None)],
+        [("a.txt", 0, 100, "lines", None)],
+        [("a.txt", 100, 200, "lines", None)],
+        [("a.txt", 200, 250, "lines", None), ("b.txt", 0, 10, "lines", None)],
         [("c.txt.gz", 0, 20, "lines", "gzip")],
         [("d.parquet", 0, 150, "parquet", None)],
         [("e.txt", 0, 60, "lines", None), ("f.txt", 0, 0, "lines", None)],

@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.worker import sdk_worker
 
 from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
@@ -20,6 +21,8 @@ from components.example_gen.files import is_remote
 # other side then reads garbage, and may take it for the length of a list that fills the memory
 # (seen). They also send every 10 MB and at the end of a bundle, which is enough.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 10**9
+# They also print the traceback of what a step raised, which is logged and raised as well.
+sdk_worker.print = lambda *_, **__: None
 # With these, no job runs whose files the stage could go on with, now or later.
 _NEVER_RUN = ("dry_run", "output_executable_path")
 # With these, it runs on its own.
