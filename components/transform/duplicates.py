@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.transform import segments
+from components.transform.shares import by_share
 from components.transform.tokens import TokenisedUnit
 
 _Places = tuple[int, int, npt.NDArray[np.int32]]  # segment, its documents, some of them
@@ -46,17 +47,12 @@ def hashes_of(unit: TokenisedUnit) -> Iterator[tuple[int, pa.Table]]:
     """The hashes of a unit's documents with their places, by the first byte."""
     for number, hashes in enumerate(segments.load_hashes(unit.path)):
         size = len(hashes)
-        if not size:
-            continue
         places = {"unit": unit.index, "segment": number, "size": size}
         columns = {name: np.full(size, value, np.int32) for name, value in places.items()}
         columns["document"] = np.arange(size, dtype=np.int32)
         table = pa.table({"hash": hashes.cast(pa.binary())} | columns)
         first = np.frombuffer(b"".join(hashes.to_pylist()), np.uint8)[::16]
-        order = np.argsort(first, kind="stable")
-        found, starts = np.unique(first[order], return_index=True)
-        for share, part in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-            yield share, table.take(part)
+        yield from by_share(table, first)
 
 
 def duplicates_in(_: int, tables: Iterable[pa.Table]) -> Iterator[tuple[int, _Places]]:

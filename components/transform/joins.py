@@ -62,7 +62,7 @@ def neighbors(
     numbers = type_numbers.to_numpy().astype(np.int64)[segment.tokens]
     is_word = numbers >= 0
     both = is_word[:-1] & is_word[1:]
-    ends = np.cumsum(segment.lengths, dtype=np.int64)
+    ends = segment.bounds
     ends = ends[(ends > 0) & (ends < len(numbers))]
     both[ends - 1] = False
     places = np.flatnonzero(both)
@@ -100,8 +100,7 @@ def _join(segment: Segment, pairs: Pairs) -> Segment:
     tokens[places] = numbers[inverse]
     kept = np.ones(len(tokens), bool)
     kept[places + 1] = False
-    ends = np.cumsum(segment.lengths, dtype=np.int64)
-    joined_before = np.searchsorted(places, np.concatenate([[0], ends]))
+    joined_before = np.searchsorted(places, segment.bounds)
     return replace(
         segment,
         types=types.dictionary,

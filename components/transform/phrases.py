@@ -26,11 +26,11 @@ from apache_beam.pvalue import AsSingleton
 from components.phrases import FILE, HEADER
 from components.settings import TransformSettings
 from components.transform import joins, preprocessing
+from components.transform.shares import SHARES, by_share
 from components.transform.storage import make_directory
 from components.transform.tokens import TokenisedUnit
 
 WORK = "phrases"
-_SHARES = 256  # as preprocessing's
 # Of the threshold, that a word must be able to reach: its bound is rounded otherwise than scores.
 _SLACK = 0.999
 
@@ -120,7 +120,7 @@ class Words:
 def types_by_share(types: pa.Array, counts: pa.Array) -> Iterator[tuple[int, pa.Table]]:
     """The types of a segment with their counts, see `preprocessing.share_out`."""
     tokens = types.to_numpy(zero_copy_only=False)
-    shares = tf.strings.to_hash_bucket_fast(tokens.tolist(), _SHARES).numpy()
+    shares = tf.strings.to_hash_bucket_fast(tokens.tolist(), SHARES).numpy()
     return preprocessing.share_out((tokens, counts.to_numpy(), shares))
 
 
@@ -154,11 +154,7 @@ def pairs_by_share(unit: TokenisedUnit, words: Words) -> Iterator[tuple[int, pa.
     for segment in unit.segments():
         _, codes = joins.neighbors(segment, words.words)
         pairs, counts = np.unique(codes, return_counts=True)
-        shares = (pairs % _SHARES).astype(np.uint8)
-        order = np.argsort(shares, kind="stable")
-        found, starts = np.unique(shares[order], return_index=True)
-        for share, part in zip(found.tolist(), np.split(order, starts)[1:], strict=True):
-            yield share, pa.table({"pair": pairs[part], "count": counts[part]})
+        yield from by_share(pa.table({"pair": pairs, "count": counts}), pairs % SHARES)
 
 
 def scored(table: pa.Table, words: Words, settings: TransformSettings) -> pa.Table:

@@ -22,13 +22,12 @@ from tensorflow_transform import beam as tft_beam
 from components import text
 from components.phrases import HEADER
 from components.settings import TransformSettings
+from components.transform.shares import SHARES, by_share
 
 VOCABULARY = "vocabulary.tsv"
 # TensorFlow refuses a table without a line; no token is empty. The stage refuses it at its end,
 # when it knows what was dropped and why.
 EMPTY_VOCABULARY = b"\t0\n"
-# Each is summed up by one worker: 20 M types are 80,000 in each, 1,000 M are 4 M.
-_SHARES = 256
 _LINES = 2**17  # of the vocabulary file that are Python objects at one time
 
 Batch = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -58,7 +57,7 @@ def make_preprocessing_fn(
             inputs=[
                 types.flat_values,
                 inputs["counts"].flat_values,
-                tf.strings.to_hash_bucket_fast(types.flat_values, _SHARES),
+                tf.strings.to_hash_bucket_fast(types.flat_values, SHARES),
             ],
             ptransform=CountTokens(settings, totals),
             output_dtypes=[tf.string],
@@ -123,7 +122,7 @@ class HandOver(tft_beam.experimental.PTransformAnalyzer):
 class CountTokens(tft_beam.experimental.PTransformAnalyzer):
     """Counts of the types of all segments -> the vocabulary file.
 
-    Cost: types travel in `_SHARES` Arrow tables, each summed up within a worker first, so the
+    Cost: types travel in `SHARES` Arrow tables, each summed up within a worker first, so the
     shuffle sees a worker's types once; the kept types (not all types) are sorted in one place.
     """
 
@@ -172,15 +171,10 @@ def share_out(batch: Batch) -> Iterator[tuple[int, pa.Table]]:
     Args:
         batch: types (bytes), counts and shares, [types] each.
     """
-    occurring = batch[1] > 0  # A type may have been seen in duplicates only.
-    types, counts, shares = (column[occurring] for column in batch)
-    if not len(types):
-        return
-    order = np.argsort(shares, kind="stable")
-    table = token_counts(pa.array(types, pa.large_binary()), pa.array(counts))
-    found, starts = np.unique(shares[order], return_index=True)
-    for share, part in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-        yield share, table.take(part)  # A copy: a slice would travel with all of the table.
+    types, counts, shares = batch
+    occurring = counts > 0  # A type may have been seen in duplicates only.
+    kept = pa.array(types[occurring], pa.large_binary()), pa.array(counts[occurring])
+    return by_share(token_counts(*kept), shares[occurring])
 
 
 class SumCounts(beam.CombineFn):

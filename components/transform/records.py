@@ -38,8 +38,7 @@ def known(
     """
     ids = type_ids[segment.tokens].astype(np.int64)
     kept_before = np.concatenate([[0], np.cumsum(ids >= 0)])
-    ends = np.concatenate([[0], np.cumsum(segment.lengths, dtype=np.int64)])
-    return ids[ids >= 0], kept_before[ends]
+    return ids[ids >= 0], kept_before[segment.bounds]
 
 
 def encode(

@@ -85,6 +85,11 @@ class Segment:
             self.read | {reason: int(np.count_nonzero(dropped))},
         )
 
+    @property
+    def bounds(self) -> npt.NDArray[np.int64]:
+        """Where each document begins and ends in `tokens`: int64 [documents + 1]."""
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
     def counts(self) -> npt.NDArray[np.int64]:
         """Occurrences of each type: int64 [types]."""
         return np.bincount(self.tokens, minlength=len(self.types))
@@ -185,9 +190,8 @@ def _cleaned(segment: Segment, settings: TransformSettings) -> Segment:
     if settings.max_token_length is not None:
         characters = pc.utf8_length(segment.types.view(pa.string())).to_numpy()
         too_long = (characters > settings.max_token_length)[segment.tokens]
-        ends = np.cumsum(segment.lengths)
         long_before = np.concatenate([[0], np.cumsum(too_long)])
-        lengths = segment.lengths - np.diff(long_before[np.concatenate([[0], ends])])
+        lengths = segment.lengths - np.diff(long_before[segment.bounds])
         segment = replace(
             segment,
             tokens=segment.tokens[~too_long],

@@ -156,7 +156,7 @@ def build(
     shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
     if settings.phrase_passes:
         shutil.copyfile(assets / PHRASES, out.path / PHRASES)
-    statistics = _statistics(counts, corpus, out)
+    statistics = _statistics(counts, listing, out)
     write_json(out.path / "statistics.json", statistics)
     for name in ("counts.json", "units.json", "totals.tsv", _LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
@@ -311,7 +311,7 @@ def _write_json(content: Any, path: str) -> str:
     return preprocessing.write(json.dumps(content, sort_keys=True).encode(), path)
 
 
-def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[str, Any]:
+def _statistics(counts: dict[str, int], listing: Listing, out: Examples) -> dict[str, Any]:
     read = {name: count for name, count in counts.items() if "." not in name}
     encoded = {name: count for name, count in counts.items() if "." in name}
     counted, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
@@ -355,7 +355,7 @@ def _statistics(counts: dict[str, int], corpus: Corpus, out: Examples) -> dict[s
         "documents": documents,
         "documents_dropped": dropped,
         "documents_repaired": repaired,
-        "files_skipped": Listing.load(corpus).skipped | damaged,
+        "files_skipped": listing.skipped | damaged,
         "tokens": tokens,
         "types": types,
         "vocabulary": len(vocabulary),
