@@ -5,7 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: install run test check runners schedulers kubeflow clean
-.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform benchmark-serving
+.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform
+.PHONY: benchmark-serving benchmark-retraining
 
 install: $(STAMP)
 
@@ -84,6 +85,10 @@ benchmark-serving: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/serving.py '$(MODEL)' $(ARGS)
+
+# make benchmark-retraining CORPUS='corpus/*.gz' ARGS='--nights 3 --eval eval/*'
+benchmark-retraining: $(STAMP)
+	$(BIN)/python tests/benchmarks/retraining.py --input '$(CORPUS)' $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

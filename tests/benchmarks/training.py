@@ -181,6 +181,11 @@ def alone(train: Any, *arguments: Any) -> Result:
     return result
 
 
+def is_analogies(file: Path) -> bool:
+    """Whether a file is in the format of questions-words.txt, else it is one of word pairs."""
+    return file.read_text(encoding="utf-8").lstrip().startswith(":")
+
+
 def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
     """Spearman or accuracy by file, and the share of its pairs or questions that is covered."""
     from components.evaluator import scores
@@ -194,7 +199,7 @@ def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
 
     found: Result = {}
     for file in files:
-        if file.read_text(encoding="utf-8").lstrip().startswith(":"):
+        if is_analogies(file):
             result = scores.analogy_accuracy(unit, find, file)[0]
         else:
             result = scores.word_similarity(unit, find, file)

@@ -36,18 +36,25 @@ Result = dict[str, Any]
 MIN_COUNT = 5
 
 
+def read_lines(path: str) -> list[bytes]:
+    """All lines of a file, compressed or not, without their ends."""
+    _, compression = detect(path, "lines")
+    with pa.input_stream(path, compression=compression) as source:
+        lines: list[bytes] = source.read().splitlines()
+    return lines
+
+
 def unpack(paths: list[str], directory: Path, copy: int) -> list[str]:
     """Plain text, with a line of its own before every thousand lines."""
     directory.mkdir(parents=True)
     plain = []
     for number, path in enumerate(paths):
         target = directory / f"{number:04}.txt"
-        _, compression = detect(path, "lines")
-        with pa.input_stream(path, compression=compression) as source, target.open("wb") as file:
-            lines = source.read().splitlines(keepends=True)
+        lines = read_lines(path)
+        with target.open("wb") as file:
             for start in range(0, len(lines), 1000):
                 file.write(b"copy %d of this file\n" % copy)
-                file.writelines(lines[start : start + 1000])
+                file.writelines(line + b"\n" for line in lines[start : start + 1000])
         plain.append(str(target))
     return plain
 
