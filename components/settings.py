@@ -4,7 +4,7 @@ The classes are frozen and validated by pydantic; `pipeline.config` reads them f
 from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported at once.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -178,8 +178,19 @@ class TrainerSettings(StageSettings):
     warm_start: Glob | None = Field(
         None,
         description="A model that words go on from, vectors and context vectors: latest (that of "
-        "the last pushed version), a trainer artifact, or another output directory; none: start "
-        "anew. Words that it does not know start from start_vectors, or anew.",
+        "the last pushed version, if there is one), a trainer artifact, or another output "
+        "directory; none: start anew. Words that it does not know start from start_vectors, or "
+        "anew.",
+    )
+    warm_epochs: int = Field(
+        2, ge=1, description="Passes over the corpus, in place of epochs, after a warm start."
+    )
+    warm_learning_rate: float = Field(
+        0.025,
+        gt=0,
+        le=1,
+        description="Rate of the first step, in place of learning_rate, after a warm start: about "
+        "where it is in a cold one when as many epochs are left (see Retraining in the README).",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shuffle_tokens: int = Field(
@@ -194,6 +205,11 @@ class TrainerSettings(StageSettings):
         description="CPU threads that TensorFlow takes, in all stages; none: one for each CPU. "
         "The result is the same.",
     )
+
+    def warm(self) -> Self:
+        """The settings of a training that goes on from another model."""
+        changes = {"epochs": self.warm_epochs, "learning_rate": self.warm_learning_rate}
+        return self.model_copy(update=changes)
 
 
 class ExporterSettings(StageSettings):

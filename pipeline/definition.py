@@ -32,6 +32,7 @@ from components.evaluator.files import matching
 from components.infra_validator import model_server
 from components.pusher.destination import open_destination
 from components.pusher.history import History
+from components.settings import TrainerSettings
 from pipeline import logs, lookup
 from pipeline.config import Settings
 from pipeline.runner import Runner, code_identity, fingerprint_of
@@ -172,12 +173,17 @@ class Chain:
         _ = self.statistics  # Refuses a corpus before it is trained on.
         examples = self.examples
 
+        def used(start: Model | None) -> TrainerSettings:
+            return settings.warm() if start else settings
+
         def key(start: Model | None) -> dict[str, Any]:
             return {
                 "inputs": [examples, start] if start else [examples],
-                "settings": settings,
-                # Of the start vectors, the files' states count; of a warm start, its model.
-                "neutral": ["checkpoint_minutes", "start_vectors", "threads", "warm_start"],
+                "settings": used(start),
+                # Of the start vectors, the files' states count; of a warm start, its model, and
+                # the epochs and the rate, which stand in the places of a cold one's.
+                "neutral": ["checkpoint_minutes", "start_vectors", "threads"]
+                + ["warm_start", "warm_epochs", "warm_learning_rate"],
                 "identity": start_vectors,
             }
 
@@ -193,7 +199,7 @@ class Chain:
         def build(out: Model) -> Model:
             from components.trainer import trainer
 
-            return trainer.build(examples, settings=settings, out=out, start=start)
+            return trainer.build(examples, settings=used(start), out=out, start=start)
 
         return self._runner.stage(
             "trainer", Model, build, command="train", resumable=True, **key(start)

@@ -180,7 +180,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def night(output: Path) -> Run:
     def run(documents: Documents, **changes: Any) -> dict[str, Any]:
         """Run the stages up to the push, and return run.json."""
-        values = {"dimensions": 16, "sample": 0.01, "epochs": 3, "warm_start": "latest"} | changes
+        values = {"dimensions": 16, "sample": 0.01, "epochs": 3, "warm_start": "latest"}
+        values |= {"warm_epochs": 2, "warm_learning_rate": 0.05} | changes
         overrides = [f"trainer.{name}={value}" for name, value in values.items()]
         settings = config.load(None, overrides)
         with Runner(output, settings) as runner:
@@ -211,6 +212,7 @@ def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output
     trainer, exporter, evaluator = (stages[n] for n in ("trainer", "exporter", "evaluator"))
     assert trainer["warm_start"] == first["stages"]["trainer"]["fingerprint"]
     assert trainer["words_carried_over"] + trainer["new_words"] == exporter["types"]
+    assert (first["stages"]["trainer"]["epochs"], trainer["epochs"]) == (3, 2)
     assert evaluator["blessed"] is True
     assert exporter["aligned_to_version"] == evaluator["before_version"] == 1
     assert stages["pusher"]["version"] == 2
@@ -250,7 +252,7 @@ def test_a_rate_that_diverges_is_not_pushed(
 ) -> None:
     monkeypatch.setattr("components.trainer.trainer.LONGEST_MOVE", 1e9)  # Else nothing diverges.
     with pytest.raises(SkipstreamError, match="training diverged"):
-        night(TODAY, learning_rate=1.0, epochs=5)
+        night(TODAY, warm_learning_rate=1.0, warm_epochs=5)
     assert not json.loads((output / "run.json").read_text())["stages"].get("pusher")
 
 
@@ -267,4 +269,5 @@ def test_a_base_that_is_gone_means_a_cold_start(
         base.with_name("away").rename(base)
     assert f"starts anew: {base} is gone" in capfd.readouterr().err
     assert "warm_start" not in stages["trainer"]
+    assert stages["trainer"]["epochs"] == 4
     assert stages["exporter"]["aligned_to_version"]  # By what is served.

@@ -240,8 +240,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _stop(self, reason: str) -> None:
         raise SkipstreamError(
-            f"training diverged: {reason}; lower trainer.learning_rate = "
-            f"{self._settings.learning_rate}"
+            f"training diverged: {reason}; lower trainer.learning_rate (after a warm start, "
+            f"warm_learning_rate) = {self._settings.learning_rate}"
         )
 
 

@@ -30,6 +30,7 @@ from training import is_analogies
 from transform import read_lines
 
 from components.exporter.embeddings import resolve
+from components.settings import TrainerSettings
 
 Report = dict[str, Any]
 
@@ -149,9 +150,10 @@ def main() -> None:
     parser.add_argument("--base", type=float, default=0.7, help="share of the documents")
     parser.add_argument("--growth", type=float, default=0.1, help="share added each night")
     parser.add_argument("--nights", type=int, default=3)
-    parser.add_argument("--cold-epochs", type=int, default=5)
-    parser.add_argument("--warm-epochs", type=int, default=2)
-    parser.add_argument("--warm-rate", type=float, default=0.05)
+    defaults = TrainerSettings()
+    parser.add_argument("--cold-epochs", type=int, default=defaults.epochs)
+    parser.add_argument("--warm-epochs", type=int, default=defaults.warm_epochs)
+    parser.add_argument("--warm-rate", type=float, default=defaults.warm_learning_rate)
     parser.add_argument("--poisons", nargs="*", default=list(POISONS), choices=POISONS)
     parser.add_argument("--eval", type=Path, nargs="*", default=[], help="pairs, analogies")
     flags = parser.parse_args()
@@ -175,9 +177,9 @@ def main() -> None:
     settings = {"evaluator.word_pairs": pairs, "evaluator.analogies": analogies}
     nights = Nights(flags.output, [f"{key}={json.dumps(v)}" for key, v in settings.items()])
     cold = [f"trainer.epochs={flags.cold_epochs}"]
-    warm = ["trainer.warm_start=latest", f"trainer.epochs={flags.warm_epochs}"]
-    rate = [f"trainer.learning_rate={flags.warm_rate}"]
-    nights.run("base", "warm", grown(0), *cold)
+    warm = [*cold, "trainer.warm_start=latest", f"trainer.warm_epochs={flags.warm_epochs}"]
+    rate = [f"trainer.warm_learning_rate={flags.warm_rate}"]
+    nights.run("base", "warm", grown(0), *warm, *rate)
     if not (flags.output / "cold").exists():
         shutil.copytree(flags.output / "warm", flags.output / "copy", dirs_exist_ok=True)
         (flags.output / "copy").rename(flags.output / "cold")
@@ -193,7 +195,7 @@ def main() -> None:
         elif poison == "files":
             nights.run(name, "warm", grown(flags.nights, "*[02468].txt.gz"), *warm, *rate)
         else:
-            nights.run(name, "warm", grown(flags.nights), *warm, "trainer.learning_rate=1")
+            nights.run(name, "warm", grown(flags.nights), *warm, "trainer.warm_learning_rate=1")
     print(table(nights.reports))
     rows = {name: figures(report) for name, report in nights.reports.items()}
     (flags.output / "benchmark.json").write_text(json.dumps({"nights": rows}, indent=2) + "\n")
