@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 
 class Streams(NamedTuple):
@@ -181,24 +182,22 @@ def to_rows(
         `Rows.tokens`, `left` and `right` of all documents one behind the other; only the last row
         is padded.
     """
-    ids, splits = documents.flat_values, documents.row_splits
-    is_kept = uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids)
-    ids = tf.cast(tf.boolean_mask(ids, is_kept), tf.int32)
+    ids = documents.flat_values
+    kept = tf.where(uniform(tf.shape(ids), keep_key) < tf.gather(keep, ids))[:, 0]
+    ids = tf.cast(tf.gather(ids, kept), tf.int32)
     count = tf.size(ids)
 
-    # Where each document starts among the kept tokens, and so, token by token, its ends.
-    kept_before = tf.cumsum(tf.pad(tf.cast(is_kept, tf.int32), [[1, 0]]))
-    splits = tf.gather(kept_before, splits)
-    starts = tf.math.unsorted_segment_sum(tf.ones_like(splits[1:]), splits[:-1], count + 1)
-    document = tf.cumsum(starts)[:-1] - 1
-    position = tf.range(count)
+    # How many kept tokens of its document lie before each, and how many behind.
+    splits = tf.searchsorted(kept, documents.row_splits)
+    lengths = splits[1:] - splits[:-1]
+    before = tf.ragged.range(lengths).flat_values
+    behind = tf.ragged.range(lengths - 1, -1, -1).flat_values
     reach = (
         tf.random.stateless_uniform([count], reach_key, 1, window + 1, dtype=tf.int32, alg="philox")
         if shrink
         else window
     )
-    left = tf.minimum(reach, position - tf.gather(splits, document))
-    right = tf.minimum(reach, tf.gather(splits, document + 1) - 1 - position)
+    left, right = tf.minimum(reach, before), tf.minimum(reach, behind)
 
     rows = (count + length - 1) // length
     padding = rows * length - count
@@ -347,22 +346,35 @@ def loads(errors: Errors) -> Parts:
     )
 
 
-def gradients(errors: Errors, vectors: Parts) -> Parts:
-    """The gradients of `loss` in closed form.
+@tf.function(jit_compile=True)
+def moves(errors: Errors, vectors: Parts, rates: Parts) -> Parts:
+    """What gradient descent subtracts from the vectors: the gradients of `loss` times `rates`.
+
+    Errors are multiplied, which are a third as many numbers as gradients.
 
     Args:
         errors: Of the vectors' scores.
         vectors: As `scores` takes them.
+        rates: float32 in the shapes of `loads`.
 
     Returns:
         float32 in the shapes of the vectors.
     """
     targets, contexts, noise = vectors
     positive, negative = errors
-    grouped = tf.reshape(targets, [tf.shape(noise)[0], -1, targets.shape[2]])
+    groups = tf.shape(noise)[0]
+    grouped = tf.reshape(targets, [groups, -1, targets.shape[2]])
+    # Targets x tokens. Without the barrier XLA would multiply by the transpose without making it,
+    # which takes twice as long.
+    (by_target,) = optimization_barrier(
+        tf.transpose(positive * rates.targets[:, tf.newaxis], [0, 2, 1])
+    )
     return Parts(
-        tf.matmul(positive, contexts, transpose_a=True)
-        + tf.reshape(tf.matmul(negative, noise), tf.shape(targets)),
-        tf.matmul(positive, targets),
-        tf.matmul(negative, grouped, transpose_a=True),
+        tf.matmul(by_target, contexts)
+        + tf.reshape(
+            tf.matmul(negative * tf.reshape(rates.targets, [groups, -1, 1]), noise),
+            tf.shape(targets),
+        ),
+        tf.matmul(positive * rates.contexts[:, :, tf.newaxis], targets),
+        tf.matmul(negative * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
     )
