@@ -94,6 +94,8 @@ class SkipGrams:
         kept = self.tokens * float((counts / counts.sum() * keep).sum())
         self.steps = max(1, round(kept / TARGETS))
 
+    # As elsewhere: AutoGraph would read all of our source first, and find nothing to convert.
+    @tf.autograph.experimental.do_not_convert
     def rows(self, epoch: tf.Tensor | int) -> tf.data.Dataset:
         """Rows of one epoch, `Rows` in batches of a step's; the last is filled with empty rows."""
         settings = self.settings

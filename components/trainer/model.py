@@ -36,7 +36,7 @@ class Learnt(NamedTuple):
     contexts: list[Moves]
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _learn(
     vectors: tf.Tensor,
     contexts: tf.Tensor,
@@ -68,7 +68,7 @@ def _learn(
     return Learnt(moves[:1], moves[1:])
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _measure(
     vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
 ) -> Loss:

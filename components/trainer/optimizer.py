@@ -130,7 +130,7 @@ class RowSGD(keras.optimizers.Optimizer):
         self.iterations.assign_add(1)
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _move(table: tf.Variable, moves: Sequence[Moves]) -> None:
     """Move rows. XLA adds them up in their order, in place, three times as fast as a plain op."""
     for ids, values in moves:

@@ -346,7 +346,7 @@ def loads(errors: Errors) -> Parts:
     )
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def moves(errors: Errors, vectors: Parts, rates: Parts) -> Parts:
     """What gradient descent subtracts from the vectors: the gradients of `loss` times `rates`.
 

@@ -93,6 +93,6 @@ class Table:
         return list(getattr(self.variable, "values", [self.variable]))
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _assign(variable: tf.Variable, ids: tf.Tensor, values: tf.Tensor) -> None:
     variable.scatter_update(tf.IndexedSlices(values, ids))
