@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)
 	@$(BIN)/skipstream run --output build/run $(ARGS)
 
+# A file of tests goes to one process as a whole: fixtures are made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # The runners that tests/test_runners.py starts, of the Beam that constraints.txt pins. `make
 # --keep-going runners` gets those that can be had.

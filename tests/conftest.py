@@ -1,9 +1,20 @@
-"""Data that is too large for the repository; the tests that want it skip loudly without it."""
+"""What tests of several modules need."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from commands import Command
+
+from components import threads
+from pipeline import cli
+
+threads.limit(None)  # As the command does.
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +25,31 @@ def shared() -> Path:
     if not (path / "corpora").is_dir():
         pytest.skip(f"no corpora in {path}: set SKIPSTREAM_SHARED to the folder that has them")
     return path
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """`skipstream ARGUMENTS` in the process of the test, where TensorFlow and Beam are loaded.
+
+    That takes seconds less than a process of its own, which `commands.skipstream` starts.
+    """
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()  # What came before.
+        code = cli.run(list(map(str, arguments)))
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The InfraValidator's probe runs in the process of the test, which has TensorFlow loaded."""
+    from components.infra_validator import probe, validator
+
+    def run(command: list[object], **_: object) -> subprocess.CompletedProcess[bytes]:
+        assert command[1] == validator.PROBE
+        probe.main(*map(str, command[2:]))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(validator.subprocess, "run", run)

@@ -7,6 +7,7 @@ import email
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,17 +74,28 @@ def mails() -> Iterator[tuple[Mails, int]]:
     server.stop()
 
 
-@pytest.fixture
-def environment(tmp_path: Path, mails: tuple[Mails, int]) -> dict[str, str]:
-    """What Airflow finds in its environment: a new home, our DAG, our mail server."""
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new one, with all tables."""
     if not (BIN / "airflow").exists():
         pytest.skip(f"no Airflow in {BIN}: `make schedulers` installs it")
+    home = tmp_path_factory.mktemp("home")
+    call("airflow", "db", "migrate", env={**os.environ, "AIRFLOW_HOME": str(home)})
+    return home / "airflow.db"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, mails: tuple[Mails, int], database: Path) -> dict[str, str]:
+    """What Airflow finds in its environment: a new home, our DAG, our mail server."""
+    home = tmp_path / "airflow"
+    home.mkdir()
+    shutil.copy(database, home)
     mail = {"conn_type": "smtp", "host": "127.0.0.1", "port": mails[1]}
-    found = {
+    return {
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "deploy" / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -95,8 +107,6 @@ def environment(tmp_path: Path, mails: tuple[Mails, int]) -> dict[str, str]:
         "SKIPSTREAM_OUTPUT": str(tmp_path / "out"),
         "SKIPSTREAM_CONFIG": str(tmp_path / "settings.toml"),
     }
-    call("airflow", "db", "migrate", env=found)
-    return found
 
 
 def call(command: str, *arguments: str, env: dict[str, str]) -> None:

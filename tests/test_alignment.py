@@ -103,6 +103,7 @@ def validate(exported: ExportedModel, trained: tuple[Model, Examples], out: Path
     )
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_what_is_served_stays_where_it_was_and_is_validated(tmp_path: Path) -> None:
     yesterday = vectors()
     first = export(run(tmp_path / "1", TOKENS, yesterday), tmp_path / "exported1")

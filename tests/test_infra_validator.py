@@ -108,6 +108,7 @@ def test_a_true_export_is_blessed_and_the_report_counts_every_signature(
     }
 
 
+@pytest.mark.usefixtures("probe_here")
 @pytest.mark.parametrize("number", [1, 4])
 def test_a_vocabulary_smaller_than_the_questions_is_blessed(tmp_path: Path, number: int) -> None:
     table = vectors(number)
@@ -117,6 +118,7 @@ def test_a_vocabulary_smaller_than_the_questions_is_blessed(tmp_path: Path, numb
     assert run.report["differences"] == []
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_one_bit_of_one_vector_is_found(trained: tuple[Run, ExportedModel], tmp_path: Path) -> None:
     table = vectors()
     table[7, 3] = np.nextafter(table[7, 3], np.float32(9))
@@ -130,6 +132,7 @@ def test_one_bit_of_one_vector_is_found(trained: tuple[Run, ExportedModel], tmp_
     assert Run(tmp_path).report["blessed"] is False
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_vectors_of_another_training_are_found_in_every_signature(
     trained: tuple[Run, ExportedModel], tmp_path: Path
 ) -> None:
@@ -140,6 +143,7 @@ def test_vectors_of_another_training_are_found_in_every_signature(
     assert found == {"serving_default", "embed_text", "nearest", "analogy"}
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_two_tokens_that_changed_places_are_found(
     trained: tuple[Run, ExportedModel], tmp_path: Path
 ) -> None:
@@ -149,6 +153,7 @@ def test_two_tokens_that_changed_places_are_found(
         run.validate(trained[1])
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_a_tokeniser_that_drifted_is_found_in_embed_text(
     trained: tuple[Run, ExportedModel], tmp_path: Path
 ) -> None:

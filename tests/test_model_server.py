@@ -30,6 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_a_server_on_the_path_is_asked_everything(
     trained: tuple[Run, ExportedModel], installed: Path
 ) -> None:
@@ -39,6 +40,7 @@ def test_a_server_on_the_path_is_asked_everything(
     assert (run.report["model_server"], run.report["differences"]) == (str(installed), [])
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_a_server_that_answers_otherwise_refuses_the_candidate(
     trained: tuple[Run, ExportedModel], installed: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
+from commands import Command
+
+from pipeline import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNERS = ROOT / "build" / "runners" / importlib.metadata.version("apache-beam")
@@ -50,35 +54,20 @@ taskmanager.memory.jvm-overhead.max: 64m
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One file that is cut into two units of work. Most of it is space, which costs little."""
+    """One file that is cut into two units of work. Most of it is not text, and costs little."""
     draw = random.Random(0)
     words = [f"w{number}" for number in range(400)]
-    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w") as file:
         for number in range(4300):
             line = " ".join(draw.choices(words, k=12)) + f" line {number}"
-            file.write(line.ljust(12_000) + "\n")
+            file.write(json.dumps({"text": line}).ljust(12_000) + "\n")
     return path
 
 
-def command(
-    corpus: Path, output: Path, beam_options: tuple[str, ...], settings: tuple[str, ...] = ()
-) -> list[str]:
-    stage = [sys.executable, "-m", "pipeline", "transform", "--output", str(output)]
-    return [*stage, "--input", str(corpus), *settings, "--", *beam_options]
-
-
-def transform(
-    corpus: Path, output: Path, *beam_options: str, settings: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(corpus, output, beam_options, settings),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env=ENVIRONMENT,
-    )
+def arguments(corpus: Path, output: Path, *options: str) -> list[str]:
+    """Of `skipstream`, for the stage alone; `options` are settings, `--` and options of Beam."""
+    return ["transform", "--output", str(output), "--input", str(corpus), *options]
 
 
 def digests(output: Path) -> dict[str, str]:
@@ -96,17 +85,10 @@ def digests(output: Path) -> dict[str, str]:
 def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the job gives in one process."""
     output = tmp_path_factory.mktemp("local")
-    done = transform(corpus, output)
-    assert done.returncode == 0, done.stderr
+    assert cli.run(arguments(corpus, output)) == 0
     found = digests(output)
     assert len(found) == 2 + 2 + 2  # Each unit has a file in both splits.
     return found
-
-
-def check(corpus: Path, output: Path, expected: dict[str, str], *beam_options: str) -> None:
-    done = transform(corpus, output, *beam_options)
-    assert done.returncode == 0, done.stderr
-    assert digests(output) == expected
 
 
 def free_port() -> int:
@@ -154,14 +136,17 @@ def serving(*arguments: str, port: int, log: Path) -> Iterator[subprocess.Popen[
         yield process
 
 
-@pytest.fixture
-def pool(tmp_path: Path) -> Iterator[tuple[tuple[str, ...], subprocess.Popen[bytes]]]:
+@pytest.fixture(scope="module")
+def pool(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[tuple[str, ...], subprocess.Popen[bytes]]]:
     """Beam options for workers in processes of their own, and what starts them."""
     port = free_port()
     module = "apache_beam.runners.worker.worker_pool_main"
     start = [sys.executable, "-m", module, f"--service_port={port}"]
     options = "--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"
-    with serving(*start, port=port, log=tmp_path / "pool.log") as process:
+    log = tmp_path_factory.mktemp("pool") / "log"
+    with serving(*start, port=port, log=log) as process:
         yield options, process
 
 
@@ -182,9 +167,7 @@ def kill_a_worker(
     corpus: Path, output: Path, pool: subprocess.Popen[bytes], *beam_options: str
 ) -> tuple[int, str]:
     """Run the job, kill -9 the first worker that reads, and return code and stderr of the job."""
-    with subprocess.Popen(
-        command(corpus, output, beam_options), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    ) as job:
+    with commands.start(*arguments(corpus, output, "--", *beam_options)) as job:
         try:
             (worker, *_) = wait_until(lambda: workers_reading(corpus, pool), job, 120)
             os.kill(worker, signal.SIGKILL)
@@ -202,50 +185,58 @@ def prism() -> str:
     return found
 
 
-@pytest.fixture
-def prism_server(prism: str, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def prism_server(prism: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     start = [prism, f"--job_port={port}", "--serve_http=false"]
-    with serving(*start, port=port, log=tmp_path / "prism.log"):
+    with serving(*start, port=port, log=tmp_path_factory.mktemp("prism") / "log"):
         yield f"--job_endpoint=localhost:{port}"
 
 
 def test_prism_gives_the_same_bytes(
-    prism: str, corpus: Path, tmp_path: Path, expected: dict[str, str]
+    prism: str, corpus: Path, tmp_path: Path, expected: dict[str, str], command: Command
 ) -> None:
-    options = "--runner=PrismRunner", f"--prism_location={prism}"
-    check(corpus, tmp_path / "out", expected, *options)
+    options = "--", "--runner=PrismRunner", f"--prism_location={prism}"
+    done = command(*arguments(corpus, tmp_path, *options))
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path) == expected
 
 
-def test_workers_in_processes_of_their_own_give_the_same_bytes_also_after_one_was_killed(
-    prism_server: str, pool: Any, corpus: Path, tmp_path: Path, expected: dict[str, str]
+def test_a_job_whose_worker_was_killed_leaves_nothing_that_looks_whole(
+    prism_server: str, pool: Any, corpus: Path, tmp_path: Path
 ) -> None:
     workers, process = pool
     options = "--runner=PortableRunner", prism_server, *workers
     # Prism does not try a bundle again.
-    code, errors = kill_a_worker(corpus, tmp_path / "out", process, *options)
+    code, errors = kill_a_worker(corpus, tmp_path, process, *options)
     assert code == 1, errors
     assert errors.splitlines()[-1].startswith("skipstream: error: the Beam job failed")
-    assert not list((tmp_path / "out").glob("transform/*/manifest.json"))
-    check(corpus, tmp_path / "out", expected, *options)
+    assert not list(tmp_path.glob("transform/*/manifest.json"))
 
 
-def test_a_job_that_is_not_waited_for_is_taken_up_when_it_has_ended(
-    prism_server: str, pool: Any, corpus: Path, tmp_path: Path, expected: dict[str, str]
+def test_workers_in_processes_of_their_own_give_the_same_bytes_to_whoever_asks_when_they_end(
+    prism_server: str,
+    pool: Any,
+    corpus: Path,
+    tmp_path: Path,
+    expected: dict[str, str],
+    command: Command,
 ) -> None:
     workers, _ = pool
-    work = "--set", f"transform.work_directory={tmp_path / 'work'}"
-    options = "--runner=PortableRunner", prism_server, *workers, "--no_wait_until_finish"
-
-    launched = transform(corpus, tmp_path / "out", *options, settings=work)
+    work = tmp_path / "work"
+    output = arguments(corpus, tmp_path, "--set", f"transform.work_directory={work}", "--")
+    launched = command(
+        *output, "--runner=PortableRunner", prism_server, *workers, "--no_wait_until_finish"
+    )
     assert launched.returncode == 4, launched.stderr
     # No runner at all: what is taken up is not run again.
-    collect = "--runner=PrismRunner", f"--prism_location={corpus}"
+    collect = *output, "--runner=PrismRunner", f"--prism_location={corpus}"
     end = time.monotonic() + 120
-    while (done := transform(corpus, tmp_path / "out", *collect, settings=work)).returncode:
+    while (done := command(*collect)).returncode:
         assert "wait until it has ended" in done.stderr.splitlines()[-1]
         assert time.monotonic() < end
-    assert digests(tmp_path / "out") == expected
+        time.sleep(0.2)
+    assert digests(tmp_path) == expected
 
 
 @pytest.fixture(scope="module")
@@ -302,12 +293,15 @@ def test_flink_gives_the_same_bytes(
     corpus: Path,
     tmp_path: Path,
     expected: dict[str, str],
+    command: Command,
     parallelism: int,
 ) -> None:
     workers, _ = pool
     with flink_server(flink_jar, "[local]", tmp_path) as endpoint:
         options = "--runner=PortableRunner", endpoint, f"--parallelism={parallelism}", *workers
-        check(corpus, tmp_path / "out", expected, *options)
+        done = command(*arguments(corpus, tmp_path / "out", "--", *options))
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == expected
 
 
 def test_a_flink_cluster_gives_the_same_bytes_also_after_a_worker_was_killed(

@@ -1,0 +1,47 @@
+"""The command in a process of its own, and a corpus for it."""
+
+import gzip
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TOPICS = {
+    "sea": ["ship", "sail", "wave", "harbour", "captain", "anchor", "tide", "sailor", "deck"],
+    "kitchen": ["bread", "oven", "flour", "butter", "knife", "recipe", "soup", "salt", "spoon"],
+}
+FILLERS = ["the", "a", "of", "and", "in", "to", "it", "was", "for", "on"]
+SETTINGS = ["--set", "trainer.dimensions=24", "trainer.epochs=2", "trainer.sample=0.01"]
+
+
+# What the fixture `command` is.
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def write_corpus(path: Path, lines: int = 4000) -> Path:
+    draw = random.Random(0)
+    with gzip.open(path / "corpus.txt.gz", "wt", encoding="utf-8") as file:
+        for _ in range(lines):
+            words = draw.choices(draw.choice(list(TOPICS.values())), k=10) + draw.choices(
+                FILLERS, k=6
+            )
+            draw.shuffle(words)
+            file.write(" ".join(words).capitalize() + ".\n")
+    return path / "corpus.txt.gz"
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages.
+    environment = {name: value for name, value in os.environ.items() if "TF_CPP" not in name}
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, text=True, env=environment, **options)
+
+
+def skipstream(*arguments: object) -> subprocess.CompletedProcess[str]:
+    with start(*arguments) as process:
+        out, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
