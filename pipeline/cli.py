@@ -7,6 +7,7 @@ gate refused the corpus or the model; 4 the Beam job was launched, and is not wa
 """
 
 import argparse
+import gc
 import importlib.metadata
 import itertools
 import json
@@ -37,6 +38,9 @@ def main() -> NoReturn:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     interrupts.install()
+    # Importing TensorFlow and Beam makes a million objects that stay. Looking through them after
+    # every 700 new ones, as is Python's default, takes a fifth of the time.
+    gc.set_threshold(10_000)
     drain = filter_stderr()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().handlers[0].addFilter(_is_news)

@@ -10,7 +10,6 @@ The trainer reads nothing of statistics_gen, but begins only when that has accep
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,7 @@ from components.pusher.history import History
 from components.settings import TrainerSettings
 from pipeline import logs, lookup
 from pipeline.config import Settings
-from pipeline.runner import Runner, code_identity, fingerprint_of
+from pipeline.runner import Runner, fingerprint_of
 
 
 class Chain:
@@ -110,7 +109,6 @@ class Chain:
                 max_unreadable=self._settings.example_gen.max_unreadable,
                 beam_options=self._beam_options,
                 cache=cache,
-                identity=json.dumps(code_identity(), sort_keys=True),
                 out=out,
             )
 

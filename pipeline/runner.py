@@ -8,9 +8,7 @@ versions of the libraries that compute.
 
 import errno
 import fcntl
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import secrets
@@ -22,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
-import components
 from components.artifacts import Artifact, write_json
 from components.errors import SkipstreamError
+from components.identity import code_identity
 from components.settings import StageSettings
 from pipeline import config, failures, interrupts, logs, metrics
 
@@ -42,7 +40,6 @@ Stage = Literal[
     "pusher",
 ]
 REPORT = "run.json"
-LIBRARIES = ("apache-beam", "keras", "numpy", "pyarrow", "tensorflow", "tensorflow-transform")
 
 
 class MissingStageError(SkipstreamError):
@@ -292,17 +289,6 @@ def _last_report(output: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report
-
-
-@functools.cache
-def code_identity() -> dict[str, str]:
-    """What computes: a digest of our stages' source, and the versions of the libraries."""
-    source = hashlib.sha256()
-    root = Path(components.__path__[0])
-    for path in sorted(root.rglob("*.py")):
-        source.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
-    return versions | {"components": source.hexdigest()}
 
 
 def _counts(summary: dict[str, Any]) -> str:

@@ -26,6 +26,10 @@ from components.example_gen.split import held_out
 from components.settings import ExampleGenSettings
 
 
+def plan(corpus: Corpus) -> list[units.Unit]:
+    return units.plan(units.Listing.load(corpus))
+
+
 def corpus_of(out: Path, *patterns: object, **settings: object) -> Corpus:
     out.mkdir(exist_ok=True)
     chosen = ExampleGenSettings(input=tuple(map(str, patterns)), **settings)
@@ -103,7 +107,7 @@ def test_urls_are_read_through_beam(tmp_path):
     (tmp_path / "b.txt").write_text("three\n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     corpus = corpus_of(tmp_path / "out", f"bucket:/{tmp_path}/*.*")
-    documents = [d for unit in units.plan(corpus) for b in read(unit) for d in b.documents]
+    documents = [d for unit in plan(corpus) for b in read(unit) for d in b.documents]
     assert [document.as_py() for document in documents] == [b"one", b"two", b"three"]
     with pytest.raises(SkipstreamError, match="no file matches"):
         list_files([f"bucket:/{tmp_path}/x*"])
@@ -154,21 +158,23 @@ def test_unsupported_packing_is_refused_when_listed(tmp_path, name):
 def test_units_share_out_large_files_and_gather_small_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(units, "UNIT_BYTES", 100)
     monkeypatch.setattr(units, "_FILE_BYTES", 1)
-    sizes = {"a.txt": 250, "b.txt": 10, "c.txt.gz": 20, "d.parquet": 150, "e.txt": 60, "f.txt": 0}
+    sizes = {"a.txt": 260, "b.txt": 10, "c.txt.gz": 20, "d.parquet": 150, "e.txt": 60, "f.txt": 0}
+    sizes["g.txt"] = 140  # Not enough to be cut.
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(b"x" * size)
-    planned = units.plan(corpus_of(tmp_path / "out", tmp_path / "*.*"))
-    assert [unit.index for unit in planned] == list(range(6))
+    planned = plan(corpus_of(tmp_path / "out", tmp_path / "*.*"))
+    assert [unit.index for unit in planned] == list(range(7))
     assert [
         [(os.path.basename(p.path), p.start, p.stop, p.format, p.compression) for p in unit.pieces]
         for unit in planned
     ] == [
         [("a.txt", 0, 100, "lines", None)],
         [("a.txt", 100, 200, "lines", None)],
-        [("a.txt", 200, 250, "lines", None), ("b.txt", 0, 10, "lines", None)],
+        [("a.txt", 200, 260, "lines", None), ("b.txt", 0, 10, "lines", None)],
         [("c.txt.gz", 0, 20, "lines", "gzip")],
         [("d.parquet", 0, 150, "parquet", None)],
         [("e.txt", 0, 60, "lines", None), ("f.txt", 0, 0, "lines", None)],
+        [("g.txt", 0, 140, "lines", None)],
     ]
 
 
@@ -182,7 +188,7 @@ def test_a_new_directory_leaves_the_units_of_the_others_as_they_are(tmp_path, mo
             (tmp_path / day / f"{part}.txt").write_text(f"{day} and thirty bytes, or so\n")
 
     def pieces(out: str) -> list[object]:
-        return [unit.pieces for unit in units.plan(corpus_of(tmp_path / out, tmp_path / "d*/*"))]
+        return [unit.pieces for unit in plan(corpus_of(tmp_path / out, tmp_path / "d*/*"))]
 
     for day in ("day1", "day3"):
         write(day)
@@ -257,7 +263,7 @@ def test_docstrings_become_paragraphs_in_the_order_of_the_source(tmp_path, monke
 def test_without_input_the_docstrings_are_the_corpus(tmp_path, monkeypatch):
     monkeypatch.setattr(default_corpus.write, "__defaults__", (("tensorflow_transform",),))
     corpus = corpus_of(tmp_path, format="files")
-    (unit,) = units.plan(corpus)
+    (unit,) = plan(corpus)
     (piece,) = unit.pieces
     assert (piece.path, piece.format) == (str(tmp_path / "docstrings.txt.gz"), "lines")
     documents = [d for block in read(unit) for d in block.documents.to_pylist()]
@@ -277,7 +283,7 @@ def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
         pytest.raises((SkipstreamError, RuntimeError)) as caught,
         beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline,
     ):
-        pipeline | beam.Create(units.plan(corpus)) | "Read [it]" >> beam.FlatMap(read)
+        pipeline | beam.Create(plan(corpus)) | "Read [it]" >> beam.FlatMap(read)
     assert str(from_beam(caught.value)) == (
         f"{path} was listed and is gone now: leave the corpus in place and run again"
     )

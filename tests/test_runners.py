@@ -59,7 +59,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [f"w{number}" for number in range(400)]
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w") as file:
-        for number in range(4300):
+        for number in range(2150):
             line = " ".join(draw.choices(words, k=12)) + f" line {number}"
             file.write(json.dumps({"text": line}).ljust(12_000) + "\n")
     return path

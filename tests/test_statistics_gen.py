@@ -334,12 +334,13 @@ def test_without_a_reference_there_is_no_drift_to_refuse(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"the\t4", "must add up to 40, as statistics.json says, got 4: delete"),
+        (b"the\t4\n", "must add up to 40, as statistics.json says, got 4: delete"),
+        (b"the\t4", "ends within a line"),
         (b"the\t40\ncat\n", "must hold UTF-8 lines of token<TAB>count"),
         (b"the\tx\n", "must hold UTF-8 lines of token<TAB>count"),
         (b"\xff\t40\n", "must hold UTF-8 lines of token<TAB>count"),
         (b"", "must hold UTF-8 lines of token<TAB>count"),
-        (None, "must hold UTF-8 lines of token<TAB>count"),
+        (None, "cannot be read"),
     ],
 )
 def test_a_damaged_vocabulary_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:

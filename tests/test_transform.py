@@ -23,11 +23,12 @@ from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.reader import Block
 from components.example_gen.split import held_out
-from components.example_gen.units import plan
+from components.example_gen.units import Listing, plan
+from components.identity import code_identity
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import preprocessing, records, segments, storage
+from components.transform import preprocessing, records, segments, shares, storage
 from components.transform.options import runner_and_options
-from components.transform.tokens import TokeniseUnit, Tokens
+from components.transform.tokens import TokenisedSegment, TokeniseUnit, Tokens
 from components.vocabulary import Vocabulary
 
 
@@ -275,53 +276,60 @@ def test_a_segment_comes_back_from_its_file(tmp_path: Path) -> None:
     made = [segment_of(["a b a", "…", "b c"], [True, False, False]), segment_of([" ", "d"])]
     path = str(tmp_path / "unit.arrow")
     segments.save(made, path)
-    first, second = segments.load(path)
+    assert segments.count(path) == 2
+    first, second = (segments.load(path, number) for number in range(2))
     assert first.types.to_pylist() == [b"a", b"b", b"c"]
     assert first.tokens.tolist() == [0, 1, 0, 1, 2]
     assert first.lengths.tolist() == [3, 0, 2]
     assert first.held_out.tolist() == [True, False, False]
     assert first.read == {"documents": 1}
     assert (second.types.to_pylist(), second.lengths.tolist()) == ([b"d"], [0, 1])
-    counts = [(types.to_pylist(), n.to_pylist()) for types, n in segments.load_counts(path)]
-    assert counts == [([b"a", b"b", b"c"], [2, 2, 1]), ([b"d"], [1])]
+    types, counts = segments.load_counts(path, 0)
+    assert (types.to_pylist(), counts.to_pylist()) == ([b"a", b"b", b"c"], [2, 2, 1])
 
 
-def test_a_unit_is_written_in_the_order_of_its_segments_and_again_the_same(tmp_path: Path) -> None:
+def test_a_segment_is_written_in_its_order_and_again_the_same(tmp_path: Path) -> None:
     for name in ("train", "eval", "unfinished"):
         (tmp_path / name).mkdir()
-    parts = [
-        (segment_of(["a b", "rare", "c"], [False, False, True]), np.array([5, 6, -1, 7])),
-        (segment_of(["rare b", "…"]), np.array([-1, 6])),
-    ]
-    path = tmp_path / "train" / "000007.tfrecord.gz"
-    counts = records.write_unit(7, parts, str(tmp_path))
+    segment = segment_of(["a b", "rare", "c", "…", "b"], [False, False, True, False, False])
+    ids = np.array([5, 6, -1, 7])
+    path = tmp_path / "train" / "000007-0003.tfrecord.gz"
+    counts = records.write_segment(7, 3, segment, ids, str(tmp_path))
     first = path.read_bytes()
-    assert records.write_unit(7, parts, str(tmp_path)) == counts
+    assert records.write_segment(7, 3, segment, ids, str(tmp_path)) == counts
     assert path.read_bytes() == first
     assert list(documents_in([str(path)])) == [[5, 6], [6]]
-    assert list(documents_in([str(tmp_path / "eval" / "000007.tfrecord.gz")])) == [[7]]
+    assert list(documents_in([str(tmp_path / "eval" / path.name)])) == [[7]]
     assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == [path.name] * 2
     assert counts["train.kept_tokens"] == 3
     assert counts["dropped.no_known_token"] == counts["dropped.no_token"] == 1
 
 
-def test_shares_sum_up_to_the_counts_of_all_batches() -> None:
+def test_shares_sum_up_to_the_counts_of_all_segments(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     expected: Counter[bytes] = Counter()
     sums: dict[int, list[pa.Table]] = {}
     combine = preprocessing.SumCounts()
-    for _ in range(40):
-        types = draw.choice(1000, draw.integers(0, 300), replace=False)
-        counts = draw.integers(1, 9, len(types))
-        tokens = np.array([b"%d" % type_ for type_ in types], object)
-        expected.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
-        for share, table in preprocessing.share_out((tokens, counts, types % 7)):
+    path = str(tmp_path / "unit.arrow")
+    documents = [" ".join(f"{n}" for n in draw.integers(0, 1000, size)) for size in range(40)]
+    segments.save(map(segment_of, ([document] for document in documents)), path)
+    for number, document in enumerate(documents):
+        expected.update(document.encode().split())
+        segment = TokenisedSegment(0, number, path, reused=False)
+        for share, table in preprocessing.types_by_share(segment):
             sums[share] = combine.add_input(sums.get(share, []), table)
-    halves = [combine.extract_output(combine.compact(tables)) for tables in sums.values()]
+    tables = [combine.extract_output(combine.compact(tables)) for tables in sums.values()]
     naive = sorted(expected.items(), key=lambda item: (-item[1], item[0]))
     for size in (None, 100):
-        lines = b"".join(preprocessing.vocabulary_lines(halves, max_size=size))
+        lines = b"".join(preprocessing.vocabulary_lines(pa.concat_tables(tables), max_size=size))
         assert lines == b"".join(b"%s\t%d\n" % item for item in naive[:size])
+
+
+def test_shares_are_of_like_size_and_of_a_tokens_bytes_alone() -> None:
+    tokens = pa.array([b"w%d" % number for number in range(100_000)], pa.binary())
+    found = shares.shares_of(tokens)
+    assert np.bincount(found, minlength=shares.SHARES).max() < 3 * len(tokens) / shares.SHARES
+    assert shares.shares_of(tokens[500:600]).tolist() == found[500:600].tolist()
 
 
 def test_only_new_text_is_tokenised_again(tmp_path: Path, monkeypatch: Any) -> None:
@@ -412,6 +420,12 @@ def test_short_documents_and_long_tokens_are_left_out_and_counted(tmp_path: Path
     assert statistics["documents_dropped"] == {"no_token": 2}
     assert statistics["tokens_dropped"] == {"out_of_vocabulary": 0, "too_long": 3}
     assert statistics["tokens"] == 10
+    (tmp_path / "b.txt").write_text("a bb\na dddd dddd\n")
+    settings = TransformSettings(min_count=1, min_tokens=2, max_token_length=3)
+    statistics = run(tmp_path / "3", str(tmp_path / "b.txt"), settings=settings).statistics
+    assert statistics["documents_dropped"] == {"too_short": 1}
+    assert statistics["tokens"] == 2  # None of the document that was dropped, long or not.
+    assert statistics["tokens_dropped"] == {"out_of_vocabulary": 0}
     settings = TransformSettings(min_count=1, min_tokens=3)
     examples = run(tmp_path / "2", str(tmp_path / "a.txt"), settings=settings, eval_share=0)
     assert examples.statistics["documents_dropped"] == {"too_short": 1, "no_token": 1}
@@ -434,7 +448,7 @@ def test_damaged_and_vanished_files_can_be_skipped_and_are_tried_again(
         return plan(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("components.transform.transform.plan", meddle)
+        patch.setattr("components.transform.job.plan", meddle)
         examples = run(tmp_path / "1", pattern, **options)
     assert words_of(examples) == [["one", "two"], ["three"]]
     assert examples.statistics["files_skipped"] == {"damaged_parts": 2}
@@ -459,18 +473,28 @@ def test_text_that_is_appended_is_counted(tmp_path: Path, monkeypatch: Any) -> N
         (tmp_path / "corpus").mkdir(exist_ok=True)
         settings = ExampleGenSettings(input=(str(file),))
         corpus = list_corpus(settings=settings, out=Corpus(tmp_path / "corpus", "corpus"))
-        tokens = Tokens(cache, "code")
+        tokens = Tokens(cache, found_again=True)
         (tmp_path / "tokens").mkdir(exist_ok=True)
         do = TokeniseUnit(tokens, TransformSettings(), 0.0)
-        made = [unit for planned in plan(corpus) for unit in do.process(planned)]
+        made = [part for unit in plan(Listing.load(corpus)) for part in do.process(unit)]
         words = [
             word.decode()
-            for unit in made
-            for segment in unit.segments()
+            for segment in (part.load() for part in made)
             for word in segment.types.take(pa.array(segment.tokens)).to_pylist()
         ]
         assert words == file.read_text().split()
-        assert sum(not unit.reused for unit in made) <= 2  # what was the end, and what is now
+        assert sum(not part.reused for part in made) <= 2  # what was the end, and what is now
+
+
+def test_a_worker_with_other_libraries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    do = TokeniseUnit(Tokens("tokens", found_again=False), TransformSettings(), 0.0)
+    do.setup()
+    older = code_identity() | {"tensorflow": "2.1.0", "components": "0" * 64}
+    monkeypatch.setattr("components.identity.code_identity", lambda: older)
+    with pytest.raises(
+        SkipstreamError, match=r"got tensorflow 2\.1\.0 instead of .*, components 0"
+    ):
+        do.setup()
 
 
 def test_a_damaged_token_file_is_named(tmp_path: Path) -> None:
@@ -480,7 +504,7 @@ def test_a_damaged_token_file_is_named(tmp_path: Path) -> None:
     for size in range(0, len(whole), 97):
         path.write_bytes(whole[:size])
         with pytest.raises(SkipstreamError, match=r"unit\.arrow is damaged or gone .*delete it"):
-            list(segments.load(str(path)))
+            [segments.load(str(path), number) for number in range(segments.count(str(path)))]
 
 
 def test_results_come_from_another_file_system(tmp_path: Path, monkeypatch: Any) -> None:

@@ -61,7 +61,7 @@ class Block:
 def read(unit: Unit) -> Iterator[Block]:
     """All documents of `unit`, in blocks whose bounds depend on the files alone.
 
-    A unit without documents gives one empty block if something was dropped, else none.
+    A unit without documents gives one empty block.
 
     Raises:
         SkipstreamError: A file is missing, unreadable, damaged, shorter than when it was listed,
@@ -118,7 +118,7 @@ def _blocks(unit: int, batches: Iterable[Batch]) -> Iterator[Block]:
             if size >= BLOCK_BYTES // 2:  # Slices are about a block, so one rarely has company.
                 yield _block(unit, index, pending, size, counts)
                 index, size, pending, counts = index + 1, 0, [], Counter()
-    if pending or any(counts.values()):
+    if pending or any(counts.values()) or not index:
         yield _block(unit, index, pending, size, counts)
 
 

@@ -13,7 +13,9 @@ from components.example_gen.files import is_remote
 Format = Literal["lines", "paragraphs", "files", "jsonl", "parquet"]
 Compression = Literal["gzip", "bz2", "zstd"]
 
-UNIT_BYTES = 32 * 2**20  # of text: seconds of work, so that many workers share a large file
+# Of text: a second of work, so that few files keep all cores busy. The last piece of a file may be
+# half as much again.
+UNIT_BYTES = 16 * 2**20
 _RATIO = 4  # Bytes of text in a byte of gzip, roughly.
 _FILE_BYTES = 4096  # What opening a file costs, in bytes read: no unit gets a million files.
 
@@ -125,9 +127,8 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
     return chosen, compression
 
 
-def plan(corpus: Corpus) -> list[Unit]:
-    """The units of `corpus`, in its order: a function of the listing, not of the workers."""
-    listing = Listing.load(corpus)
+def plan(listing: Listing) -> list[Unit]:
+    """The units of a corpus, in its order: a function of the listing, not of the workers."""
     return [
         Unit(index, pieces, listing.field, listing.damaged_files == "skip")
         for index, pieces in enumerate(_packed(_pieces(listing, UNIT_BYTES), UNIT_BYTES))
@@ -139,8 +140,9 @@ def _pieces(listing: Listing, unit_bytes: int) -> Iterator[Piece]:
         format, compression = detect(path, listing.format)
         bounds = [0, size]
         if compression is None and format in ("lines", "jsonl"):
-            # What is appended to a file leaves the pieces before it as they are.
-            bounds = [0, *range(unit_bytes, size, unit_bytes), size]
+            # What is appended to a file leaves the pieces before its last one as they are. That is
+            # never so short that others, of other files, are late because of it.
+            bounds = [0, *range(unit_bytes, size - unit_bytes // 2, unit_bytes), size]
         for start, stop in zip(bounds, bounds[1:], strict=False):
             yield Piece(path, start, stop, format, compression)
 

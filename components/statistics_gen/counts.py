@@ -8,16 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from fontTools import unicodedata
-from pyarrow import csv
 
+from components import vocabulary
 from components.artifacts import Examples
-from components.errors import SkipstreamError
-from components.vocabulary import FILE
-
-# Tokens hold neither white space nor newlines; quotes in them are letters like any other.
-_PARSE = csv.ParseOptions(delimiter="\t", quote_char=False, escape_char=False)
-_BLOCK = 1 << 27  # Bytes; must hold the longest token, and so the longest document, 64 MiB.
-_COLUMNS = {"token": pa.large_string(), "count": pa.int64()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +32,7 @@ class Counts:
         Raises:
             SkipstreamError: It is missing or damaged.
         """
-        path = examples.path / FILE
-        try:
-            table = csv.read_csv(
-                path,
-                read_options=csv.ReadOptions(column_names=list(_COLUMNS), block_size=_BLOCK),
-                parse_options=_PARSE,
-                convert_options=csv.ConvertOptions(
-                    column_types=_COLUMNS, strings_can_be_null=False
-                ),
-            ).combine_chunks()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise SkipstreamError(
-                f"{path} must hold UTF-8 lines of token<TAB>count ({error}): run transform again"
-            ) from error
+        table = vocabulary.read(examples.path / vocabulary.FILE).combine_chunks()
         return cls(table["token"].chunk(0), table["count"].to_numpy())
 
     @property

@@ -17,60 +17,67 @@ import pyarrow.compute as pc
 
 from components.transform import segments
 from components.transform.shares import by_share
-from components.transform.tokens import TokenisedUnit
+from components.transform.tokens import TokenisedSegment
 
-_Places = tuple[int, int, npt.NDArray[np.int32]]  # segment, its documents, some of them
+_Place = tuple[int, int]  # unit, place of a segment in it
+_Documents = tuple[int, npt.NDArray[np.int32]]  # how many a segment has, some of them
 
 
 class MarkDuplicates(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedUnit] -> the same, with `duplicates`."""
+    """PCollection[TokenisedSegment] -> the same, with `duplicates`."""
 
-    def expand(self, units: Any) -> Any:
+    def expand(self, parts: Any) -> Any:
         """Wire it. A share of all hashes is sorted by one worker: of 256, by the first byte."""
         found = (
-            units
+            parts
             | "ReadHashes" >> beam.FlatMap(hashes_of)
             | "GatherHashes" >> beam.GroupByKey()
             | "FindDuplicates" >> beam.FlatMapTuple(duplicates_in)
         )
         return (
             {
-                "unit": units | "KeyUnits" >> beam.Map(lambda unit: (unit.index, unit)),
-                "places": found,
+                "segment": parts | "KeySegments" >> beam.Map(_keyed),
+                "duplicates": found,
             }
             | "GatherDuplicates" >> beam.CoGroupByKey()
             | "Mark" >> beam.MapTuple(marked)
         )
 
 
-def hashes_of(unit: TokenisedUnit) -> Iterator[tuple[int, pa.Table]]:
-    """The hashes of a unit's documents with their places, by the first byte."""
-    for number, hashes in enumerate(segments.load_hashes(unit.path)):
-        size = len(hashes)
-        places = {"unit": unit.index, "segment": number, "size": size}
-        columns = {name: np.full(size, value, np.int32) for name, value in places.items()}
-        columns["document"] = np.arange(size, dtype=np.int32)
-        table = pa.table({"hash": hashes.cast(pa.binary())} | columns)
-        first = np.frombuffer(b"".join(hashes.to_pylist()), np.uint8)[::16]
-        yield from by_share(table, first)
+def _keyed(part: TokenisedSegment) -> tuple[_Place, TokenisedSegment]:
+    return (part.unit, part.number), part
 
 
-def duplicates_in(_: int, tables: Iterable[pa.Table]) -> Iterator[tuple[int, _Places]]:
-    """Unit and places of the documents whose hash comes earlier in the corpus, too."""
+def hashes_of(part: TokenisedSegment) -> Iterator[tuple[int, pa.Table]]:
+    """The hashes of a segment's documents with their places, by the first byte."""
+    hashes = segments.load_hashes(part.path, part.number)
+    place = {"unit": part.unit, "segment": part.number, "size": len(hashes)}
+    columns = {name: np.full(len(hashes), value, np.int32) for name, value in place.items()}
+    columns["document"] = np.arange(len(hashes), dtype=np.int32)
+    table = pa.table({"hash": hashes.cast(pa.binary())} | columns)
+    first = np.frombuffer(b"".join(hashes.to_pylist()), np.uint8)[::16]
+    yield from by_share(table, first)
+
+
+def duplicates_in(_: int, tables: Iterable[pa.Table]) -> Iterator[tuple[_Place, _Documents]]:
+    """By segment, the documents whose hash comes earlier in the corpus, too."""
     columns = ["hash", "unit", "segment", "document"]
     table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in columns])
     hashes = table.column("hash").combine_chunks()
     again = table.slice(1).filter(pc.equal(hashes[1:], hashes[:-1]))
     segments_of = again.group_by(["unit", "segment", "size"]).aggregate([("document", "list")])
     for row in segments_of.to_pylist():
-        yield row["unit"], (row["segment"], row["size"], np.array(row["document_list"], np.int32))
+        documents = np.array(row["document_list"], np.int32)
+        yield (row["unit"], row["segment"]), (row["size"], documents)
 
 
-def marked(_: int, found: dict[str, Iterable[Any]]) -> TokenisedUnit:
-    """The `unit` with the duplicates that lie at `places`."""
-    unit: TokenisedUnit
-    (unit,) = found["unit"]
-    duplicates: dict[int, Any] = {}
-    for segment, size, documents in found["places"]:
-        duplicates.setdefault(segment, np.zeros(size, bool))[documents] = True
-    return replace(unit, duplicates=duplicates)
+def marked(_: _Place, found: dict[str, Iterable[Any]]) -> TokenisedSegment:
+    """The `segment` with its `duplicates`, which several shares may have found."""
+    part: TokenisedSegment
+    (part,) = found["segment"]
+    duplicates = None
+    for size, documents in found["duplicates"]:
+        if duplicates is None:
+            duplicates = np.zeros(size, bool)
+        duplicates[documents] = True
+    return replace(part, duplicates=duplicates)

@@ -5,7 +5,7 @@ import io
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
@@ -28,6 +28,19 @@ _NEVER_RUN = ("dry_run", "output_executable_path")
 # With these, it runs on its own.
 _NOT_AWAITED = ("no_wait_until_finish", "template_location")
 
+_View = TypeVar("_View", bound=PipelineOptions)
+
+
+class _Options(PipelineOptions):
+    """Options that make each view once: Beam asks a thousand times, and a view parses all flags."""
+
+    def view_as(self, cls: type[_View]) -> _View:
+        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        view: _View = views[cls]
+        return view
+
 
 def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOptions]:
     """Let Beam read its options.
@@ -44,7 +57,7 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = PipelineOptions(list(flags), save_main_session=False)
+            options = _Options(list(flags), save_main_session=False)
             direct = options.view_as(DirectOptions)
             name = options.view_as(StandardOptions).runner
             if not name and not any(flag.startswith("--direct_") for flag in flags):

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
@@ -28,7 +27,7 @@ from components.settings import TransformSettings
 from components.transform import joins, preprocessing
 from components.transform.shares import SHARES, by_share
 from components.transform.storage import make_directory
-from components.transform.tokens import TokenisedUnit
+from components.transform.tokens import TokenisedSegment
 
 WORK = "phrases"
 # Of the threshold, that a word must be able to reach: its bound is rounded otherwise than scores.
@@ -36,7 +35,7 @@ _SLACK = 0.999
 
 
 class FindPhrases(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedUnit] -> the same, with their `phrases`."""
+    """PCollection[TokenisedSegment] -> the same, with their `phrases`."""
 
     def __init__(self, settings: TransformSettings, work: str) -> None:
         """Nothing is read yet.
@@ -58,18 +57,18 @@ class FindPhrases(beam.PTransform[Any, Any]):
         """Where the phrases of all passes will be."""
         return self._files[-1]
 
-    def expand(self, units: Any) -> Any:
+    def expand(self, parts: Any) -> Any:
         """Wire it, pass after pass."""
         earlier = None
         for number, file in enumerate(self._files, 1):
-            written = units | f"Pass{number}" >> _Pass(self._settings, number, earlier, file)
-            units |= f"Join{number}" >> beam.Map(with_phrases, AsSingleton(written))
+            written = parts | f"Pass{number}" >> _Pass(self._settings, number, earlier, file)
+            parts |= f"Join{number}" >> beam.Map(with_phrases, AsSingleton(written))
             earlier = file
-        return units
+        return parts
 
 
 class _Pass(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedUnit] -> the path of `file`: the phrases up to this pass."""
+    """PCollection[TokenisedSegment] -> the path of `file`: the phrases up to this pass."""
 
     def __init__(
         self, settings: TransformSettings, number: int, earlier: str | None, file: str
@@ -80,11 +79,10 @@ class _Pass(beam.PTransform[Any, Any]):
         self._earlier = earlier
         self._file = file
 
-    def expand(self, units: Any) -> Any:
+    def expand(self, parts: Any) -> Any:
         words = (
-            units
-            | "ReadTypes" >> beam.FlatMap(TokenisedUnit.types)
-            | "ShareOutTypes" >> beam.FlatMapTuple(types_by_share)
+            parts
+            | "ReadTypes" >> beam.FlatMap(preprocessing.types_by_share)
             | "SumTypes" >> beam.CombinePerKey(preprocessing.SumCounts())
             | "DropShares" >> beam.Values()
             | "CountTokens" >> beam.Map(frequent, self._settings.min_count)
@@ -92,7 +90,7 @@ class _Pass(beam.PTransform[Any, Any]):
             | "ChooseWords" >> beam.Map(choose_words, self._settings)
         )
         return (
-            units
+            parts
             | "CountPairs" >> beam.FlatMap(pairs_by_share, AsSingleton(words))
             | "SumPairs" >> beam.CombinePerKey(preprocessing.SumCounts())
             | "DropPairShares" >> beam.Values()
@@ -115,13 +113,6 @@ class Words:
     words: pa.Array
     counts: npt.NDArray[np.int64]
     tokens: int
-
-
-def types_by_share(types: pa.Array, counts: pa.Array) -> Iterator[tuple[int, pa.Table]]:
-    """The types of a segment with their counts, see `preprocessing.share_out`."""
-    tokens = types.to_numpy(zero_copy_only=False)
-    shares = tf.strings.to_hash_bucket_fast(tokens.tolist(), SHARES).numpy()
-    return preprocessing.share_out((tokens, counts.to_numpy(), shares))
 
 
 def frequent(table: pa.Table, min_count: int) -> tuple[int, pa.Table]:
@@ -149,12 +140,11 @@ def choose_words(shares: list[tuple[int, pa.Table]], settings: TransformSettings
     return Words(words.cast(pa.binary()), counts[possible], tokens)
 
 
-def pairs_by_share(unit: TokenisedUnit, words: Words) -> Iterator[tuple[int, pa.Table]]:
-    """Of each segment, a table of `pair` (int64, see `joins.Pairs`) and `count`, by share."""
-    for segment in unit.segments():
-        _, codes = joins.neighbors(segment, words.words)
-        pairs, counts = np.unique(codes, return_counts=True)
-        yield from by_share(pa.table({"pair": pairs, "count": counts}), pairs % SHARES)
+def pairs_by_share(part: TokenisedSegment, words: Words) -> Iterator[tuple[int, pa.Table]]:
+    """A table of `pair` (int64, see `joins.Pairs`) and `count`, by share."""
+    _, codes = joins.neighbors(part.load(), words.words)
+    pairs, counts = np.unique(codes, return_counts=True)
+    yield from by_share(pa.table({"pair": pairs, "count": counts}), pairs % SHARES)
 
 
 def scored(table: pa.Table, words: Words, settings: TransformSettings) -> pa.Table:
@@ -196,6 +186,6 @@ def _write(tables: list[pa.Table], number: int, earlier: str | None, file: str) 
     return preprocessing.write(content, file)
 
 
-def with_phrases(unit: TokenisedUnit, file: str) -> TokenisedUnit:
-    """`unit`, with the phrases in `file` joined."""
-    return replace(unit, phrases=file)
+def with_phrases(part: TokenisedSegment, file: str) -> TokenisedSegment:
+    """`part`, with the phrases in `file` joined."""
+    return replace(part, phrases=file)

@@ -5,13 +5,11 @@ round (descending token bytes), drop the corpus totals, and keep no count beside
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
@@ -22,7 +20,8 @@ from tensorflow_transform import beam as tft_beam
 from components import text
 from components.phrases import HEADER
 from components.settings import TransformSettings
-from components.transform.shares import SHARES, by_share
+from components.transform.shares import by_share, shares_of
+from components.transform.tokens import TokenisedSegment
 
 VOCABULARY = "vocabulary.tsv"
 # TensorFlow refuses a table without a line; no token is empty. The stage refuses it at its end,
@@ -30,7 +29,7 @@ VOCABULARY = "vocabulary.tsv"
 EMPTY_VOCABULARY = b"\t0\n"
 _LINES = 2**17  # of the vocabulary file that are Python objects at one time
 
-Batch = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Share = tuple[int, int, pa.Table]  # tokens, types, those that are kept with their counts
 
 
 def make_preprocessing_fn(
@@ -47,18 +46,14 @@ def make_preprocessing_fn(
     Returns:
         A function from `text` (string [documents]) to `ids` (ragged int64, out-of-vocabulary
         tokens left out) and `tokens` (int64 [documents], how many there were before). The Beam
-        job, which has tokenised before, gives `types` (ragged string [rows, (types)]) with their
-        `counts` (ragged int64) and gets `type_ids` (ragged int64, -1 for out-of-vocabulary).
+        job, which has tokenised before, gives `segment` (string [rows], TokenisedSegments as
+        bytes) to count, then with it `types` (ragged string [rows, (types)]), and gets both back:
+        `segment` and `type_ids` (ragged int64, -1 for out-of-vocabulary).
     """
 
     def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
-        types = inputs["types"]
         (vocabulary,) = tft.experimental.ptransform_analyzer(
-            inputs=[
-                types.flat_values,
-                inputs["counts"].flat_values,
-                tf.strings.to_hash_bucket_fast(types.flat_values, SHARES),
-            ],
+            inputs=[inputs["segment"]],
             ptransform=CountTokens(settings, totals),
             output_dtypes=[tf.string],
             output_shapes=[[]],
@@ -68,34 +63,56 @@ def make_preprocessing_fn(
         tokens = text.tokenize(
             inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowercase
         )
+        look_up = _shared_look_up()
         if phrases:
             (path,) = tft.experimental.ptransform_analyzer(
-                inputs=[inputs["counts"].flat_values],
+                inputs=[inputs["segment"]],
                 ptransform=HandOver(phrases),
                 output_dtypes=[tf.string],
                 output_shapes=[[]],
                 output_asset_default_values=[HEADER],
                 name="phrases",
             )
-            look_up = partial(
-                tft.apply_vocabulary, deferred_vocab_filename_tensor=path, lookup_fn=_look_up
+            numbers = partial(
+                tft.apply_vocabulary,
+                deferred_vocab_filename_tensor=path,
+                lookup_fn=_shared_look_up(),
             )
-            tokens = text.join_phrases(tokens, look_up, passes=settings.phrase_passes)
-        ids = tft.apply_vocabulary(tokens, vocabulary, lookup_fn=_look_up)
+            tokens = text.join_phrases(tokens, numbers, passes=settings.phrase_passes)
+        ids = tft.apply_vocabulary(tokens, vocabulary, lookup_fn=look_up)
         return {
-            "ids": tf.ragged.boolean_mask(ids, ids >= 0),
+            "ids": _known(ids),
             "tokens": tokens.row_lengths(),
-            "type_ids": tft.apply_vocabulary(types, vocabulary, lookup_fn=_look_up),
+            "type_ids": tft.apply_vocabulary(inputs["types"], vocabulary, lookup_fn=look_up),
+            "segment": tf.identity(inputs["segment"]),
         }
 
-    return preprocessing_fn
+    # It is traced six times, and holds no Python that would have to be converted.
+    traced: Callable[[dict[str, Any]], dict[str, Any]]
+    traced = tf.autograph.experimental.do_not_convert(preprocessing_fn)
+    return traced
 
 
-def _look_up(tokens: tf.RaggedTensor, file: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-    with tf.init_scope():  # Once, not at every call of the graph.
-        table = text.line_numbers(file)
-        size = table.size()
-    return tf.ragged.map_flat_values(table.lookup, tokens), size
+def _shared_look_up() -> Callable[[tf.RaggedTensor, tf.Tensor], tuple[tf.RaggedTensor, tf.Tensor]]:
+    """Looks up in the one table of a graph: each more would hold all tokens in memory again."""
+    tables: list[tf.lookup.StaticHashTable] = []
+
+    def look_up(tokens: tf.RaggedTensor, file: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        with tf.init_scope():  # Once, not at every call of the graph.
+            if not tables:
+                tables.append(text.line_numbers(file))
+            size = tables[0].size()
+        return tf.ragged.map_flat_values(tables[0].lookup, tokens), size
+
+    return look_up
+
+
+def _known(ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    """`ids` without -1."""
+    places = tf.where(ids.flat_values >= 0)[:, 0]
+    before = tf.searchsorted(places, ids.row_splits, out_type=tf.int64)
+    kept = tf.gather(ids.flat_values, places)
+    return tf.RaggedTensor.from_row_splits(kept, before, validate=False)
 
 
 class HandOver(tft_beam.experimental.PTransformAnalyzer):
@@ -122,6 +139,8 @@ class HandOver(tft_beam.experimental.PTransformAnalyzer):
 class CountTokens(tft_beam.experimental.PTransformAnalyzer):
     """Counts of the types of all segments -> the vocabulary file.
 
+    Through the graph go only names of segments: strings would be copied four times on that way.
+
     Cost: types travel in `SHARES` Arrow tables, each summed up within a worker first, so the
     shuffle sees a worker's types once; the kept types (not all types) are sorted in one place.
     """
@@ -137,27 +156,25 @@ class CountTokens(tft_beam.experimental.PTransformAnalyzer):
         self._settings = settings
         self._totals = totals
 
-    def expand(self, batches: beam.PCollection[Batch]) -> beam.PCollection[str]:
+    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[str]:
         """Wire it; the result is one path, of lines `token<TAB>count` in the order of ids."""
-        counts = (
-            batches
-            | "ShareOut" >> beam.FlatMap(share_out)
-            | "SumCounts" >> beam.CombinePerKey(SumCounts())
-            | "DropShares" >> beam.Values()
-        )
-        (
-            counts
-            | "CountShares" >> beam.Map(_totals)
-            | "SumTotals" >> beam.CombineGlobally(_SumTotals())
-            | "WriteTotals" >> beam.Map(write, self._totals)
-        )
+        minimum, max_size = self._settings.min_count, self._settings.max_size
+        path = f"{self.base_temp_dir}/{VOCABULARY}"
         return (
-            counts
-            | "DropRareTokens" >> beam.Map(_at_least, self._settings.min_count)
-            | "GatherVocabulary" >> beam.combiners.ToList()
+            batches
+            | "NameSegments" >> beam.FlatMap(_segments)
+            | "ReadTypes" >> beam.FlatMap(types_by_share)
+            | "SumCounts" >> beam.CombinePerKey(SumCounts())
+            | "DropRareTokens" >> beam.MapTuple(partial(_at_least, minimum=minimum))
+            | "GatherVocabulary" >> beam.GroupByKey()
             | "WriteVocabulary"
-            >> beam.Map(_write_vocabulary, self._settings, f"{self.base_temp_dir}/{VOCABULARY}")
+            >> beam.MapTuple(partial(_write_vocabulary, max_size, path, self._totals))
         )
+
+
+def _segments(batch: Sequence[Any]) -> list[TokenisedSegment]:
+    (segments,) = batch  # bytes [rows], of the one input of the analyzer
+    return [TokenisedSegment.from_bytes(content) for content in segments.tolist()]
 
 
 def token_counts(types: pa.Array, counts: pa.Array) -> pa.Table:
@@ -165,16 +182,13 @@ def token_counts(types: pa.Array, counts: pa.Array) -> pa.Table:
     return pa.table({"token": types.cast(pa.large_binary()), "count": counts})
 
 
-def share_out(batch: Batch) -> Iterator[tuple[int, pa.Table]]:
-    """The types of a batch and their counts, by share.
-
-    Args:
-        batch: types (bytes), counts and shares, [types] each.
-    """
-    types, counts, shares = batch
-    occurring = counts > 0  # A type may have been seen in duplicates only.
-    kept = pa.array(types[occurring], pa.large_binary()), pa.array(counts[occurring])
-    return by_share(token_counts(*kept), shares[occurring])
+def types_by_share(segment: TokenisedSegment) -> Iterator[tuple[int, pa.Table]]:
+    """The types of a segment and their counts, by share; where there is none, an empty share."""
+    types, counts = segment.types()
+    occurring = pc.greater(counts, 0)  # A type may have been seen in duplicates only.
+    types, counts = types.filter(occurring), counts.filter(occurring)
+    table = token_counts(types, counts)
+    return by_share(table, shares_of(types)) if len(types) else iter([(0, table)])
 
 
 class SumCounts(beam.CombineFn):
@@ -206,29 +220,9 @@ class SumCounts(beam.CombineFn):
         return summed.rename_columns({"count_sum": "count"}).combine_chunks()
 
 
-def _totals(table: pa.Table) -> tuple[int, int]:
-    return pc.sum(table.column("count")).as_py(), table.num_rows
-
-
-class _SumTotals(beam.CombineFn):
-    """(tokens, types) of shares -> those of the corpus, as text."""
-
-    def create_accumulator(self) -> tuple[int, int]:
-        return 0, 0
-
-    def add_input(self, totals: tuple[int, int], share: tuple[int, int]) -> tuple[int, int]:
-        return totals[0] + share[0], totals[1] + share[1]
-
-    def merge_accumulators(self, parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
-        tokens, types = zip(*parts, strict=True)
-        return sum(tokens), sum(types)
-
-    def extract_output(self, totals: tuple[int, int]) -> bytes:
-        return b"%d\t%d" % totals
-
-
-def _at_least(table: pa.Table, minimum: int) -> pa.Table:
-    return table.filter(pc.greater_equal(table.column("count"), minimum))
+def _at_least(_: int, table: pa.Table, minimum: int) -> tuple[None, _Share]:
+    kept = table.filter(pc.greater_equal(table.column("count"), minimum))
+    return None, (pc.sum(table.column("count")).as_py() or 0, table.num_rows, kept)
 
 
 def write(content: bytes, path: str) -> str:
@@ -240,10 +234,14 @@ def write(content: bytes, path: str) -> str:
     return path
 
 
-def _write_vocabulary(tables: list[pa.Table], settings: TransformSettings, path: str) -> str:
+def _write_vocabulary(
+    max_size: int | None, path: str, totals_path: str, _: None, shares: Iterable[_Share]
+) -> str:
+    tokens, types, tables = zip(*shares, strict=True)
+    write(b"%d\t%d" % (sum(tokens), sum(types)), totals_path)
     with FileSystems.create(path, mime_type="text/plain") as file:
         empty = True
-        for lines in vocabulary_lines(tables, settings.max_size):
+        for lines in vocabulary_lines(pa.concat_tables(tables), max_size):
             file.write(lines)
             empty = False
         if empty:
@@ -251,19 +249,17 @@ def _write_vocabulary(tables: list[pa.Table], settings: TransformSettings, path:
     return path
 
 
-def vocabulary_lines(tables: list[pa.Table], max_size: int | None) -> Iterator[bytes]:
+def vocabulary_lines(table: pa.Table, max_size: int | None) -> Iterator[bytes]:
     r"""The vocabulary file: most frequent first, ties by the tokens' bytes: a total order.
 
-    >>> tables = [token_counts(pa.array([b"b", b"c"]), pa.array([2, 9])),
-    ...           token_counts(pa.array([b"a"]), pa.array([2]))]
-    >>> list(vocabulary_lines(tables, max_size=None))
+    >>> table = token_counts(pa.array([b"b", b"c", b"a"]), pa.array([2, 9, 2]))
+    >>> list(vocabulary_lines(table, max_size=None))
     [b'c\t9\na\t2\nb\t2\n']
     """
-    if not tables:
-        return
-    table = pa.concat_tables(tables).combine_chunks()
+    table = table.combine_chunks()
     keys = [("count", "descending"), ("token", "ascending")]
-    table = table.take(pc.sort_indices(table, sort_keys=keys)[:max_size])
-    for part in table.to_batches(max_chunksize=_LINES):
+    order = pc.sort_indices(table, sort_keys=keys)[:max_size]
+    for start in range(0, len(order), _LINES):
+        part = table.take(order[start : start + _LINES])
         pairs = zip(part.column("token").to_pylist(), part.column("count").to_pylist(), strict=True)
         yield b"".join(b"%s\t%d\n" % pair for pair in pairs)

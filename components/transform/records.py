@@ -1,5 +1,6 @@
 """Segments -> TFRecords in the order of the corpus, and what they hold in numbers."""
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ _DOCUMENTS = 2**13  # that are Python objects at one time
 # Token ids are packed as bytes of few values and no repetitions: Huffman codes (zlib's strategy 2)
 # save as much as a search for repetitions does, in a fifth of its time.
 _OPTIONS = tf.io.TFRecordOptions("GZIP", compression_strategy=2)
+
+_Sum = tuple[Counter[str], dict[str, bool]]
 
 
 def known(
@@ -58,47 +61,51 @@ def encode(
         yield coder.encode(pa.RecordBatch.from_arrays([documents[start:][:_DOCUMENTS]], ["ids"]))
 
 
-def write_unit(
-    unit: int, segments: Iterable[tuple[Segment, npt.NDArray[np.integer[Any]]]], directory: str
+def write_segment(
+    unit: int,
+    number: int,
+    segment: Segment,
+    type_ids: npt.NDArray[np.integer[Any]],
+    directory: str,
 ) -> Counter[str]:
-    """Write the TFRecords of a unit, whole or not at all: <split>/<unit>.tfrecord.gz.
+    """Write the TFRecords of a segment, whole or not at all: <split>/<unit>-<number>.tfrecord.gz.
 
     The names are given by the corpus, not by the worker, so a retry writes the same files again.
 
     Args:
         unit: Its place in the corpus.
-        segments: Of the unit, in order, with the ids of their types.
+        number: Place of the segment in the unit.
+        segment: The documents.
+        type_ids: integer [types], see `known`.
         directory: Anywhere TensorFlow and Beam can write, with directories for the splits and
             UNFINISHED ones.
 
     Returns:
         What was written and dropped, see `measure`.
     """
-    counts: Counter[str] = Counter()
-    temporary = f"{directory}/{UNFINISHED}/{unit:06d}.{secrets.token_hex(8)}"
-    writers: dict[str, tf.io.TFRecordWriter] = {}
-    for segment, type_ids in segments:
-        ids, bounds = known(segment, type_ids)
-        counts.update(measure(segment, bounds))
-        for held_out, split in enumerate(SPLITS):
-            for examples in encode(ids, bounds, segment.held_out == held_out):
-                if split not in writers:
-                    writers[split] = tf.io.TFRecordWriter(f"{temporary}.{split}", _OPTIONS)
+    ids, bounds = known(segment, type_ids)
+    for held_out, split in enumerate(SPLITS):
+        encoded = encode(ids, bounds, segment.held_out == held_out)
+        if (first := next(encoded, None)) is None:
+            continue
+        name = f"{unit:06d}-{number:04d}"
+        temporary = f"{directory}/{UNFINISHED}/{name}.{secrets.token_hex(8)}"
+        with tf.io.TFRecordWriter(temporary, _OPTIONS) as writer:
+            for examples in itertools.chain([first], encoded):
                 for example in examples:
-                    writers[split].write(example)
-    for split, writer in writers.items():
-        writer.close()
-        path = f"{directory}/{split}/{unit:06d}.tfrecord.gz"
+                    writer.write(example)
+        path = f"{directory}/{split}/{name}.tfrecord.gz"
         if FileSystems.exists(path):
             FileSystems.delete([path])
-        FileSystems.rename([f"{temporary}.{split}"], [path])
-    return counts
+        FileSystems.rename([temporary], [path])
+    return measure(segment, bounds)
 
 
 def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
     """Counts of a segment, under keys such as `train.kept_tokens` or `length.64`.
 
-    `length.64` counts documents of 33 to 64 tokens, before any is dropped.
+    `length.64` counts documents of 33 to 64 tokens, before any is dropped; `tokens.too_long` are
+    left out of all others.
     """
     counts: Counter[str] = Counter(segment.read)
     tokens, kept = segment.lengths, np.diff(bounds)
@@ -107,6 +114,7 @@ def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
         counts[f"{split}.documents"] = int(np.count_nonzero(kept[chosen]))
         counts[f"{split}.tokens"] = int(tokens[chosen].sum())
         counts[f"{split}.kept_tokens"] = int(kept[chosen].sum())
+    counts["tokens.too_long"] = int(segment.too_long.sum())
     counts["dropped.no_token"] = int(np.count_nonzero(tokens == 0))
     counts["dropped.no_known_token"] = int(np.count_nonzero((kept == 0) & (tokens > 0)))
     bounds_of = np.power(2, np.ceil(np.log2(np.maximum(tokens, 1)))).astype(int)
@@ -115,25 +123,31 @@ def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
     return counts
 
 
-class SumCounters(beam.CombineFn):
-    """Adds up `collections.Counter`s of few keys."""
+class SumWritten(beam.CombineFn):
+    """Adds up what `write_segment` counted, and gathers the token files that were read.
 
-    def create_accumulator(self) -> Counter[str]:
+    In: counts, path of the file, and whether it is reused. Out: JSON of `counts` and `token_files`.
+    """
+
+    def create_accumulator(self) -> _Sum:
         """Nothing yet."""
-        return Counter()
+        return Counter(), {}
 
-    def add_input(self, total: Counter[str], counts: Counter[str] | dict[str, int]) -> Counter[str]:
-        """`total` plus `counts`; `total` is changed."""
-        total.update(counts)
+    def add_input(self, total: _Sum, written: tuple[Counter[str], str, bool]) -> _Sum:
+        """`total` plus `written`; `total` is changed."""
+        counts, path, reused = written
+        total[0].update(counts)
+        total[1][path] = reused
         return total
 
-    def merge_accumulators(self, totals: Iterable[Counter[str]]) -> Counter[str]:
+    def merge_accumulators(self, totals: Iterable[_Sum]) -> _Sum:
         """The sum of all."""
-        merged: Counter[str] = Counter()
-        for total in totals:
-            merged.update(total)
+        merged = self.create_accumulator()
+        for counts, token_files in totals:
+            merged[0].update(counts)
+            merged[1].update(token_files)
         return merged
 
-    def extract_output(self, total: Counter[str]) -> dict[str, Any]:
-        """A plain dictionary."""
-        return dict(total)
+    def extract_output(self, total: _Sum) -> dict[str, Any]:
+        """Plain dictionaries."""
+        return {"counts": dict(total[0]), "token_files": total[1]}

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,11 +24,13 @@ from apache_beam.io.filesystems import FileSystems
 
 from components import text
 from components.errors import SkipstreamError
-from components.example_gen.reader import Block
+from components.example_gen.reader import BLOCK_BYTES, Block
 from components.example_gen.split import held_out
+from components.example_gen.units import UNIT_BYTES
 from components.settings import TransformSettings
 
-SEGMENT_BYTES = 16 * 2**20  # of text; some 100 MB of memory while it is made
+# Of text; some 150 MB of memory while it is made. Any unit of plain text is one segment.
+SEGMENT_BYTES = UNIT_BYTES * 3 // 2 + BLOCK_BYTES
 _BOUNDARY = b" q7zx0k3vw9jh "
 
 # Tokens, lengths of documents, which of those are held out, their hashes.
@@ -39,6 +42,7 @@ _SCHEMA = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("lengths", pa.list_(pa.int32())),
         ("held_out", pa.list_(pa.bool_())),
+        ("too_long", pa.list_(pa.int32())),
         ("hashes", pa.list_(pa.binary(16))),
         ("read", pa.string()),
     ]
@@ -55,6 +59,7 @@ class Segment:
         tokens: int32 [tokens], of all documents, as indices of `types`.
         lengths: int32 [documents], tokens of each.
         held_out: bool [documents], whether it belongs to the eval split.
+        too_long: int32 [documents], tokens of each that were left out for their length.
         hashes: fixed-size binary [documents], 16 bytes of its text; [0] if nobody asked for them.
         read: What was counted on the way: documents, bytes, and drops and repairs by reason.
     """
@@ -63,6 +68,7 @@ class Segment:
     tokens: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
     held_out: npt.NDArray[np.bool_]
+    too_long: npt.NDArray[np.int32]
     hashes: pa.Array
     read: dict[str, int]
 
@@ -81,6 +87,7 @@ class Segment:
             self.tokens[np.repeat(kept, self.lengths)],
             self.lengths[kept],
             self.held_out[kept],
+            self.too_long[kept],
             self.hashes.filter(pa.array(kept)) if len(self.hashes) else self.hashes,
             self.read | {reason: int(np.count_nonzero(dropped))},
         )
@@ -138,6 +145,7 @@ def _separate(tokenizer: text.Tokenizer, lowercase: bool) -> Callable[[tf.Tensor
     function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
         lambda documents: text.separate(documents, tokenizer=tokenizer, lowercase=lowercase),
         input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
     )
     return function
 
@@ -180,6 +188,7 @@ def _joined(parts: list[_Part], read: Counter[str]) -> Segment:
         tokens=(np.cumsum(used, dtype=np.int32) - 1)[numbers],
         lengths=np.concatenate(lengths).astype(np.int32),
         held_out=np.concatenate(eval_),
+        too_long=np.zeros(sum(map(len, lengths)), np.int32),
         hashes=pa.array(itertools.chain(*hashes), pa.binary(16)),
         read=dict(read),
     )
@@ -189,14 +198,14 @@ def _cleaned(segment: Segment, settings: TransformSettings) -> Segment:
     """Without the tokens and documents that settings leave out; `read` counts them."""
     if settings.max_token_length is not None:
         characters = pc.utf8_length(segment.types.view(pa.string())).to_numpy()
-        too_long = (characters > settings.max_token_length)[segment.tokens]
-        long_before = np.concatenate([[0], np.cumsum(too_long)])
-        lengths = segment.lengths - np.diff(long_before[segment.bounds])
+        is_long = (characters > settings.max_token_length)[segment.tokens]
+        long_before = np.concatenate([[0], np.cumsum(is_long)])
+        too_long = np.diff(long_before[segment.bounds]).astype(np.int32)
         segment = replace(
             segment,
-            tokens=segment.tokens[~too_long],
-            lengths=lengths.astype(np.int32),
-            read=segment.read | {"token_too_long": int(np.count_nonzero(too_long))},
+            tokens=segment.tokens[~is_long],
+            lengths=segment.lengths - too_long,
+            too_long=too_long,
         )
     if settings.min_tokens > 1:
         # Those without any token are dropped under a reason of their own.
@@ -219,43 +228,59 @@ def save(segments: Iterable[Segment], path: str) -> None:
                 _row(pa.array(segment.tokens)),
                 _row(pa.array(segment.lengths)),
                 _row(pa.array(segment.held_out)),
+                _row(pa.array(segment.too_long)),
                 _row(segment.hashes),
                 pa.array([json.dumps(segment.read)]),
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(row, schema=_SCHEMA))
 
 
-def load(path: str) -> Iterator[Segment]:
-    """The segments of a unit's file, one at a time."""
-    columns = ["types", "tokens", "lengths", "held_out", "hashes", "read"]
-    for types, tokens, lengths, eval_, hashes, read in _rows(path, columns):
-        yield Segment(
-            types.values,
-            tokens.values.to_numpy(),
-            lengths.values.to_numpy(),
-            eval_.values.to_numpy(zero_copy_only=False),
-            hashes.values,
-            json.loads(read.as_py()),
-        )
+def count(path: str) -> int:
+    """How many segments a unit's file holds."""
+    with _opened(path) as reader:
+        number: int = reader.num_record_batches
+    return number
 
 
-def load_counts(path: str) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Types (binary) and counts (int64) of each segment, without its tokens."""
-    for types, counts in _rows(path, ["types", "counts"]):
-        yield types.values, counts.values
+def load(path: str, number: int) -> Segment:
+    """A segment of a unit's file."""
+    columns = ["types", "tokens", "lengths", "held_out", "too_long", "hashes", "read"]
+    types, tokens, lengths, eval_, too_long, hashes, read = _read(path, number, columns)
+    return Segment(
+        types.values,
+        tokens.values.to_numpy(),
+        lengths.values.to_numpy(),
+        eval_.values.to_numpy(zero_copy_only=False),
+        too_long.values.to_numpy(),
+        hashes.values,
+        json.loads(read.as_py()),
+    )
 
 
-def load_hashes(path: str) -> Iterator[pa.Array]:
-    """The hashes of each segment's documents, and nothing else."""
-    for (hashes,) in _rows(path, ["hashes"]):
-        yield hashes.values
+def load_counts(path: str, number: int) -> tuple[pa.Array, pa.Array]:
+    """Types (binary) and counts (int64) of a segment, without its tokens."""
+    types, counts = _read(path, number, ["types", "counts"])
+    return types.values, counts.values
+
+
+def load_hashes(path: str, number: int) -> pa.Array:
+    """The hashes of a segment's documents, and nothing else."""
+    (hashes,) = _read(path, number, ["hashes"])
+    return hashes.values
 
 
 def _row(values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
 
 
-def _rows(path: str, columns: list[str]) -> Iterator[list[pa.Scalar]]:
+def _read(path: str, number: int, columns: list[str]) -> list[pa.Scalar]:
+    with _opened(path, columns) as reader:
+        batch = reader.get_batch(number)
+        return [batch.column(column)[0] for column in columns]
+
+
+@contextmanager
+def _opened(path: str, columns: Iterable[str] = ()) -> Iterator[pa.ipc.RecordBatchFileReader]:
     fields = [_SCHEMA.get_field_index(column) for column in columns]
     options = pa.ipc.IpcReadOptions(included_fields=fields)
     try:
@@ -263,9 +288,7 @@ def _rows(path: str, columns: list[str]) -> Iterator[list[pa.Scalar]]:
             FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
             pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options) as reader,
         ):
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                yield [batch.column(column)[0] for column in columns]
+            yield reader
     except (OSError, pa.ArrowInvalid, BeamIOError) as error:
         reason = " ".join(str(error).split())
         raise SkipstreamError(

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import pickle
 import secrets
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 import apache_beam as beam
 import numpy as np
@@ -16,6 +18,7 @@ from components.errors import SkipstreamError
 from components.example_gen import reader
 from components.example_gen.files import state_of
 from components.example_gen.units import Unit
+from components.identity import check_identity, code_identity
 from components.settings import TransformSettings
 from components.transform import joins, segments
 from components.transform.segments import Segment
@@ -31,20 +34,20 @@ class Tokens:
 
     Attributes:
         directory: Anywhere that Beam can read and write.
-        identity: What they depend on beside settings and text: code, library versions. None: they
-            are of this job alone, and named by their place.
+        found_again: Whether they are named by what they depend on; else they are of this job alone,
+            and named by their place.
     """
 
     directory: str
-    identity: str | None
+    found_again: bool
 
     def path(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
         """The file of `unit`, whose text is read for it, if it is to be found again."""
-        if self.identity is None:
+        if not self.found_again:
             return f"{self.directory}/{unit.index:06d}{_SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS)
-        key = [self.identity, chosen, eval_share, unit.field]
+        key = [code_identity(), chosen, eval_share, unit.field]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             extent = piece.start > 0, piece.stop - piece.start
@@ -59,51 +62,65 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class TokenisedUnit:
-    """A unit on its way from the first pass to the second.
+class TokenisedSegment:
+    """A segment on its way from the first pass to the second: where it is, not what it holds.
 
     Attributes:
-        index: Its place in the corpus.
-        path: The file of its segments.
+        unit: Of the corpus, from 0.
+        number: Its place in the unit.
+        path: The file of the unit's segments.
         reused: Whether that was there before this job.
-        duplicates: By segment, bool [documents], which of them have been seen before.
+        duplicates: bool [documents], which of them have been seen before; none: nobody looked.
         phrases: The file of those that are joined; none: no tokens are.
     """
 
-    index: int
+    unit: int
+    number: int
     path: str
     reused: bool
-    duplicates: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    duplicates: npt.NDArray[np.bool_] | None = None
     phrases: str | None = None
 
-    def segments(self) -> Iterator[Segment]:
-        """Its documents, without the duplicates, phrases joined."""
-        for index, segment in enumerate(segments.load(self.path)):
-            if index in self.duplicates:
-                segment = segment.without(self.duplicates[index], "duplicate")
-            if self.phrases:
-                segment = joins.join(segment, joins.load(self.phrases))
-            yield segment
+    def to_bytes(self) -> bytes:
+        """What `from_bytes` reads."""
+        return pickle.dumps(self)
 
-    def types(self) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """The types (binary) of each segment and how often they occur (int64)."""
-        if not self.duplicates and not self.phrases:
-            yield from segments.load_counts(self.path)
-            return
-        for segment in self.segments():
-            yield segment.types, pa.array(segment.counts())
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """What `to_bytes` gave, in this job."""
+        segment: Self = pickle.loads(content)
+        return segment
+
+    def load(self) -> Segment:
+        """Its documents, without the duplicates, phrases joined."""
+        segment = segments.load(self.path, self.number)
+        if self.duplicates is not None:
+            segment = segment.without(self.duplicates, "duplicate")
+        return joins.join(segment, joins.load(self.phrases)) if self.phrases else segment
+
+    def types(self) -> tuple[pa.Array, pa.Array]:
+        """The types (binary) and how often they occur (int64)."""
+        if self.duplicates is None and not self.phrases:
+            return segments.load_counts(self.path, self.number)
+        segment = self.load()
+        return segment.types, pa.array(segment.counts())
 
 
 class TokeniseUnit(beam.DoFn):
-    """Unit -> TokenisedUnit."""
+    """Unit -> TokenisedSegments."""
 
     def __init__(self, tokens: Tokens, settings: TransformSettings, eval_share: float) -> None:
         """Nothing is read yet."""
         self._tokens = tokens
         self._settings = settings
         self._eval_share = eval_share
+        self._identity = code_identity()
 
-    def process(self, unit: Unit) -> Iterator[TokenisedUnit]:
+    def setup(self) -> None:
+        """Refuse a worker whose code or libraries are not those of the launcher."""
+        check_identity(self._identity)
+
+    def process(self, unit: Unit) -> Iterator[TokenisedSegment]:
         """Tokenise one unit, if need be; a SkipstreamError ends the job."""
         files = [piece.path for piece in unit.pieces]
         before = state_of(files)
@@ -132,7 +149,8 @@ class TokeniseUnit(beam.DoFn):
                 FileSystems.delete([temporary])
             else:
                 FileSystems.rename([temporary], [path])
-        yield TokenisedUnit(unit.index, path, found)
+        for number in range(segments.count(path)):
+            yield TokenisedSegment(unit.index, number, path, found)
 
 
 def remove_others(directory: str, keep: Collection[str]) -> None:

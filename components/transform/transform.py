@@ -16,53 +16,30 @@ shuffled: at most 1e12 / 32e6 x 2.5 MB = 80 GB, less what workers with several u
 bytes a type of each segment for the ids, 25 GB.
 """
 
-import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
-from tensorflow_metadata.proto.v0 import schema_pb2
-from tensorflow_transform import beam as tft_beam
-from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from components import errors
 from components.artifacts import Corpus, Examples, write_json
 from components.errors import NotAwaitedError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
-from components.example_gen.reader import DAMAGED
-from components.example_gen.units import Listing, plan
+from components.example_gen.units import Listing
 from components.phrases import FILE as PHRASES
-from components.phrases import Phrases
 from components.settings import TransformSettings
-from components.transform import joins, preprocessing, records
-from components.transform.duplicates import MarkDuplicates
+from components.transform import job, preprocessing, records, statistics
 from components.transform.options import is_awaited, runner_and_options
-from components.transform.phrases import WORK, FindPhrases
+from components.transform.phrases import WORK
 from components.transform.storage import fetch, holds, make_directory, remove
-from components.transform.tokens import TokenisedUnit, TokeniseUnit, Tokens, remove_others
-from components.vocabulary import Vocabulary
+from components.transform.tokens import Tokens, remove_others
 
-_PASSED_THROUGH = ("unit", "segment")
-_RAGGED = {"types": pa.large_binary(), "counts": pa.int64()}
-_SCHEMA = pa.schema(
-    [
-        ("text", pa.large_list(pa.large_binary())),
-        *((name, pa.large_list(kind)) for name, kind in _RAGGED.items()),
-        *((name, pa.large_list(pa.int64())) for name in _PASSED_THROUGH),
-    ]
-)
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
-_TOP_TOKENS = 50
 _UNREADABLE = ("invalid_json", "missing_field", "too_long")
 
 
@@ -73,7 +50,6 @@ def build(
     max_unreadable: float,
     beam_options: Sequence[str] = (),
     cache: str | None = None,
-    identity: str = "",
     out: Examples,
 ) -> Examples:
     """Run the job.
@@ -85,7 +61,6 @@ def build(
         beam_options: Passed on untouched. Without a --runner among them the job runs in this
             process.
         cache: Directory of tokenised units, for the next run; none: they are thrown away.
-        identity: What tokenised units depend on beside the settings and the text.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
 
     Raises:
@@ -93,288 +68,113 @@ def build(
         NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
     listing = Listing.load(corpus)
-    files = [path for path, _ in listing.files]
-    before = state_of(files)
     # Workers write there, so all of them have to see it.
     shared = settings.work_directory
     work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
+    _check_directory(work)
     runner, options = runner_and_options(beam_options)
     awaited = is_awaited(options)
-    _check_directory(work)
     if not awaited and not shared:
         raise SkipstreamError(
             "a Beam job that is not waited for needs a place of its own, got no "
             "transform.work_directory: set it"
         )
+    files = [path for path, _ in listing.files]
+    before = state_of(files)
     if holds(work, _LAUNCHED):
         cache = None
-        if not _is_whole(work):
-            raise SkipstreamError(
-                f"the job that was launched before must have written all of {work}, and has not: "
-                "wait until it has ended, and if it failed, delete that directory"
-            )
-        if not awaited:
-            raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
+        _check_launched(work, awaited=awaited)
     else:
-        remove(work)
         cache = cache if awaited else None  # Nobody keeps others off while the job runs.
-        tokens = Tokens(cache or f"{work}/tokens", identity if cache else None)
-        for name in (*records.SPLITS, records.UNFINISHED):
-            make_directory(f"{work}/{name}")
-        make_directory(tokens.directory)
-        if not awaited:
-            preprocessing.write(b"", f"{work}/{_LAUNCHED}")
-        try:
-            _run(runner, options, corpus, settings, tokens, work)
-        except BaseException:
-            remove(f"{work}/{_LAUNCHED}")
-            raise
-        if not awaited:
-            raise NotAwaitedError(
-                f"the job was launched and is not waited for: when it has ended, {_GO_ON}"
-            )
+        _run(runner, options, listing, settings, cache, work, awaited=awaited)
     _check_unchanged(before, state_of(files), listing)
     for name in ("tokens", "tftransform_tmp", records.UNFINISHED, WORK):
         remove(f"{work}/{name}")
-    if not holds(work, "counts.json"):
+    if not holds(work, job.COUNTS):
         raise SkipstreamError(
             f"workers and launcher must see the same files, and {work} holds nothing of the "
             "workers': set transform.work_directory to a place that both see"
         )
     fetch(work, out.path)
-    counts: dict[str, int] = json.loads((out.path / "counts.json").read_text())
-    units = json.loads((out.path / "units.json").read_text())
-    _check_unreadable(counts, max_unreadable)
-    assets = out.path / "transform_graph" / "transform_fn" / "assets"
-    asset = assets / preprocessing.VOCABULARY
-    if asset.stat().st_size == len(preprocessing.EMPTY_VOCABULARY):
-        raise SkipstreamError(
-            "the vocabulary is empty: no token occurs at least transform.min_count = "
-            f"{settings.min_count} times in {counts.get('documents', 0)} documents; lower it, or "
-            "give more text"
-        )
-    shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
-    if settings.phrase_passes:
-        shutil.copyfile(assets / PHRASES, out.path / PHRASES)
-    statistics = _statistics(counts, listing, out)
-    write_json(out.path / "statistics.json", statistics)
-    for name in ("counts.json", "units.json", "totals.tsv", _LAUNCHED):
+    written = json.loads((out.path / job.COUNTS).read_text())
+    _check_unreadable(written["counts"], max_unreadable)
+    _take_vocabulary(out, settings, documents=written["counts"].get("documents", 0))
+    tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
+    content = statistics.describe(written["counts"], tokens, types, listing, out)
+    write_json(out.path / "statistics.json", content)
+    for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
+    token_files: dict[str, bool] = written["token_files"]
     if cache:
-        remove_others(cache, keep=[path for path, _ in units])
+        remove_others(cache, keep=token_files)
     return out.finish(
-        documents=statistics["documents"],
-        tokens=statistics["tokens"],
-        vocabulary=statistics["vocabulary"],
-        kept_share=statistics["kept_share"],
-        units=len(units),
-        units_reused=sum(reused for _, reused in units),
+        documents=content["documents"],
+        tokens=content["tokens"],
+        vocabulary=content["vocabulary"],
+        kept_share=content["kept_share"],
+        units=len(token_files),
+        units_reused=sum(token_files.values()),
     )
 
 
 def _run(
     runner: PipelineRunner,
     options: PipelineOptions,
-    corpus: Corpus,
+    listing: Listing,
     settings: TransformSettings,
-    tokens: Tokens,
+    cache: str | None,
     work: str,
+    *,
+    awaited: bool,
 ) -> None:
+    """Run the job to its end, or launch it."""
+    remove(work)
+    tokens = Tokens(cache or f"{work}/tokens", found_again=bool(cache))
+    for name in (*records.SPLITS, records.UNFINISHED):
+        make_directory(f"{work}/{name}")
+    make_directory(tokens.directory)
+    if not awaited:
+        preprocessing.write(b"", f"{work}/{_LAUNCHED}")
     try:
-        with (
-            beam.Pipeline(runner=runner, options=options) as pipeline,
-            tft_beam.Context(temp_dir=work, passthrough_keys=set(_PASSED_THROUGH)),
-        ):
-            _wire(pipeline, corpus, settings, tokens, work)
-    except Exception as error:
-        if (mistake := errors.from_beam(error)) is not None:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
+            job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
+    except BaseException as error:
+        remove(f"{work}/{_LAUNCHED}")
+        if isinstance(error, Exception) and (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
-
-
-def _is_whole(work: str) -> bool:
-    """Whether a job has written everything; counts come after records, the graph is renamed."""
-    written = ("counts.json", "units.json", "totals.tsv", "transform_graph/transform_fn")
-    return all(holds(work, name) for name in written) and not holds(
-        work, "transform_graph/transform_tmp"
-    )
-
-
-def _wire(
-    pipeline: beam.Pipeline,
-    corpus: Corpus,
-    settings: TransformSettings,
-    tokens: Tokens,
-    work: str,
-) -> None:
-    units = (
-        pipeline
-        | "CreateUnits" >> beam.Create(plan(corpus))
-        | "SpreadUnits" >> beam.Reshuffle()
-        | "TokeniseUnits"
-        >> beam.ParDo(TokeniseUnit(tokens, settings, Listing.load(corpus).eval_share))
-        | "KeepTokens" >> beam.Reshuffle()  # A failure behind this repeats nothing before it.
-    )
-    if settings.deduplicate:
-        units |= "MarkDuplicates" >> MarkDuplicates()
-    phrases = None
-    if settings.phrase_passes:
-        find = FindPhrases(settings, work)
-        units |= "FindPhrases" >> find
-        phrases = find.file
-    config = _tensors()
-    counted = units | "ReadTypesToCount" >> beam.FlatMap(types_of)
-    transform_fn = (counted, config) | "Count" >> tft_beam.AnalyzeDataset(
-        preprocessing.make_preprocessing_fn(settings, f"{work}/totals.tsv", phrases)
-    )
-    transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/transform_graph")
-
-    # Read again: holding the types between the passes would cost their size in memory. Without the
-    # shuffle, runners would read them for both passes at once, and hold them.
-    types = (
-        units
-        | "AwaitVocabulary" >> beam.Reshuffle()
-        | "ReadTypesToLookUp" >> beam.FlatMap(types_of)
-    )
-    (looked_up, _) = ((types, config), transform_fn) | "LookUp" >> tft_beam.TransformDataset(
-        output_record_batches=True
-    )
-    (
-        {
-            "unit": units | "KeyUnits" >> beam.Map(lambda unit: (unit.index, unit)),
-            "ids": looked_up | "KeyIds" >> beam.MapTuple(ids_of),
-        }
-        | "GatherUnits" >> beam.CoGroupByKey()
-        | "WriteUnits" >> beam.MapTuple(partial(write_unit, work=work))
-        | "SumCounts" >> beam.CombineGlobally(records.SumCounters())
-        | "WriteCounts" >> beam.Map(_write_json, f"{work}/counts.json")
-    )
-    (
-        units
-        | "NameUnits" >> beam.Map(lambda unit: (unit.path, unit.reused))
-        | "GatherNames" >> beam.combiners.ToList()
-        | "WriteNames" >> beam.Map(_write_json, f"{work}/units.json")
-    )
-
-
-def _tensors() -> TensorAdapterConfig:
-    """How the columns of `types_of` become the inputs of the preprocessing graph."""
-    representation = schema_pb2.TensorRepresentation
-    text = representation.DenseTensor(column_name="text", shape=schema_pb2.FixedShape())
-    ragged = {
-        name: representation.RaggedTensor(
-            feature_path={"step": [name]}, row_partition_dtype="INT64"
-        )
-        for name in _RAGGED
-    }
-    tensors = {"text": representation(dense_tensor=text)}
-    tensors |= {name: representation(ragged_tensor=tensor) for name, tensor in ragged.items()}
-    return TensorAdapterConfig(_SCHEMA, tensors)
-
-
-def types_of(unit: TokenisedUnit) -> Iterator[pa.RecordBatch]:
-    """The types of each segment of a unit, a row each; `text` is empty."""
-    for index, (types, counts) in enumerate(unit.types()):
-        columns = [
-            pa.array([b""], pa.large_binary()),
-            types.cast(pa.large_binary()),
-            counts,
-            pa.array([unit.index]),
-            pa.array([index]),
-        ]
-        yield pa.RecordBatch.from_arrays(
-            [pa.LargeListArray.from_arrays([0, len(column)], column) for column in columns],
-            schema=_SCHEMA,
+    if not awaited:
+        raise NotAwaitedError(
+            f"the job was launched and is not waited for: when it has ended, {_GO_ON}"
         )
 
 
-def ids_of(
-    batch: pa.RecordBatch, unary: dict[str, pa.Array]
-) -> tuple[int, tuple[int, npt.NDArray[np.int32]]]:
-    """Unit, and the place of a segment in it with the ids of its types."""
-    # Keys that hold one value only, as those of a row do, come apart from the batch.
-    keys = {name: batch.column(name) for name in batch.schema.names} | unary
-    unit, segment = (keys[name].flatten()[0].as_py() for name in _PASSED_THROUGH)
-    return unit, (segment, batch.column("type_ids").flatten().to_numpy().astype(np.int32))
-
-
-def write_unit(index: int, found: dict[str, Iterable[Any]], work: str) -> dict[str, int]:
-    """Encode a `unit` with the `ids` of its segments' types; returns what it holds."""
-    (unit,) = found["unit"]
-    ids = dict(found["ids"])
-    parts = ((segment, ids[number]) for number, segment in enumerate(unit.segments()))
-    return records.write_unit(index, parts, work)
-
-
-def _write_json(content: Any, path: str) -> str:
-    # Sorted: which unit came first is in the order of the keys.
-    return preprocessing.write(json.dumps(content, sort_keys=True).encode(), path)
-
-
-def _statistics(counts: dict[str, int], listing: Listing, out: Examples) -> dict[str, Any]:
-    read = {name: count for name, count in counts.items() if "." not in name}
-    encoded = {name: count for name, count in counts.items() if "." in name}
-    counted, types = map(int, (out.path / "totals.tsv").read_text().split("\t"))
-    too_long, joined = read.pop("token_too_long", 0), read.pop(joins.JOINED, 0)
-    tokens = counted + too_long
-    vocabulary = Vocabulary.load_counts(out.path / preprocessing.VOCABULARY)
-    phrases = {"types": len(Phrases.load(out.path)), "pairs_joined": joined}
-    kept_tokens = int(vocabulary.sum())
-    splits: dict[str, dict[str, Any]] = {
-        split: {
-            name: encoded.pop(f"{split}.{name}") for name in ("documents", "tokens", "kept_tokens")
-        }
-        | {
-            "files": {
-                path.name: path.stat().st_size
-                for path in sorted((out.path / split).glob("*.tfrecord.gz"))
-            }
-        }
-        for split in records.SPLITS
-    }
-    if sum(split["kept_tokens"] for split in splits.values()) != kept_tokens:
+def _check_launched(work: str, *, awaited: bool) -> None:
+    """Refuse to go on with a job that was launched before and has not ended."""
+    # Counts come after records, and the graph is renamed.
+    written = (job.COUNTS, job.TOTALS, f"{job.GRAPH}/transform_fn")
+    whole = all(holds(work, name) for name in written)
+    if not whole or holds(work, f"{job.GRAPH}/transform_tmp"):
         raise SkipstreamError(
-            "the two passes over the corpus must find the same tokens, and do not: leave its "
-            "files as they are and run again"
+            f"the job that was launched before must have written all of {work}, and has not: "
+            "wait until it has ended, and if it failed, delete that directory"
         )
-    documents, size = read.pop("documents", 0), read.pop("bytes", 0)
-    damaged = {name: read.pop(name) for name in (DAMAGED,) if name in read}
-    repaired = {name: read.pop(name, 0) for name in ("invalid_utf8", "cut")}
-    dropped = read | {
-        key.removeprefix("dropped."): count
-        for key, count in encoded.items()
-        if key.startswith("dropped.") and count
-    }
-    lengths = sorted(
-        (int(key.removeprefix("length.")), count)
-        for key, count in encoded.items()
-        if key.startswith("length.")
-    )
-    return {
-        "bytes": size,
-        "documents": documents,
-        "documents_dropped": dropped,
-        "documents_repaired": repaired,
-        "files_skipped": listing.skipped | damaged,
-        "tokens": tokens,
-        "types": types,
-        "vocabulary": len(vocabulary),
-        "kept_tokens": kept_tokens,
-        "kept_share": round(kept_tokens / tokens, 6),
-        "tokens_dropped": {"out_of_vocabulary": counted - kept_tokens}
-        | ({"too_long": too_long} if too_long else {}),
-        **({"phrases": phrases} if (out.path / PHRASES).exists() else {}),
-        "types_dropped": {"below_min_count_or_beyond_max_size": types - len(vocabulary)},
-        "splits": splits,
-        "document_lengths": [{"up_to": bound, "documents": count} for bound, count in lengths],
-        "top_tokens": _top_tokens(out.path / preprocessing.VOCABULARY),
-    }
+    if not awaited:
+        raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
 
 
-def _top_tokens(vocabulary: Path) -> list[dict[str, Any]]:
-    with vocabulary.open("rb") as file:
-        lines = [line.rstrip(b"\n").split(b"\t") for line in itertools.islice(file, _TOP_TOKENS)]
-    return [{"token": token.decode(), "count": int(count)} for token, count in lines]
+def _take_vocabulary(out: Examples, settings: TransformSettings, documents: int) -> None:
+    """Copy it, and the phrases, from the assets of the graph."""
+    assets = out.path / job.GRAPH / "transform_fn" / "assets"
+    asset = assets / preprocessing.VOCABULARY
+    if asset.stat().st_size == len(preprocessing.EMPTY_VOCABULARY):
+        raise SkipstreamError(
+            "the vocabulary is empty: no token occurs at least transform.min_count = "
+            f"{settings.min_count} times in {documents} documents; lower it, or give more text"
+        )
+    shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
+    if settings.phrase_passes:
+        shutil.copyfile(assets / PHRASES, out.path / PHRASES)
 
 
 def _check_directory(work: str) -> None:
