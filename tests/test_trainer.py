@@ -292,7 +292,7 @@ def test_training_is_stable(changes: dict[str, float], tmp_path: Path) -> None:
 
 def test_patience_keeps_the_best_epoch(tmp_path: Path) -> None:
     # Too few documents for so many epochs: the held-out loss falls, then rises.
-    documents = random_documents(2, 60, types=400)
+    documents = random_documents(2, 60, types=400) * 4
     examples = write_examples(tmp_path / "examples", documents, types=400)
     settings = SETTINGS.model_copy(update={"epochs": 200, "learning_rate": 1.0, "patience": 3})
     model = train(examples, tmp_path / "model", settings)
@@ -356,7 +356,7 @@ trainer.build(Examples(Path(sys.argv[1]), "x"), settings=settings, out=out, stra
 
 
 def test_two_devices_train_as_one_does(tmp_path: Path) -> None:
-    examples = write_examples(tmp_path / "examples", random_documents(0, 500, 200), types=200)
+    examples = write_examples(tmp_path / "examples", random_documents(0, 3000, 2000), types=2000)
     (tmp_path / "two").mkdir()
     arguments = [str(examples.path), str(tmp_path / "two"), SETTINGS.model_dump_json()]
     subprocess.run([sys.executable, "-c", MIRRORED, *arguments], check=True, capture_output=True)
