@@ -50,7 +50,7 @@ class ExampleGenSettings(StageSettings):
     damaged_files: Literal["fail", "skip"] = Field(
         "fail",
         description="What a file that is truncated, corrupt, not text or gone means: the run fails "
-        "and names it, or none of it is read (of plain text above 16 MB, none of the parts "
+        "and names it, or none of it is read (of plain text above 24 MB, none of the parts "
         "concerned), with a warning.",
     )
 

@@ -1,19 +1,19 @@
 """The Beam job: a corpus -> vocabulary, transform graph, TFRecords and statistics.
 
 Cost model: the text is tokenised once, by `TokeniseUnits`, which is where the time goes. It is read
-twice for that, first for the digest by which the next run finds what this one did; text that has
-not changed is there already. What was found lies in a file a unit, about half the bytes of the
-text, and is read twice more: the types to be counted, then all of it to be encoded. Shuffled are
-the types of each worker with their counts, and the ids of each unit's types: never tokens. A worker
-holds a segment (16 MB of text), the ids of its unit's types and the vocabulary, the driver the
-vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
+twice for that, first for the digest by which the next run finds what this one did: 3 % of the time
+on a local disk, twice the transfer from an object store. Text that has not changed is there
+already. What was found lies in a file a unit, about half the bytes of the text, and is read twice
+more, by segments: the types to be counted, then all of it to be encoded. Shuffled are the types of
+each worker with their counts, and where each segment lies: never tokens. A worker holds a segment
+(16 to 25 MB of text), the types that it has counted since it last sent some on, and the vocabulary,
+the driver the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
 
-An estimate for 1 TB on Dataflow, from 133 to 533 MB of English on two slow cores, where the job
-took 0.09 to 0.12 s of CPU a MB: 1e6 x 0.1 s = 28 core-hours, 17 minutes on 100 cores, if reading
-keeps up (twice 10 MB/s a core). Token files take 0.5 TB for the time of the job, or as long as they
-are kept. The types of a unit, some 2.5 MB of 32, are summed within a worker before they are
-shuffled: at most 1e12 / 32e6 x 2.5 MB = 80 GB, less what workers with several units save; and 4
-bytes a type of each segment for the ids, 25 GB.
+An estimate for 1 TB on Dataflow, from 133 MB to 2 GB of English on two slow cores, where each MB
+took 0.085 s of CPU: 1e6 x 0.085 s = 24 core-hours, 14 minutes on 100 cores, if reading keeps up
+(twice 12 MB/s a core). Token files take 0.5 TB for the time of the job, or as long as they are
+kept. The types of a unit of 16 MB with their counts, 1.9 MB, are summed within a worker before they
+are shuffled: at most 1e12 / 16.8e6 x 1.9 MB = 113 GB, less what workers with several units save.
 """
 
 import json
