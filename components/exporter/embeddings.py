@@ -129,12 +129,11 @@ class Embeddings:
     def vectors(self) -> npt.NDArray[np.float32]:
         """float32 [types, dimensions], by id."""
         scales = getattr(self._model, "scales", None)
-        return Stored(
-            self._model.vectors.numpy(), None if scales is None else scales.numpy()
-        ).restored()
+        stored = Stored(self._model.vectors.numpy(), None if scales is None else scales.numpy())
+        return stored.restored()[: len(self.tokens())]  # what follows are rows of no token
 
     def _useful(self, k: int) -> int:
-        """At most the vocabulary's size: the signatures fill the rest with blanks, and memory."""
+        """At most as many as there are rows: the signatures fill more with blanks, and memory."""
         if k < 1:
             raise SkipstreamError(f"the number of answers (-k) must be at least 1, got {k}")
         return min(k, int(self._model.vectors.shape[0]))

@@ -20,8 +20,8 @@ Tensors = dict[str, tf.Tensor]
 
 _WORDS = _TEXT = tf.TensorSpec([None], tf.string)
 _K = tf.TensorSpec([], tf.int32)
-_MISSING = -1
-_BLOCK = 128
+_BLOCK = 128  # rows
+_CHUNK_BLOCKS = 64
 _TINY = 1e-30  # squared length below which a vector counts as zeros
 
 
@@ -29,9 +29,11 @@ class EmbeddingModel(tf.Module):
     """Strings in, vectors out.
 
     Attributes:
-        vectors: float32, float16 or int8 [types, dimensions], by token id.
-        scales: float32 [types], what int8 is multiplied by; there is none for the others.
-        inverse_norms: float32 [types], 1 / length of each row of `vectors`; 0 for zeros.
+        vectors: float32, float16 or int8 [rows, dimensions], by token id. At least one row of zeros
+            follows the last token's: the vector of unknown words. There are as many as fill the
+            blocks in which neighbours are sought.
+        scales: float32 [rows], what int8 is multiplied by; there is none for the others.
+        inverse_norms: float32 [rows], 1 / length of each row of `vectors`; 0 for zeros.
     """
 
     def __init__(
@@ -58,9 +60,13 @@ class EmbeddingModel(tf.Module):
         super().__init__(name="skipstream")
         self._tokenizer: Tokenizer = tokenizer
         self._lowercase = lowercase
-        self._size = len(vectors)
-        stored = store(vectors, storage)
-        norms = np.linalg.norm(stored.values.astype(np.float32), axis=1)
+        self._size = self._unknown = len(vectors)
+        blocks = self._size // _BLOCK + 1
+        self._chunks = 1 if storage == "float32" else -(-blocks // _CHUNK_BLOCKS)
+        self._blocks = -(-blocks // self._chunks) * self._chunks
+        zeros = self._blocks * _BLOCK - self._size
+        stored = store(np.pad(vectors, [(0, zeros), (0, 0)]), storage)
+        norms = np.linalg.norm(stored.values.astype(np.float32, copy=False), axis=1)
         inverse_norms = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
         self.vectors = tf.Variable(stored.values, trainable=False, name="vectors")
         if stored.scales is not None:
@@ -72,7 +78,7 @@ class EmbeddingModel(tf.Module):
             tf.lookup.TextFileInitializer(
                 str(vocabulary), tf.string, line, tf.int64, number, vocab_size=self._size
             ),
-            default_value=_MISSING,
+            default_value=self._unknown,
         )
         self._tokens = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(
@@ -107,12 +113,7 @@ class EmbeddingModel(tf.Module):
             in_vocabulary: bool [batch].
         """
         ids = self._ids_of(words)
-        known = ids != _MISSING
-        rows = self._rows(ids)
-        return {
-            "embedding": tf.where(known[:, tf.newaxis], rows, 0.0),
-            "in_vocabulary": known,
-        }
+        return {"embedding": self._rows(ids), "in_vocabulary": ids != self._unknown}
 
     @tf.function(input_signature=[_TEXT])
     def embed_text(self, text: tf.Tensor) -> Tensors:
@@ -128,7 +129,7 @@ class EmbeddingModel(tf.Module):
         """
         tokens = self._tokenize(text)
         ids = self._ids.lookup(tokens.flat_values)
-        known = ids != _MISSING
+        known = ids != self._unknown
         rows, known_ids = self.vectors, tf.boolean_mask(ids, known)
         # Gathers and adds in one op: a long text's rows are never all in memory, if they are
         # stored as they are.
@@ -160,7 +161,7 @@ class EmbeddingModel(tf.Module):
         """
         ids = self._ids_of(words)
         answers = self._most_similar(self._rows(ids), ids[:, tf.newaxis], k)
-        return {**answers, "in_vocabulary": ids != _MISSING}
+        return {**answers, "in_vocabulary": ids != self._unknown}
 
     @tf.function(input_signature=[_WORDS, _WORDS, _WORDS, _K])
     def analogy(self, a: tf.Tensor, b: tf.Tensor, c: tf.Tensor, k: tf.Tensor) -> Tensors:
@@ -189,12 +190,11 @@ class EmbeddingModel(tf.Module):
         return tokens
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """float32 [*ids.shape, dimensions]; what stands for an unknown id is the caller's.
+        """float32 [*ids.shape, dimensions], zeros for unknown words.
 
         Reads the variable instead of gathering from it: after one ResourceGather, every later
         read by another signature copies the whole matrix (35 MB, 3 ms a request at 88 k x 100).
         """
-        ids = tf.maximum(ids, 0)
         rows = tf.cast(tf.gather(self.vectors.read_value(), ids), tf.float32)
         if self.vectors.dtype != tf.int8:
             return rows
@@ -212,12 +212,16 @@ class EmbeddingModel(tf.Module):
             tokens = spell(
                 tf.strings.strip(words), tokenizer=self._tokenizer, lowercase=self._lowercase
             )
-            return tf.where(ids == _MISSING, self._ids.lookup(tokens), ids)
+            return tf.where(ids == self._unknown, self._ids.lookup(tokens), ids)
 
-        return tf.cond(tf.reduce_all(ids != _MISSING), lambda: ids, spelled)
+        return tf.cond(tf.reduce_all(ids != self._unknown), lambda: ids, spelled)
 
     def _most_similar(self, targets: tf.Tensor, inputs: tf.Tensor, k: tf.Tensor) -> Tensors:
-        """Rank the vocabulary by cosine with `targets` [batch, dimensions].
+        """Rank the vocabulary by cosine with `targets`.
+
+        The k largest lie in the k blocks with the largest maxima, which are found by SIMD: several
+        times as fast as tf.math.top_k of whole rows. Each input may bring one block among them in
+        vain, and so may the zeros behind the last token.
 
         Args:
             targets: float32 [batch, dimensions], of any length.
@@ -225,56 +229,44 @@ class EmbeddingModel(tf.Module):
             k: int32 scalar.
         """
         tf.debugging.assert_positive(k, "k must be at least 1")
-        cosines = (
-            tf.matmul(
-                tf.math.l2_normalize(targets, axis=1, epsilon=_TINY),
-                tf.cast(self.vectors, tf.float32),
-                transpose_b=True,
-            )
-            * self.inverse_norms
+        units = tf.math.l2_normalize(targets, axis=1, epsilon=_TINY)
+        cosines = self._products(units) * self.inverse_norms.read_value()
+        cosines = tf.reshape(cosines, [-1, self._blocks, _BLOCK])
+        in_vain = inputs.shape[1] + self._blocks - self._size // _BLOCK
+        wanted = tf.minimum(tf.minimum(k, self._blocks) + in_vain, self._blocks)
+        _, blocks = tf.math.top_k(tf.reduce_max(cosines, axis=2), wanted, index_type=tf.int64)
+        blocks = tf.sort(blocks, axis=1)  # top_k leaves ties in their order: that of the ids
+        candidates = wanted * _BLOCK
+        ids = blocks[:, :, tf.newaxis] * _BLOCK + tf.range(_BLOCK, dtype=tf.int64)
+        ids = tf.reshape(ids, [-1, candidates])
+        cosines = tf.reshape(tf.gather(cosines, blocks, batch_dims=1), [-1, candidates])
+        left_out = (
+            (ids >= self._size)
+            | tf.reduce_any(ids[:, :, tf.newaxis] == inputs[:, tf.newaxis, :], axis=2)
+            | tf.reduce_any(inputs == self._unknown, axis=1, keepdims=True)
         )
-        # The inputs are dropped from a short list that is as much longer as they are many, which
-        # spares writing into [batch, types].
-        asked = tf.shape(inputs)[1]
-        found = tf.minimum(tf.minimum(k, self._size) + asked, self._size)
-        similarity, ids = self._top_k(cosines, found)
-        dropped = tf.reduce_any(ids[:, :, tf.newaxis] == inputs[:, tf.newaxis, :], axis=2)
-        blank = tf.reduce_any(inputs == _MISSING, axis=1, keepdims=True)
-        kept, order = tf.math.top_k(
-            tf.where(dropped, similarity.dtype.min, similarity), tf.minimum(k, found)
-        )
+        lowest = cosines.dtype.min
+        cosines = tf.where(left_out, lowest, cosines)
+        similarity, order = tf.math.top_k(cosines, tf.minimum(k, candidates))
         ids = tf.gather(ids, order, batch_dims=1)
-        ids = tf.where(blank | (kept == kept.dtype.min), tf.constant(_MISSING, tf.int64), ids)
-        padding = [[0, 0], [0, k - tf.shape(ids)[1]]]
-        ids = tf.pad(ids, padding, constant_values=_MISSING)
-        kept = tf.pad(kept, padding)
+        padding = [[0, 0], [0, tf.maximum(k - candidates, 0)]]
+        similarity = tf.pad(similarity, padding, constant_values=lowest)
+        found = similarity > lowest
         return {
-            "neighbors": self._tokens.lookup(ids),
-            "similarity": tf.where(ids == _MISSING, 0.0, kept),
+            "neighbors": tf.where(found, self._tokens.lookup(tf.pad(ids, padding)), ""),
+            "similarity": tf.where(found, similarity, 0.0),
         }
 
-    def _top_k(self, values: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """tf.math.top_k of [batch, types], ties in the order of the ids, several times as fast.
-
-        The k largest lie in the k blocks with the largest maxima, which are found by SIMD.
-
-        Args:
-            values: float32 [batch, types], above the lowest float.
-            k: int32 scalar, at most `types`.
-
-        Returns:
-            float32 and int64 [batch, k], values and their ids.
-        """
-        blocks = -(-self._size // _BLOCK)
-        lowest = values.dtype.min
-        values = tf.pad(values, [[0, 0], [0, blocks * _BLOCK - self._size]], constant_values=lowest)
-        values = tf.reshape(values, [-1, blocks, _BLOCK])
-        _, chosen = tf.math.top_k(
-            tf.reduce_max(values, axis=2), tf.minimum(k, blocks), index_type=tf.int64
+    def _products(self, targets: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, rows], the inner products of `targets` with all rows of `vectors`."""
+        vectors = self.vectors.read_value()
+        if vectors.dtype == tf.float32:
+            return tf.matmul(targets, vectors, transpose_b=True)
+        # A chunk in float32 stays in the cache; the whole would be new memory at each request.
+        products = tf.map_fn(
+            lambda chunk: tf.matmul(targets, tf.cast(chunk, tf.float32), transpose_b=True),
+            tf.reshape(vectors, [self._chunks, -1, vectors.shape[1]]),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
         )
-        chosen = tf.sort(chosen, axis=1)
-        candidates = tf.gather(values, chosen, batch_dims=1)
-        candidates = tf.reshape(candidates, [tf.shape(values)[0], tf.shape(chosen)[1] * _BLOCK])
-        largest, places = tf.math.top_k(candidates, k, index_type=tf.int64)
-        block = tf.gather(chosen, places // _BLOCK, batch_dims=1)
-        return largest, block * _BLOCK + places % _BLOCK
+        return tf.reshape(tf.transpose(products, [1, 0, 2]), [-1, vectors.shape[0]])
