@@ -84,9 +84,10 @@ class Nights:
             start = time.monotonic()
             code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
             seconds = round(time.monotonic() - start, 1)
-            if code not in (0, 1, 3):
-                sys.exit(f"{' '.join(command)} ended with {code}")
             run = json.loads((output / "run.json").read_text())
+            diverged = "diverged" in run["stages"].get("trainer", {}).get("error", "")
+            if code not in (0, 3) and not (code == 1 and diverged):
+                sys.exit(f"{' '.join(command)} ended with {code}")
             evaluated = run["stages"].get("evaluator", {})
             evaluation = Path(evaluated.get("artifact", "")) / "evaluation.json"
             report = {"command": command, "exit_code": code, "wall_seconds": seconds, "run": run}
