@@ -263,9 +263,12 @@ class EmbeddingModel(tf.Module):
         if vectors.dtype == tf.float32:
             return tf.matmul(targets, vectors, transpose_b=True)
         # A chunk in float32 stays in the cache; the whole would be new memory at each request.
+        chunks = tf.reshape(vectors, [self._chunks, -1, vectors.shape[1]])
         products = tf.map_fn(
-            lambda chunk: tf.matmul(targets, tf.cast(chunk, tf.float32), transpose_b=True),
-            tf.reshape(vectors, [self._chunks, -1, vectors.shape[1]]),
+            lambda i: tf.matmul(
+                targets, tf.cast(tf.gather(chunks, i), tf.float32), transpose_b=True
+            ),
+            tf.range(self._chunks),
             fn_output_signature=tf.float32,
             parallel_iterations=1,
         )
