@@ -20,9 +20,12 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)
 	@$(BIN)/skipstream run --output build/run $(ARGS)
 
-# A file of tests goes to one process as a whole: fixtures are made once.
+# A file of tests goes to one process as a whole: fixtures are made once. Tests often wait for what
+# they start, so there are more processes than processors.
+TESTERS := $(shell expr $$(nproc) \* 3 / 2)
+
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # The runners that tests/test_runners.py starts, of the Beam that constraints.txt pins. `make
 # --keep-going runners` gets those that can be had.

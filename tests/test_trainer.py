@@ -20,7 +20,7 @@ from components.settings import TrainerSettings
 from components.trainer import tables
 from components.trainer.callbacks import Progress
 from components.trainer.model import SkipGram
-from components.trainer.optimizer import Moves, RowSGD, bounded_rates
+from components.trainer.optimizer import RowGradients, RowSGD
 
 SETTINGS_DEFAULT = {"sample": 0, "epochs": 3}
 SETTINGS = TrainerSettings(dimensions=16, sample=0, epochs=3, window=3)
@@ -227,15 +227,17 @@ def test_a_corrupt_tfrecord_is_an_error(tmp_path: Path) -> None:
         train(examples, tmp_path / "model")
 
 
+def row_gradients(ids: list[int], values: list[list[float]], load: float = 0) -> RowGradients:
+    loads = tf.constant([load] * len(ids), tf.float32)
+    return RowGradients(tf.constant(ids), tf.constant(values, tf.float32), loads)
+
+
 def test_repeated_rows_add_up_and_others_stay() -> None:
     table = tf.Variable(tf.ones([4, 2]))
-    parts = [([2, 0], [[1, 2], [3, 4]]), ([2], [[5, 6]])]
-    optimizer = RowSGD()
-    optimizer.apply(
-        [[Moves(tf.constant(ids), tf.constant(values, tf.float32)) for ids, values in parts]],
-        [table],
-    )
-    assert table.numpy().tolist() == [[-2, -3], [1, 1], [-5, -7], [1, 1]]
+    parts = [row_gradients([2, 0], [[1, 2], [3, 4]]), row_gradients([2], [[5, 6]])]
+    optimizer = RowSGD(0.5)
+    optimizer.apply([parts], [table])
+    assert table.numpy().tolist() == [[-0.5, -1], [1, 1], [-2, -3], [1, 1]]
     assert optimizer.iterations.numpy() == 1
 
 
@@ -243,27 +245,18 @@ def test_repeated_rows_add_up_and_others_stay() -> None:
 def test_a_row_with_a_great_load_moves_as_if_by_the_most(seed: int) -> None:
     draw = np.random.default_rng(seed)
     # Words beyond CELLS share their cells with each other only.
-    words = np.array([*range(9), 16_384, 20_000, 100_000], np.int32)
-    ids, loads = draw.choice(words, [3, 100]), (draw.random([3, 100]) * 3).astype(np.float32)
-    bound = {"rate": tf.constant(0.1), "most_load": tf.constant(35.0)}
-
-    def rates_of(part: slice) -> np.ndarray:
-        step = list(tf.constant(ids))
-        return np.stack(
-            bounded_rates(step[part], list(tf.constant(loads[part])), step_ids=step, **bound)
-        )
-
-    whole, first, second = (rates_of(slice(*part)) for part in [(0, 3), (0, 1), (1, 3)])
-    naive = [0.1 * min(1, 35 / loads[ids == word].sum()) for word in words]
-    np.testing.assert_allclose(whole, np.array(naive)[np.searchsorted(words, ids)], rtol=1e-5)
+    ids = np.array([*range(9), 16_384, 20_000, 100_000])
+    rows, loads = draw.choice(ids, 300), (draw.random(300) * 3).astype(np.float32)
+    table = tf.Variable(tf.zeros([100_001, 1]))
+    parts = [
+        RowGradients(tf.constant(rows[part], tf.int32), tf.ones([150, 1]), tf.constant(loads[part]))
+        for part in (slice(150), slice(150, None))
+    ]
+    RowSGD(0.1, most_load=35).apply([parts], [table])
+    rates = np.array([-table.numpy()[row, 0] / (rows == row).sum() for row in ids])
+    naive = [0.1 * min(1, 35 / loads[rows == row].sum()) for row in ids]
+    np.testing.assert_allclose(rates, naive, rtol=1e-5)
     assert min(naive) < 0.0999 and max(naive) == 0.1
-    # What parts of a step move a row by is no more, and each keeps to its share.
-    moved = np.concatenate([first, second]) * loads
-    for word in words:
-        assert moved[ids == word].sum() <= 3.5 * (1 + 1e-5)
-        share = (ids[0] == word).sum() / (ids == word).sum()
-        expected = min(0.1 * loads[0][ids[0] == word].sum(), 3.5 * share)
-        assert moved[0][ids[0] == word].sum() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -363,8 +356,8 @@ def test_two_devices_train_as_one_does(tmp_path: Path) -> None:
     one, two = train(examples, tmp_path / "one"), Model.load(tmp_path / "two")
     assert two is not None
     for key in ("loss", "held_out_loss"):
-        assert two.summary[key] == pytest.approx(one.summary[key], rel=0.02)
-    # Not the same: four parts of a step, not two, each keep to their share of the bound.
+        assert two.summary[key] == pytest.approx(one.summary[key], rel=0.005)
+    # Not the same bits: the sums of a step are added up in another order.
     correlation = np.corrcoef(vectors(two).ravel(), vectors(one).ravel())[0, 1]
     assert correlation > 0.98
 

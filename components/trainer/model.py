@@ -1,6 +1,5 @@
 """The Keras model: two tables of vectors and one training step on rows of pairs."""
 
-import functools
 from typing import NamedTuple
 
 import keras
@@ -8,7 +7,7 @@ import tensorflow as tf
 
 from components.trainer import skipgrams
 from components.trainer.dataset import BRANCHES, NOISE
-from components.trainer.optimizer import Moves, bounded_rates
+from components.trainer.optimizer import RowGradients, joined
 from components.trainer.skipgrams import Parts, Rows
 from components.trainer.tables import Table
 
@@ -25,47 +24,29 @@ class Loss(NamedTuple):
     pairs: tf.Tensor
 
 
-class Learnt(NamedTuple):
-    """How rows of pairs move the tables.
+class Gradients(NamedTuple):
+    """What rows of pairs say about the tables.
 
     Attributes:
-        vectors, contexts: Their rows, in parts.
+        vectors, contexts: For their rows.
     """
 
-    vectors: list[Moves]
-    contexts: list[Moves]
+    vectors: RowGradients
+    contexts: RowGradients
 
 
 @tf.function(autograph=False, jit_compile=True)
 def _learn(
-    vectors: tf.Tensor,
-    contexts: tf.Tensor,
-    rows: Rows,
-    step: Rows,
-    *,
-    window: int,
-    negatives: int,
-    rate: tf.Tensor,
-    most_load: tf.Tensor,
-) -> Learnt:
-    """How the pairs of `rows`, a part of those of `step`, move both tables."""
-    ids = _ids(rows)
-    found = _look_up(vectors, contexts, ids)
+    vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
+) -> Gradients:
+    """What the pairs of `rows` say about both tables."""
+    ids, found = _look_up(vectors, contexts, rows)
     scores = skipgrams.scores(found)
     errors = skipgrams.errors(scores, rows, window=window, negatives=negatives)
-    loads = skipgrams.loads(errors)
-    bound = functools.partial(bounded_rates, rate=rate, most_load=most_load)
-    step_ids = _ids(step)
-    rates = Parts(
-        *bound(ids[:1], loads[:1], step_ids=step_ids[:1]),
-        # A word's occurrences as token and as noise move the same row.
-        *bound(ids[1:], loads[1:], step_ids=step_ids[1:]),
-    )
-    moves = [
-        Moves(tf.reshape(part, [-1]), tf.reshape(values, [-1, values.shape[-1]]))
-        for part, values in zip(ids, skipgrams.moves(errors, found, rates), strict=True)
-    ]
-    return Learnt(moves[:1], moves[1:])
+    parts = ids, skipgrams.gradients(errors, found), skipgrams.loads(errors)
+    targets, tokens, noise = (RowGradients(*kind) for kind in zip(*parts, strict=True))
+    # A word's occurrences as token and as noise move the same row.
+    return Gradients(joined([targets]), joined([tokens, noise]))
 
 
 @tf.function(autograph=False, jit_compile=True)
@@ -73,26 +54,21 @@ def _measure(
     vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
 ) -> Loss:
     """The loss of the pairs of `rows`."""
-    scores = skipgrams.scores(_look_up(vectors, contexts, _ids(rows)))
+    scores = skipgrams.scores(_look_up(vectors, contexts, rows)[1])
     return Loss(
         skipgrams.loss(scores, rows, window=window, negatives=negatives),
         tf.cast(tf.reduce_sum(rows.left + rows.right), tf.float32),
     )
 
 
-def _ids(rows: Rows) -> Parts:
-    """int32 ids of all that `rows` name."""
+def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows) -> tuple[Parts, Parts]:
+    """Ids and vectors of all that `rows` name."""
     length = rows.left.shape[1]
     window = (rows.tokens.shape[1] - length) // 2
-    return Parts(
-        rows.tokens[:, window : window + length], rows.tokens, tf.reshape(rows.noise, [-1, NOISE])
-    )
-
-
-def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, ids: Parts) -> Parts:
-    """Their vectors."""
+    noise = tf.reshape(rows.noise, [-1, NOISE])
+    ids = Parts(rows.tokens[:, window : window + length], rows.tokens, noise)
     tables = Parts(vectors, contexts, contexts)
-    return Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
+    return ids, Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
 
 
 class SkipGram(keras.Model):
@@ -164,26 +140,15 @@ class SkipGram(keras.Model):
         # All parts see the tables as they were before the step.
         tables = self.vectors.read(), self.contexts.read()
         sizes = {"window": self.window, "negatives": self.negatives}
-        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
-        most_load = tf.constant(self.optimizer.most_load, tf.float32)
-        here = tf.distribute.get_replica_context()
-        step = rows
-        if here.num_replicas_in_sync > 1:
-            step = Rows(*(here.all_gather(field, axis=0) for field in rows))
-        learnt = [
-            _learn(*tables, Rows(*part), step, rate=rate, most_load=most_load, **sizes)
-            for part in zip(*(tf.split(field, BRANCHES) for field in rows), strict=True)
-        ]
+        parts = zip(*(tf.split(field, BRANCHES) for field in rows), strict=True)
+        gradients = [_learn(*tables, Rows(*part), **sizes) for part in parts]
         # A third of a step's work; a mean over a sixteenth of the steps says as much.
         due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
         loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), lambda: Loss(0.0, 0.0))
         # A table that somebody still has to read would be copied before it is written to.
         with tf.control_dependencies(loss):
             self.optimizer.apply(
-                [
-                    [moves for part in learnt for moves in part.vectors],
-                    [moves for part in learnt for moves in part.contexts],
-                ],
+                [[part.vectors for part in gradients], [part.contexts for part in gradients]],
                 [self.vectors.variable, self.contexts.variable],
             )
         return loss

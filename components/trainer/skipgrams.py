@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python.xla import optimization_barrier
 
 
 class Streams(NamedTuple):
@@ -346,35 +345,22 @@ def loads(errors: Errors) -> Parts:
     )
 
 
-@tf.function(autograph=False, jit_compile=True)
-def moves(errors: Errors, vectors: Parts, rates: Parts) -> Parts:
-    """What gradient descent subtracts from the vectors: the gradients of `loss` times `rates`.
-
-    Errors are multiplied, which are a third as many numbers as gradients.
+def gradients(errors: Errors, vectors: Parts) -> Parts:
+    """The gradients of `loss` in closed form.
 
     Args:
         errors: Of the vectors' scores.
         vectors: As `scores` takes them.
-        rates: float32 in the shapes of `loads`.
 
     Returns:
         float32 in the shapes of the vectors.
     """
     targets, contexts, noise = vectors
     positive, negative = errors
-    groups = tf.shape(noise)[0]
-    grouped = tf.reshape(targets, [groups, -1, targets.shape[2]])
-    # Targets x tokens. Without the barrier XLA would multiply by the transpose without making it,
-    # which takes twice as long.
-    (by_target,) = optimization_barrier(
-        tf.transpose(positive * rates.targets[:, tf.newaxis], [0, 2, 1])
-    )
+    grouped = tf.reshape(targets, [tf.shape(noise)[0], -1, targets.shape[2]])
     return Parts(
-        tf.matmul(by_target, contexts)
-        + tf.reshape(
-            tf.matmul(negative * tf.reshape(rates.targets, [groups, -1, 1]), noise),
-            tf.shape(targets),
-        ),
-        tf.matmul(positive * rates.contexts[:, :, tf.newaxis], targets),
-        tf.matmul(negative * rates.noise[:, tf.newaxis], grouped, transpose_a=True),
+        tf.matmul(positive, contexts, transpose_a=True)
+        + tf.reshape(tf.matmul(negative, noise), tf.shape(targets)),
+        tf.matmul(positive, targets),
+        tf.matmul(negative, grouped, transpose_a=True),
     )
