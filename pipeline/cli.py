@@ -9,8 +9,6 @@ gate refused the corpus or the model; 4 the Beam job was launched, and is not wa
 import argparse
 import gc
 import importlib.metadata
-import itertools
-import json
 import logging
 import os
 import re
@@ -20,16 +18,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from components import threads
-from components.artifacts import Statistics
-from components.errors import NotBlessedError, SkipstreamError
-from components.settings import StatisticsGenSettings
-from pipeline import config, failures, interrupts, logs, lookup, results, versions
+from components.errors import NotBlessedError
+from pipeline import config, failures, interrupts, logs, queries, results, versions
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
 
 FORMATS = ("word2vec-text", "word2vec-binary", "keyedvectors", "projector", "npz")
-_TEXTS_A_CALL = 256
 
 
 def main() -> NoReturn:
@@ -234,7 +229,7 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="where report.json, zipf.png and FeatureStats.pb go; without it and --against, those "
         "of the run are named",
     )
-    command.set_defaults(command=_stats)
+    command.set_defaults(command=queries.stats)
 
 
 def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -246,7 +241,7 @@ def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("old", type=Path, metavar="OLD", help=place)
     command.add_argument("new", type=Path, metavar="NEW", help="the same")
     command.add_argument("--json", action="store_true", help="the whole report, as JSON")
-    command.set_defaults(command=_drift)
+    command.set_defaults(command=queries.drift)
 
 
 def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -291,19 +286,20 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     def add_k(command: _Parser) -> None:
         command.add_argument("-k", type=int, default=10, help="answers (default: %(default)s)")
 
-    neighbors = add("neighbors", _neighbors, "The nearest words: word, neighbour, cosine.")
+    neighbors = add("neighbors", queries.neighbors, "The nearest words: word, neighbour, cosine.")
     neighbors.add_argument("words", nargs="+", metavar="WORD")
     add_k(neighbors)
-    analogy = add("analogy", _analogy, "What is to C as B is to A: word, cosine.")
+    analogy = add("analogy", queries.analogy, "What is to C as B is to A: word, cosine.")
     for name in "abc":
         analogy.add_argument(name, metavar=name.upper())
     add_k(analogy)
     add(
         "embed",
-        _embed,
-        f"The mean vector of each line of stdin, as JSON Lines, {_TEXTS_A_CALL} lines at a time.",
+        queries.embed,
+        "The mean vector of each line of stdin, as JSON Lines, "
+        f"{queries.TEXTS_A_CALL} lines at a time.",
     )
-    export = add("export", _export, "Write words and vectors in another format.")
+    export = add("export", queries.export, "Write words and vectors in another format.")
     export.add_argument("--format", required=True, choices=FORMATS)
     export.add_argument("--output", required=True, type=Path, metavar="PATH")
 
@@ -330,35 +326,6 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)
         path = arguments.show(chain)
     print(path)
-
-
-def _stats(arguments: argparse.Namespace) -> None:
-    examples = lookup.examples(arguments.run)
-    finished = lookup.last(arguments.run, "statistics_gen", Statistics)
-    path = arguments.output
-    if finished and not arguments.against and not path:
-        path, report = finished.path, finished.report
-    else:
-        from components.statistics_gen import statistics_gen
-
-        against = lookup.examples(arguments.against) if arguments.against else None
-        if path:
-            path.mkdir(parents=True, exist_ok=True)
-        report = statistics_gen.describe(
-            examples, against, settings=StatisticsGenSettings(), directory=path
-        )
-    print(results.corpus(report))
-    if path:
-        print(path)
-
-
-def _drift(arguments: argparse.Namespace) -> None:
-    from components.evaluator import drift
-
-    old, new = drift.Space.load(arguments.old), drift.Space.load(arguments.new)
-    report = drift.compare(new, old)
-    text = json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else None
-    print(text or results.drift(report))
 
 
 def _run(chain: Chain) -> str:
@@ -390,57 +357,3 @@ _STAGES: dict[str, tuple[str, Callable[[Chain], Path | str]]] = {
     "validate": ("Ask the exported model in a fresh process.", lambda c: c.validation.path),
     "push": ("Publish the model if the gates bless it.", lambda c: c.served),
 }
-
-
-def _neighbors(arguments: argparse.Namespace) -> None:
-    from components.exporter.embeddings import Embeddings
-
-    answers = Embeddings.load(arguments.model).nearest(arguments.words, arguments.k)
-    unknown = []
-    for word, neighbors in zip(arguments.words, answers, strict=True):
-        if neighbors is None:
-            unknown.append(word)
-        for neighbor, similarity in neighbors or ():
-            print(word, neighbor, f"{similarity:.4f}", sep="\t")
-    _refuse_unknown(unknown)
-
-
-def _analogy(arguments: argparse.Namespace) -> None:
-    from components.exporter.embeddings import Embeddings
-
-    embeddings = Embeddings.load(arguments.model)
-    words = (arguments.a, arguments.b, arguments.c)
-    _, known = embeddings.vectors_of(words)
-    _refuse_unknown([word for word, found in zip(words, known, strict=True) if not found])
-    for word, similarity in embeddings.analogy(*words, k=arguments.k) or ():
-        print(word, f"{similarity:.4f}", sep="\t")
-
-
-def _refuse_unknown(words: Sequence[str]) -> None:
-    if words:
-        raise SkipstreamError(
-            f"not in the model's vocabulary: {', '.join(words)}: "
-            "look for the form that the tokeniser makes of it"
-        )
-
-
-def _embed(arguments: argparse.Namespace) -> None:
-    from components.exporter.embeddings import Embeddings
-
-    embeddings = Embeddings.load(arguments.model)
-    lines = (line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in sys.stdin.buffer)
-    while texts := list(itertools.islice(lines, _TEXTS_A_CALL)):
-        for vector, tokens, known in zip(*embeddings.embed(texts), strict=True):
-            # numpy's text of a float32 is the shortest that reads back as the same.
-            numbers = ", ".join(map(str, vector))
-            counts = json.dumps({"token_count": int(tokens), "known_count": int(known)})
-            print(f'{{"embedding": [{numbers}], {counts[1:]}')
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from components.exporter import formats
-    from components.exporter.embeddings import Embeddings
-
-    embeddings = Embeddings.load(arguments.model)
-    for path in formats.write(embeddings, format=arguments.format, output=arguments.output):
-        print(path)
