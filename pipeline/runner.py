@@ -1,9 +1,10 @@
 """Runs stages: reuses what is finished, resumes what can be, and keeps run.json.
 
 Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `run.json`, the
-report of the last run, which `metrics.prom` has for Prometheus. A fingerprint stands for
-everything an artifact depends on: the stage's settings, the artifacts it reads, our code and the
-versions of the libraries that compute.
+report of the last run, which `metrics.prom` has for Prometheus. Commands with one run ID are one
+run: stages that a scheduler runs one by one. A fingerprint stands for everything an artifact
+depends on: the stage's settings, the artifacts it reads, our code and the versions of the libraries
+that compute.
 """
 
 import errno
@@ -89,14 +90,18 @@ class Runner:
         self._lock = lock(self.output)
         self._start = time.monotonic()
         now = datetime.now(UTC)
+        last = _last_report(self.output)
+        run_id = self._run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        # What a command reports is kept by the next one of the same run.
+        stages = last.get("stages", {}) if last.get("run_id") == run_id else {}
         self.report = {
-            "run_id": self._run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            "run_id": run_id,
             "started": now.isoformat(timespec="seconds"),
             "seconds": 0.0,
             "settings": self._settings,
-            "stages": {},
+            "stages": stages,
             "saved_model": None,
-            "last_finished": _last_report(self.output).get("last_finished"),
+            "last_finished": last.get("last_finished"),
         }
         logs.bind(run_id=self.report["run_id"])
         logs.detail("run started", event="run_started", output=str(self.output))
@@ -111,7 +116,7 @@ class Runner:
         """Say in run.json and metrics.prom how the run ended, and release the lock."""
         end = "failed" if error else "finished"
         self.report[end] = datetime.now(UTC).isoformat(timespec="seconds")
-        if not error:
+        if not error and self._command in (None, "push"):  # The others push nothing.
             self.report["last_finished"] = self.report[end]
         explained = failures.explain(error) if error else ("", 0)
         self.report["exit_code"] = explained[1] if explained else 1
@@ -168,6 +173,7 @@ class Runner:
         path = self.output / name / fingerprint
         record: dict[str, Any] = {"seconds": 0.0, "reused": True}
         record |= {"artifact": str(path), "fingerprint": fingerprint}
+        before = self.report["stages"].pop(name, {})  # The last one listed is under way.
         self.report["stages"][name] = record
         artifact = kind.load(path)
         reused = artifact is not None and intact(artifact)
@@ -190,6 +196,8 @@ class Runner:
                 record["seconds"] = round(time.monotonic() - start, 3)
             interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
         self.report["stages"][name] = artifact.summary | record
+        if reused and before.get("fingerprint") == fingerprint:
+            self.report["stages"][name] |= {key: before[key] for key in ("seconds", "reused")}
         if not reused:
             self._write_report()
         took = "reused" if reused else f"{record['seconds']:.1f} s"

@@ -31,12 +31,24 @@ def run(output: Path, error: Exception | None = None, **summary: Any) -> dict[st
     assert all(family.documentation for family in families)
     samples = [sample for family in families for sample in family.samples]
     assert {sample.labels["output"] for sample in samples} == {str(output)}
-    assert len({sample.name for sample in samples}) == len(samples)
-    return {sample.name: sample for sample in samples}
+    found = {
+        ":".join([sample.name, *filter(None, [sample.labels.get("name")])]): sample
+        for sample in samples
+    }
+    assert len(found) == len(samples)
+    return found
 
 
 def test_prometheus_reads_what_run_json_says(tmp_path: Path):
-    found = run(tmp_path, documents=3, kept_share=0.25, blessed=True, skipped={"a": 1}, note="x")
+    found = run(
+        tmp_path,
+        documents=3,
+        kept_share=0.25,
+        blessed=True,
+        skipped={"a": 1, "b": 2},
+        note="x",
+        scores={"c.tsv": {"spearman": 0.5, "best": None}},
+    )
     report = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     stage = report["stages"]["example_gen"]
     values = {name.removeprefix("skipstream_"): sample.value for name, sample in found.items()}
@@ -51,6 +63,9 @@ def test_prometheus_reads_what_run_json_says(tmp_path: Path):
         "example_gen_documents": 3,
         "example_gen_kept_share": 0.25,
         "example_gen_blessed": 1,
+        "example_gen_skipped:a": 1,
+        "example_gen_skipped:b": 2,
+        "example_gen_scores_spearman:c.tsv": 0.5,
     }
     assert found["skipstream_run_info"].labels["run_id"] == report["run_id"] == "nightly-7"
     assert found["skipstream_stage_duration_seconds"].labels["stage"] == "example_gen"

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from components.errors import SkipstreamError
 from components.settings import TransformSettings
 from pipeline import runner as runner_module
 from pipeline.config import Settings
-from pipeline.runner import Runner
+from pipeline.runner import Runner, Stage
 
 
 class Counter:
@@ -135,6 +136,40 @@ def test_run_json_shows_the_stage_under_way(tmp_path: Path):
 
     run(tmp_path, build)
     assert "finished" in report(tmp_path)
+
+
+def slow(out: Corpus) -> Corpus:
+    time.sleep(0.01)
+    return out.finish()
+
+
+def test_commands_of_one_run_report_what_it_took(tmp_path: Path):
+    def command(run_id: str, *names: Stage) -> list[tuple[str, bool, bool]]:
+        with Runner(tmp_path, Settings(), run_id=run_id) as runner:
+            for name in names:
+                runner.stage(name, Corpus, slow, command=None)
+        stages = report(tmp_path)["stages"].items()
+        return [(name, stage["reused"], stage["seconds"] > 0) for name, stage in stages]
+
+    def built(*names: str) -> list[tuple[str, bool, bool]]:
+        return [(name, False, True) for name in names]
+
+    assert command("night", "trainer", "exporter") == built("trainer", "exporter")
+    # As evaluate, which needs no exporter, and push.
+    assert command("night", "trainer", "evaluator") == built("exporter", "trainer", "evaluator")
+    stages: list[Stage] = ["trainer", "exporter", "evaluator", "pusher"]
+    assert command("night", *stages) == built(*stages)
+    assert command("next", "trainer") == [("trainer", True, False)]
+
+
+@pytest.mark.parametrize(
+    ("command", "well"), [("transform", False), ("validate", False), ("push", True), (None, True)]
+)
+def test_only_what_pushes_is_a_run_that_ended_well(tmp_path: Path, command: str | None, well: bool):
+    with Runner(tmp_path, Settings(), command=command):
+        pass
+    content = report(tmp_path)
+    assert content["last_finished"] == (content["finished"] if well else None)
 
 
 def test_two_runs_in_one_directory_are_refused(tmp_path: Path):

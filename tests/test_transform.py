@@ -86,6 +86,7 @@ def test_a_small_corpus_comes_out_whole(small: Examples) -> None:
     assert words_of(examples, "eval") == []
     statistics = examples.statistics
     assert statistics["documents_dropped"] == {"empty": 1, "no_token": 1, "no_known_token": 1}
+    assert examples.summary["documents_dropped"] == statistics["documents_dropped"]
     assert statistics["tokens"] == 10
     assert statistics["types"] == 6
     assert statistics["kept_tokens"] == 6

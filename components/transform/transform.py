@@ -112,6 +112,11 @@ def build(
         tokens=content["tokens"],
         vocabulary=content["vocabulary"],
         kept_share=content["kept_share"],
+        **{
+            name: reasons
+            for name, reasons in content.items()
+            if name.endswith(("_dropped", "_repaired", "_skipped"))
+        },
         units=len(token_files),
         units_reused=sum(token_files.values()),
     )
