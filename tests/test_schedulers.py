@@ -215,26 +215,26 @@ def test_kubeflow_runs_the_stages_in_turn_as_long_as_none_is_refused(
     compiled: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
     pipeline, _ = compiled
-    graph, order, conditions = pipeline["root"]["dag"], [], []
+    graph, order = pipeline["root"]["dag"], []
     while graph:
         tasks = graph["tasks"]
         (stage,) = tasks.keys() & set(STAGES)
         order.append(stage)
-        assert tasks[stage]["retryPolicy"]["maxRetryCount"] == 2
-        assert not tasks[stage]["cachingOptions"].get("enableCache")
-        (condition, *more) = [*(tasks.keys() - {stage}), None]
-        assert more in ([], [None])
-        graph = None
-        if condition:
-            assert tasks[condition]["dependentTasks"] == [stage]
-            conditions.append(tasks[condition]["triggerPolicy"]["condition"])
-            reference = tasks[condition]["componentRef"]["name"]
-            graph = pipeline["components"][reference]["dag"]
+        task = tasks.pop(stage)
+        assert task["retryPolicy"]["maxRetryCount"] == 2
+        assert not task["cachingOptions"].get("enableCache")
+        follows = {}
+        for condition in tasks.values():
+            assert condition["dependentTasks"] == [stage]
+            verdict, relation = condition["triggerPolicy"]["condition"].split("] ")
+            assert verdict == f"inputs.parameter_values['pipelinechannel--{stage}-verdict'"
+            follows[relation] = pipeline["components"][condition["componentRef"]["name"]]["dag"]
+        (stop,) = follows.pop("!= 'passed'")["tasks"].values()
+        assert stop["componentRef"]["name"].startswith("comp-not-pushed")
+        assert not stop.get("retryPolicy")
+        graph = follows.pop("== 'passed'", None)
+        assert not follows
     assert order == STAGES
-    assert conditions == [
-        f"inputs.parameter_values['pipelinechannel--{stage}-verdict'] == 'passed'"
-        for stage in STAGES[:-1]
-    ]
 
 
 def test_kubeflow_s_containers_have_the_image_the_volume_and_limits(
@@ -243,17 +243,21 @@ def test_kubeflow_s_containers_have_the_image_the_volume_and_limits(
     pipeline, platform = compiled
     executors = pipeline["deploymentSpec"]["executors"]
     mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == mounted.keys() == {f"exec-{stage}" for stage in STAGES}
+    assert {executor["container"]["image"] for executor in executors.values()} == {
+        "REGISTRY/skipstream:1"
+    }
+    assert mounted.keys() == {f"exec-{stage}" for stage in STAGES}
     (claim,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "volume.yaml").read_text())
-    for name, executor in executors.items():
-        assert executor["container"]["image"] == "REGISTRY/skipstream:1"
+    for name in mounted:
+        executor = executors[name]
         assert executor["container"]["resources"]["memoryLimit"] == 8.0
         (mount,) = mounted[name]["pvcMount"]
         assert mount["constant"] == claim["metadata"]["name"]
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code", "verdict"), [(0, 0, "passed"), (3, 0, "refused"), (1, 1, None)]
+    ("code", "exit_code", "verdict"),
+    [(0, 0, "passed"), (2, 0, "wrong usage"), (3, 0, "refused"), (1, 1, None)],
 )
 def test_kubeflow_s_stages_tell_a_refusal_from_a_failure(
     compiled: tuple[dict[str, Any], dict[str, Any]],
@@ -286,6 +290,18 @@ def test_kubeflow_s_stages_tell_a_refusal_from_a_failure(
         "--log-format=json"
     )
     check_command(["skipstream", *call.replace("a directory", "directory").split()])
+
+
+def test_kubeflow_shows_a_refusal_as_a_failure(
+    compiled: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    container = compiled[0]["deploymentSpec"]["executors"]["exec-not-pushed"]["container"]
+    assert container["args"] == ["{{$.inputs.parameters['verdict']}}"]
+    done = subprocess.run(
+        [*container["command"], "wrong usage"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing was pushed: wrong usage: ")
 
 
 def test_alarms_are_about_numbers_that_runs_write() -> None:

@@ -3,8 +3,8 @@
     python pipeline.py IMAGE skipstream.yaml
 
 compiles it for the image of deploy/Dockerfile; `make kubeflow IMAGE=…` does that in an environment
-of its own. Each stage runs if the one before was not refused by a gate (exit code 3); what fails
-otherwise is tried again, and goes on where it was.
+of its own. A gate that refuses (exit code 3) and wrong usage (2) lead to the task `not_pushed`,
+which fails, and the run with it. What fails otherwise is tried again, and goes on where it was.
 """
 
 import os
@@ -17,7 +17,8 @@ MOUNT = "/srv/skipstream"
 CLAIM = "skipstream"  # deploy/kubernetes/volume.yaml
 RETRIES = 2
 CPU, MEMORY = "2", "8G"
-# Kubeflow knows no exit code but 0: a refusal becomes the verdict that the next stage looks at.
+# Kubeflow tries again whatever ends with another exit code than 0. What no second try would change
+# becomes a verdict.
 SCRIPT = """
 verdict="$1"; shift
 skipstream "$@" --log-format=json
@@ -25,6 +26,7 @@ code=$?
 mkdir -p "$(dirname "$verdict")"
 case $code in
 0) printf passed > "$verdict" ;;
+2) printf "wrong usage" > "$verdict" ;;
 3) printf refused > "$verdict" ;;
 *) exit $code ;;
 esac
@@ -32,7 +34,7 @@ esac
 
 
 def stage(name: str, image: str) -> dsl.base_component.BaseComponent:
-    """`skipstream NAME` as a component with the output `verdict`: `passed` or `refused`."""
+    """`skipstream NAME` as a component with the output `verdict`: `passed`, or why not."""
 
     def component(
         config: str, output: str, run_id: str, verdict: dsl.OutputPath(str)
@@ -49,9 +51,22 @@ def stage(name: str, image: str) -> dsl.base_component.BaseComponent:
     return dsl.container_component(component)
 
 
+def not_pushed(image: str) -> dsl.base_component.BaseComponent:
+    """A component that fails, and so shows that the run has pushed nothing."""
+
+    def not_pushed(verdict: str) -> dsl.ContainerSpec:
+        script = 'echo "nothing was pushed: $1: the log of the stage before says why" >&2; exit 1'
+        return dsl.ContainerSpec(
+            image=image, command=["sh", "-c", script, "skipstream"], args=[verdict]
+        )
+
+    return dsl.container_component(not_pushed)
+
+
 def build(image: str) -> dsl.base_component.BaseComponent:
     """The pipeline, whose stages run in `image`."""
     components = [stage(name, image) for name in STAGES]
+    stop = not_pushed(image)
 
     @dsl.pipeline(name="skipstream", description="Text to served model.")
     def skipstream(
@@ -66,6 +81,8 @@ def build(image: str) -> dsl.base_component.BaseComponent:
             task.set_retry(num_retries=RETRIES, backoff_duration="300s")
             task.set_cpu_request(CPU).set_memory_request(MEMORY).set_memory_limit(MEMORY)
             kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+            with dsl.If(task.outputs["verdict"] != "passed"):
+                stop(verdict=task.outputs["verdict"]).set_caching_options(False)
             if len(remaining) > 1:
                 with dsl.If(task.outputs["verdict"] == "passed"):
                     follow(remaining[1:])
