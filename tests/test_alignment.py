@@ -103,6 +103,25 @@ def validate(exported: ExportedModel, trained: tuple[Model, Examples], out: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("tokens", "rows", "why"),
+    [
+        (TOKENS, vectors()[:, 1:], "has 6 dimensions, not 5"),
+        (["w1", "w2", "new"], vectors(3), "has 2 of the words, fewer than the 6 dimensions"),
+    ],
+)
+def test_an_export_says_why_it_is_not_turned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tokens: list[str], rows: np.ndarray, why: str
+) -> None:
+    first = export(run(tmp_path / "1", TOKENS, vectors()), tmp_path / "exported1")
+    second = export(run(tmp_path / "2", tokens, rows), tmp_path / "exported2", first)
+    assert second.summary["not_aligned"] == f"version 3 {why}"
+    assert not (second.path / alignment.ROTATION).exists()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the vectors are not turned: version 3 {why}"
+    ]
+
+
 @pytest.mark.usefixtures("probe_here")
 def test_what_is_served_stays_where_it_was_and_is_validated(tmp_path: Path) -> None:
     yesterday = vectors()

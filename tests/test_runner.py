@@ -155,7 +155,7 @@ def test_commands_of_one_run_report_what_it_took(tmp_path: Path):
         return [(name, False, True) for name in names]
 
     assert command("night", "trainer", "exporter") == built("trainer", "exporter")
-    # As evaluate, which needs no exporter, and push.
+    # A command passes over what it does not need.
     assert command("night", "trainer", "evaluator") == built("exporter", "trainer", "evaluator")
     stages: list[Stage] = ["trainer", "exporter", "evaluator", "pusher"]
     assert command("night", *stages) == built(*stages)

@@ -23,6 +23,7 @@ from components.vocabulary import Vocabulary
 
 MODEL_NAME = "skipstream"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+_logger = logging.getLogger(__name__)
 
 
 def build(
@@ -44,7 +45,8 @@ def build(
         tokenizer: How the training text was split.
         lowercase: Whether the training text was lowered.
         out: Where to write.
-        before: The version onto whose space the vectors are turned, if any.
+        before: The version onto whose space the vectors are turned, if any. Where they cannot be,
+            the summary says why (`not_aligned`).
 
     Raises:
         SkipstreamError: Vectors and vocabulary are not of the same training.
@@ -57,15 +59,20 @@ def build(
             f"vectors and vocabulary must have one row per token, got {len(vectors)} vectors in "
             f"{model.path} and {len(types)} tokens in {examples.path}: train again"
         )
-    aligned: dict[str, float] = {}
-    if before and before.saved_model and (found := _fit(vectors, types, before.saved_model)):
-        np.save(out.path / alignment.ROTATION, found.rotation)
-        vectors = alignment.turn(vectors, found.rotation)
-        aligned = {
-            "aligned_to_version": before.version,
-            "aligned_words": found.words,
-            "alignment_residual": found.residual,
-        }
+    aligned: dict[str, float | str] = {}
+    if before and before.saved_model:
+        found = _fit(vectors, types, before.saved_model)
+        if isinstance(found, str):
+            aligned = {"not_aligned": f"version {before.version} {found}"}
+            _logger.warning("the vectors are not turned: %s", aligned["not_aligned"])
+        else:
+            np.save(out.path / alignment.ROTATION, found.rotation)
+            vectors = alignment.turn(vectors, found.rotation)
+            aligned = {
+                "aligned_to_version": before.version,
+                "aligned_words": found.words,
+                "alignment_residual": found.residual,
+            }
     with TemporaryDirectory(dir=out.path) as scratch, _quiet():
         tokens = Path(scratch) / "vocabulary.txt"
         tokens.write_bytes(b"".join(token.encode() + b"\n" for token in types.tokens))
@@ -89,11 +96,16 @@ def build(
     )
 
 
-def _fit(vectors: alignment.Vectors, types: Vocabulary, saved_model: Path) -> alignment.Fit | None:
+def _fit(vectors: alignment.Vectors, types: Vocabulary, saved_model: Path) -> alignment.Fit | str:
+    """How `vectors` are turned onto those of `saved_model`, or why they cannot be."""
     served = Embeddings.load(saved_model)
     ids, served_ids = alignment.shared_words(types.tokens, served.tokens())
-    frequent = slice(alignment.FREQUENT)
-    return alignment.fit(vectors[ids[frequent]], served.vectors()[served_ids[frequent]])
+    frequent, onto = slice(alignment.FREQUENT), served.vectors()
+    if found := alignment.fit(vectors[ids[frequent]], onto[served_ids[frequent]]):
+        return found
+    if onto.shape[1] != vectors.shape[1]:
+        return f"has {onto.shape[1]} dimensions, not {vectors.shape[1]}"
+    return f"has {len(ids)} of the words, fewer than the {vectors.shape[1]} dimensions"
 
 
 @contextmanager
