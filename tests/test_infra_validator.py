@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SkipstreamError
 from components.exporter import exporter
 from components.infra_validator import validator
 from components.settings import ExporterSettings
@@ -177,3 +178,24 @@ def test_a_missing_signature_is_refused(tmp_path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(bare.saved_model))
     with pytest.raises(NotBlessedError, match="serving_default"):
         run.validate(bare)
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (subprocess.CompletedProcess([], -9, b"", b""), "killed by signal 9"),
+        (subprocess.TimeoutExpired([], 1800), "within 1800 seconds"),
+    ],
+)
+def test_a_machine_at_fault_refuses_nothing(
+    trained: tuple[Run, ExportedModel], monkeypatch: pytest.MonkeyPatch, ended: object, said: str
+) -> None:
+    def run(*_: object, **__: object) -> object:
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    monkeypatch.setattr(validator.subprocess, "run", run)
+    with pytest.raises(SkipstreamError, match=f"{said}.*validate again") as caught:
+        trained[0].validate(trained[1])
+    assert caught.value.exit_code == 1

@@ -1,6 +1,7 @@
 """The candidate in the model server: a stand-in with its interfaces, and the real one if there."""
 
 import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from serving_stand_in import COMMAND
 from test_infra_validator import Run, tokens, vectors
 
 from components.artifacts import ExportedModel
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SkipstreamError
 from components.infra_validator import model_server
 
 
@@ -81,6 +82,32 @@ def test_a_server_that_cannot_answer_refuses_the_candidate(
     answers = model_server.ask(installed, trained[1].saved_model, [case], tmp_path / "scratch")
     with pytest.raises(NotBlessedError, match=message):
         list(answers)
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [("kill -9 $$", "ended with code -9"), ("exit 1", "ended with code 1"), ("sleep 9", "did not")],
+    ids=["killed", "port taken", "slow"],
+)
+def test_a_machine_at_fault_refuses_nothing(
+    trained: tuple[Run, ExportedModel],
+    installed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    said: str,
+) -> None:
+    installed.write_text(f"#!/bin/sh\nexec 2>&1; {server}\n")
+    monkeypatch.setattr(model_server, "START_SECONDS", 1)
+    (tmp_path / "scratch").mkdir()
+    with socket.create_server(("localhost", 0)) as taken:
+        if server == "exit 1":
+            port = taken.getsockname()[1]
+            monkeypatch.setattr(model_server, "_free_port", lambda: port)
+        answers = model_server.ask(installed, trained[1].saved_model, [], tmp_path / "scratch")
+        with pytest.raises(SkipstreamError, match=f"it {said} .*validate again") as caught:
+            list(answers)
+    assert caught.value.exit_code == 1
 
 
 def test_another_server_asks_for_another_validation(installed: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SkipstreamError
 
 if TYPE_CHECKING:  # That imports TensorFlow.
     from components.infra_validator.cases import Answer, Case
@@ -18,6 +18,7 @@ BINARY = "tensorflow_model_server"
 START_SECONDS = 600
 ANSWER_SECONDS = 600
 _MODEL = "candidate"
+_MACHINE = "look at the load, the memory and the ports of this machine and validate again"
 # 10,000 vectors are more than the 4 MiB that gRPC takes unless told otherwise.
 _OPTIONS = [("grpc.max_receive_message_length", -1)]
 
@@ -50,6 +51,7 @@ def ask(
 
     Raises:
         NotBlessedError: The server does not load the candidate, or refuses a request.
+        SkipstreamError: This machine kills the server, or is too slow for it.
     """
     import grpc
     import tensorflow as tf
@@ -71,6 +73,11 @@ def ask(
             try:
                 response = predict(request, timeout=ANSWER_SECONDS)
             except grpc.RpcError as error:
+                if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                    raise SkipstreamError(
+                        f"{BINARY} must answer within {ANSWER_SECONDS} seconds, {case.signature} "
+                        f"of {case.name} gave {error.code().name} ({error.details()}): {_MACHINE}"
+                    ) from error
                 raise NotBlessedError(
                     f"{BINARY} must answer every signature, {case.signature} of {case.name} gave "
                     f"{error.code().name} ({error.details()}): export again, or use a version of "
@@ -89,9 +96,7 @@ def _serving(server: Path, saved_model: Path, scratch: Path) -> Iterator[Any]:
     import grpc
 
     (scratch / "1").symlink_to(saved_model.resolve(), target_is_directory=True)
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
+    port = _free_port()
     command = [str(server), f"--port={port}", "--rest_api_port=0", "--max_num_load_retries=0"]
     command += [f"--model_name={_MODEL}", f"--model_base_path={scratch}"]
     log = scratch / "server.log"
@@ -101,13 +106,25 @@ def _serving(server: Path, saved_model: Path, scratch: Path) -> Iterator[Any]:
         grpc.insecure_channel(f"localhost:{port}", options=_OPTIONS) as channel,
     ):
         try:
-            _wait(channel, process, log)
+            _wait(channel, process, port, log)
             yield channel
         finally:
             process.kill()
 
 
-def _wait(channel: Any, process: subprocess.Popen[bytes], log: Path) -> None:
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("localhost", port)) == 0
+
+
+def _wait(channel: Any, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """The server opens its port when the candidate is loaded and warmed up, or ends."""
     import grpc
 
@@ -122,6 +139,10 @@ def _wait(channel: Any, process: subprocess.Popen[bytes], log: Path) -> None:
     how = f"ended with code {process.returncode}"
     if process.returncode is None:
         how = f"did not within {START_SECONDS} seconds"
+    if process.returncode is None or process.returncode < 0 or _is_taken(port):
+        raise SkipstreamError(
+            f"{BINARY} must load the candidate, it {how} ({lines[-1]}): {_MACHINE}"
+        )
     raise NotBlessedError(
         f"{BINARY} must load the candidate, it {how} ({lines[-1]}): export again, or use a version "
         "of the server that knows the TensorFlow of the export"

@@ -13,7 +13,7 @@ import numpy as np
 
 from components import vocabulary
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SkipstreamError
 from components.exporter.alignment import served_vectors
 from components.infra_validator import model_server
 from components.infra_validator.cases import Answer, Case, Tables, cases
@@ -54,6 +54,7 @@ def build(
 
     Raises:
         NotBlessedError: The export does not load, a signature fails, or an answer differs.
+        SkipstreamError: This machine kills what is asked, or is too slow.
     """
     types = Vocabulary.load(examples.path / vocabulary.FILE)
     vectors = served_vectors(exported, model, served)
@@ -106,10 +107,15 @@ def _ask(saved_model: Path, asked: list[Case], scratch: Path) -> dict[str, Any]:
             command, cwd=scratch, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise NotBlessedError(
+        raise SkipstreamError(
             f"the export must answer within {TIMEOUT_SECONDS} seconds, {saved_model} did not: "
             "look at the load of this machine and validate again"
         ) from error
+    if done.returncode < 0:
+        raise SkipstreamError(
+            f"the export must answer in a process of its own, that of {saved_model} was killed by "
+            f"signal {-done.returncode}: look at the memory of this machine and validate again"
+        )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise NotBlessedError(
