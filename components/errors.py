@@ -13,6 +13,12 @@ class SkipstreamError(Exception):
     exit_code = 1
 
 
+class SettingsError(SkipstreamError):
+    """A mistake in the command line, the settings or Beam's options: as it is, it never works."""
+
+    exit_code = 2
+
+
 class NotBlessedError(SkipstreamError):
     """A gate refused the candidate: nothing is broken, and nothing was pushed."""
 

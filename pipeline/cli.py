@@ -1,9 +1,10 @@
 """The command line: the only place that parses one.
 
 Results go to stdout, everything else to stderr; an error's last line is `skipstream: error: …`.
-Exit codes: 0 done; 1 a mistake that the message says how to mend, or a bug; 2 wrong usage; 3 a
-gate refused the corpus or the model; 4 the Beam job was launched, and is not waited for; 130 and
-143 interrupted; 141 nobody reads our output.
+Exit codes: 0 done; 1 what the message says how to mend, or a bug; 2 a mistake in the command line,
+the settings or Beam's options, so that trying again is no use; 3 a gate refused the corpus or the
+model; 4 the Beam job was launched, and is not waited for; 130 and 143 interrupted; 141 nobody reads
+our output.
 """
 
 import argparse
@@ -24,12 +25,17 @@ from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
 
+_MODEL = (
+    "an output directory or the directory that its models are served from, of which the newest "
+    "version is meant, or a SavedModel"
+)
 FORMATS = ("word2vec-text", "word2vec-binary", "keyedvectors", "projector", "npz")
 
 
 def main() -> NoReturn:
     """The `skipstream` command: runs `sys.argv` and ends the process."""
-    # A daemon may have closed either.
+    # A daemon may have closed any.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     interrupts.install()
@@ -50,11 +56,12 @@ _HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really de
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a log record of Beam says what a user can act on and the last line will not say."""
+    if record.name in ("PrismRunner", "apache_beam.utils.retry"):
+        return False  # What fails there for good fails the command.
     text = logging.Formatter().format(record)
     raised_too = "[while running '" in text or interrupts.exit_code()
     harmless = any(said in text for said in _HARMLESS)
-    of_beam = record.name.startswith("apache_beam.") and (raised_too or harmless)
-    return not of_beam and record.name != "PrismRunner"  # What fails there fails the job.
+    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
 
 
 def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:
@@ -127,7 +134,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if argv and argv[0] in _STAGES and "--" in argv:
         end = list(argv).index("--")
         argv, beam_options = argv[:end], argv[end + 1 :]
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    # Up to Python 3.12.6, argparse takes no words behind an option if there may be none.
+    if getattr(arguments, "words", None) == [] and not any(word[0] == "-" for word in rest if word):
+        arguments.words, rest = rest, []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.beam_options = beam_options
     return arguments
 
@@ -166,7 +178,8 @@ def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
             command.add_argument(
                 "--force-push",
                 action="store_true",
-                help="push also what is not blessed or was rolled back from, and record that",
+                help="push also what is not blessed, was rolled back from or is overtaken by "
+                "another version, and record that",
             )
         _add_settings(command)
         command.set_defaults(command=_run_stages, name=name, show=show)
@@ -207,6 +220,12 @@ def _run_id(text: str) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
     text = "The corpus in numbers, and what moved since an earlier one."
     command = commands.add_parser("stats", help=text, description=text, allow_abbrev=False)
@@ -235,10 +254,7 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:
     text = "What moved between two embeddings: words, neighbours, the space as a whole."
     command = commands.add_parser("drift", help=text, description=text, allow_abbrev=False)
-    place = (
-        "a SavedModel, a serving directory, whose newest version is meant, or a trainer artifact"
-    )
-    command.add_argument("old", type=Path, metavar="OLD", help=place)
+    command.add_argument("old", type=Path, metavar="OLD", help=f"{_MODEL}, or a trainer artifact")
     command.add_argument("new", type=Path, metavar="NEW", help="the same")
     command.add_argument("--json", action="store_true", help="the whole report, as JSON")
     command.set_defaults(command=queries.drift)
@@ -278,20 +294,21 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
             "model",
             type=Path,
             metavar="MODEL",
-            help="a SavedModel directory, or a serving directory, whose newest version is meant",
+            help=_MODEL,
         )
         command.set_defaults(command=function)
         return command
 
     def add_k(command: _Parser) -> None:
-        command.add_argument("-k", type=int, default=10, help="answers (default: %(default)s)")
+        command.add_argument("-k", type=_count, default=10, help="answers (default: %(default)s)")
 
     neighbors = add("neighbors", queries.neighbors, "The nearest words: word, neighbour, cosine.")
-    neighbors.add_argument("words", nargs="+", metavar="WORD")
+    help_text = "without any, the words of each line of stdin are answered at once"
+    neighbors.add_argument("words", nargs="*", metavar="WORD", help=help_text)
     add_k(neighbors)
     analogy = add("analogy", queries.analogy, "What is to C as B is to A: word, cosine.")
-    for name in "abc":
-        analogy.add_argument(name, metavar=name.upper())
+    analogy.usage = "skipstream analogy [-h] [-k K] MODEL [A B C]"
+    analogy.add_argument("words", nargs="*", metavar="A B C", help=help_text)
     add_k(analogy)
     add(
         "embed",
@@ -313,14 +330,14 @@ def _print_settings(arguments: argparse.Namespace) -> None:
 
 
 def _run_stages(arguments: argparse.Namespace) -> None:
+    if arguments.log_format == "json":
+        logs.use_json()
     settings = _load_settings(arguments)
     threads.limit(settings.trainer.threads)  # The Beam job starts TensorFlow before the trainer.
     if arguments.beam_options:
         from components.transform.options import runner_and_options
 
         runner_and_options(arguments.beam_options)  # A mistake is told before anything runs.
-    if arguments.log_format == "json":
-        logs.use_json()
     command = None if arguments.name == "run" else arguments.name
     with Runner(arguments.output, settings, command=command, run_id=arguments.run_id) as runner:
         chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)

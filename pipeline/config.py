@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.settings import (
     EvaluatorSettings,
     ExampleGenSettings,
@@ -72,19 +72,20 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
         input: File patterns of the corpus; they win over `example_gen.input`.
 
     Raises:
-        SkipstreamError: A name is unknown, a value out of range, the file missing or not TOML.
+        SettingsError: A name is unknown, a value out of range, the file missing or not TOML.
+        SkipstreamError: The file cannot be read.
 
     >>> load(None, ["trainer.epochs=3", "evaluator.word_pairs=ws353.tsv"]).evaluator.word_pairs
     ('ws353.tsv',)
     >>> load(None, ["trainer.window=0"])
     Traceback (most recent call last):
-    components.errors.SkipstreamError: trainer.window must be at least 1, got 0
+    components.errors.SettingsError: trainer.window must be at least 1, got 0
     """
     tree = _read(config) if config else {}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise SkipstreamError(f"--set takes stage.name=value, got {override!r}")
+            raise SettingsError(f"--set takes stage.name=value, got {override!r}")
         _put(tree, name.strip(), _parse(text))
     if input:
         _put(tree, "example_gen.input", list(input))
@@ -97,7 +98,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
         details = error.errors(include_url=False)
         # An unknown name comes first: it often explains the rest.
         details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-        raise SkipstreamError("; ".join(_explain(detail) for detail in details)) from error
+        raise SettingsError("; ".join(_explain(detail) for detail in details)) from error
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -143,11 +144,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise SkipstreamError(f"config file {path} does not exist") from error
+        raise SettingsError(f"config file {path} does not exist") from error
     except OSError as error:
         raise SkipstreamError(f"config file {path} is not readable: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SkipstreamError(f"config file {path} is not TOML: {error}") from error
+        raise SettingsError(f"config file {path} is not TOML: {error}") from error
 
 
 def _parse(text: str) -> Any:

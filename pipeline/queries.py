@@ -4,12 +4,17 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.artifacts import Statistics
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.settings import StatisticsGenSettings
-from pipeline import lookup, results
+from pipeline import lookup, results, versions
+
+if TYPE_CHECKING:
+    from components.exporter.embeddings import Embeddings
 
 TEXTS_A_CALL = 256  # Of `embed`.
 
@@ -39,7 +44,7 @@ def drift(arguments: argparse.Namespace) -> None:
     """`skipstream drift`."""
     from components.evaluator.drift import Space, compare
 
-    old, new = Space.load(arguments.old), Space.load(arguments.new)
+    old, new = (Space.load(_place(path)) for path in (arguments.old, arguments.new))
     report = compare(new, old)
     text = json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else None
     print(text or results.drift(report))
@@ -47,36 +52,42 @@ def drift(arguments: argparse.Namespace) -> None:
 
 def neighbors(arguments: argparse.Namespace) -> None:
     """`skipstream neighbors`."""
-    from components.exporter.embeddings import Embeddings
+    embeddings = _load(arguments.model)
 
-    answers = Embeddings.load(arguments.model).nearest(arguments.words, arguments.k)
-    unknown = []
-    for word, answer in zip(arguments.words, answers, strict=True):
-        if answer is None:
-            unknown.append(word)
-        for neighbor, similarity in answer or ():
-            print(word, neighbor, f"{similarity:.4f}", sep="\t")
-    _refuse_unknown(unknown)
+    def answer(words: Sequence[str]) -> None:
+        unknown = []
+        found = embeddings.nearest(words, arguments.k)
+        for word, nearest in zip(words, found, strict=True):
+            if nearest is None:
+                unknown.append(word)
+            for neighbor, similarity in nearest or ():
+                print(word, neighbor, f"{similarity:.4f}", sep="\t")
+        _refuse_unknown(unknown)
+
+    _ask(answer, arguments.words, "a word a line")
 
 
 def analogy(arguments: argparse.Namespace) -> None:
     """`skipstream analogy`."""
-    from components.exporter.embeddings import Embeddings
+    if arguments.words:
+        _check_three(arguments.words)
+    embeddings = _load(arguments.model)
 
-    embeddings = Embeddings.load(arguments.model)
-    words = (arguments.a, arguments.b, arguments.c)
-    _, known = embeddings.vectors_of(words)
-    _refuse_unknown([word for word, found in zip(words, known, strict=True) if not found])
-    for word, similarity in embeddings.analogy(*words, k=arguments.k) or ():
-        print(word, f"{similarity:.4f}", sep="\t")
+    def answer(words: Sequence[str]) -> None:
+        _check_three(words)
+        _, known = embeddings.vectors_of(words)
+        _refuse_unknown([word for word, found in zip(words, known, strict=True) if not found])
+        a, b, c = words
+        for word, similarity in embeddings.analogy(a, b, c, arguments.k) or ():
+            print(word, f"{similarity:.4f}", sep="\t")
+
+    _ask(answer, arguments.words, "three words a line, A B C")
 
 
 def embed(arguments: argparse.Namespace) -> None:
     """`skipstream embed`."""
-    from components.exporter.embeddings import Embeddings
-
-    embeddings = Embeddings.load(arguments.model)
-    lines = (line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in sys.stdin.buffer)
+    embeddings = _load(arguments.model)
+    lines = _lines()
     while texts := list(itertools.islice(lines, TEXTS_A_CALL)):
         for vector, tokens, known in zip(*embeddings.embed(texts), strict=True):
             # numpy's text of a float32 is the shortest that reads back as the same.
@@ -88,11 +99,56 @@ def embed(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """`skipstream export`."""
     from components.exporter import formats
-    from components.exporter.embeddings import Embeddings
 
-    embeddings = Embeddings.load(arguments.model)
+    embeddings = _load(arguments.model)
     for path in formats.write(embeddings, format=arguments.format, output=arguments.output):
         print(path)
+
+
+def _load(model: Path) -> "Embeddings":
+    from components.exporter.embeddings import Embeddings
+
+    return Embeddings.load(_place(model))
+
+
+def _place(model: Path) -> Path:
+    """Of an output directory, where its models are served from; of all else, itself."""
+    if not model.is_dir():
+        return model  # Whoever loads it says what it must be.
+    place = versions.destination_of(str(model)).address
+    if "://" in place:
+        raise SkipstreamError(
+            f"MODEL must be local, and the models of {model} are served from {place}: "
+            f"copy a version here, or name a saved_model below {model / 'exporter'}"
+        )
+    return Path(place)
+
+
+def _ask(answer: Callable[[Sequence[str]], None], words: Sequence[str], hint: str) -> None:
+    """Answer `words`; without any, those of each line of stdin at once, whatever is unknown."""
+    if words:
+        answer(words)
+        return
+    if sys.stdin.buffer.isatty():
+        print(f"{hint}; Ctrl-D ends", file=sys.stderr)
+    for line in _lines():
+        if words := line.split():
+            try:
+                answer(words)
+            except SkipstreamError as error:
+                print(error, file=sys.stderr)
+            sys.stdout.flush()
+
+
+def _lines() -> Iterator[str]:
+    """Those of stdin; what is no UTF-8 as surrogates."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _check_three(words: Sequence[str]) -> None:
+    if len(words) != 3:
+        raise SettingsError(f"an analogy takes three words, A B C, got {' '.join(words)}")
 
 
 def _refuse_unknown(words: Sequence[str]) -> None:

@@ -127,5 +127,5 @@ def test_the_command_compares_trainer_artifacts(
 
 
 def test_what_is_no_model_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SkipstreamError, match="MODEL must be a SavedModel directory or a serving"):
+    with pytest.raises(SkipstreamError, match="MODEL must be a SavedModel directory"):
         Space.load(tmp_path / "nothing")

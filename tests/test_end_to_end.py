@@ -229,8 +229,8 @@ def test_a_moved_output_directory_pushes_nothing_again(
     assert sorted(path.name for path in (tmp_path / "moved" / "serving").iterdir()) == versions
 
 
-def fails(done: subprocess.CompletedProcess[str], message: str) -> None:
-    assert done.returncode == 1, done.stderr
+def fails(done: subprocess.CompletedProcess[str], message: str, code: int = 1) -> None:
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("skipstream: error: ")
@@ -271,7 +271,7 @@ def test_no_matching_file(tmp_path: Path, command: Command) -> None:
 def test_an_unknown_beam_runner(corpus: Path, tmp_path: Path, command: Command) -> None:
     options = ["--", "--runner=FooRunner"]
     done = command("run", "--input", corpus, "--output", tmp_path, *options)
-    fails(done, "Beam refuses its options --runner=FooRunner")
+    fails(done, "Beam refuses its options --runner=FooRunner", code=2)
 
 
 def test_a_model_that_is_none(tmp_path: Path, command: Command) -> None:

@@ -73,6 +73,15 @@ def test_a_bug_is_one_json_line_with_its_traceback(tmp_path: Path):
     assert all(json.loads(line) for line in lines)
 
 
+def test_a_mistake_in_the_settings_is_a_json_line(tmp_path: Path):
+    options = ["--log-format", "json", "--set", "trainer.windw=3"]
+    code, lines = run(tmp_path, "ValueError('x')", *options)
+    assert code == 2
+    (record,) = map(json.loads, lines)
+    assert record["message"].startswith("unknown setting 'trainer.windw'")
+    assert (record["severity"], record["exit_code"]) == ("ERROR", 2)
+
+
 def test_text_is_for_a_person(tmp_path: Path):
     code, lines = run(tmp_path, "NotBlessedError('loss 3 above 2')")
     assert code == 3

@@ -26,17 +26,17 @@ def resolve(path: Path) -> Path:
     """
     if _is_saved_model(path):
         return path
+    reason = ""
+    versions = []
     try:
         versions = [child for child in versions_in(path).values() if _is_saved_model(child)]
     except OSError as error:
-        raise SkipstreamError(
-            f"MODEL must be a SavedModel directory or a serving root, got {path} "
-            f"({error.strerror}): run.json names the model of a run"
-        ) from error
+        reason = f" ({error.strerror})"
     if not versions:
         raise SkipstreamError(
-            f"MODEL must be a SavedModel directory (with saved_model.pb) or a serving root (with "
-            f"such directories named 1, 2, …), got {path}: run.json names the model of a run"
+            "MODEL must be a SavedModel directory (with saved_model.pb), a serving root (with such "
+            "directories named 1, 2, …) or the output directory of a run that pushed one, "
+            f"got {path}{reason}: run.json names the model of a run"
         )
     return versions[-1]
 

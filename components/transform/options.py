@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_ha
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.runners.worker import sdk_worker
 
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.example_gen.files import is_remote
 
 # Beam's local threads send what they have once a second, even in the middle of an element. The
@@ -50,9 +50,10 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
             default would try to fetch the Prism binary from the network first.
 
     Raises:
-        SkipstreamError: A value is not one that its option takes, there is no such runner, a job
-            in this process has no such option, one that the runner needs is missing, nothing
-            answers at --job_endpoint, or the job would not run.
+        SettingsError: A value is not one that its option takes, there is no such runner, a job in
+            this process has no such option, one that the runner needs is missing, or the job would
+            not run.
+        SkipstreamError: Nothing answers at --job_endpoint, or where Beam looks an option up.
     """
     said = io.StringIO()
     try:
@@ -73,14 +74,17 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
     except (SystemExit, ValueError, ImportError, AttributeError) as error:
         reason = (said.getvalue().strip().splitlines() or [str(error)])[-1]
         reason = reason.partition("error: ")[2] or reason
-        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
+        raise SettingsError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
     _check(values)
     try:
         mistakes = PipelineOptionsValidator(options, runner).validate()
     except Exception as error:  # Every cloud library has exceptions of its own.
-        mistakes = [" ".join(str(error).split())]
+        reason = " ".join(str(error).split())
+        raise SkipstreamError(
+            f"Beam cannot check its options {' '.join(flags)}: {reason}"
+        ) from error
     if mistakes:
-        raise SkipstreamError(f"Beam refuses its options {' '.join(flags)}: {' '.join(mistakes)}")
+        raise SettingsError(f"Beam refuses its options {' '.join(flags)}: {' '.join(mistakes)}")
     return runner, options
 
 
@@ -88,12 +92,10 @@ def _check(values: dict[str, Any]) -> None:
     """Refuse what Beam would fail with later, or not at all."""
     for name in _NEVER_RUN:
         if values.get(name):
-            raise SkipstreamError(
-                f"the Beam job must run, got --{name}={values[name]}: leave it out"
-            )
+            raise SettingsError(f"the Beam job must run, got --{name}={values[name]}: leave it out")
     prism = values.get("prism_location")
     if prism and not is_remote(prism) and not os.path.exists(prism):
-        raise SkipstreamError(f"--prism_location must be the Prism binary, no file {prism}")
+        raise SettingsError(f"--prism_location must be the Prism binary, no file {prism}")
     endpoint = values.get("job_endpoint")
     if endpoint and ":" in endpoint:  # Else it is a word that Beam knows, such as `embed`.
         host, _, port = endpoint.rpartition(":")

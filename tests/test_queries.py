@@ -1,0 +1,212 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_statistics_gen import measure, report_of, write_examples
+
+from components.artifacts import write_json
+from components.exporter import embeddings
+from pipeline import cli
+
+
+class Model:
+    """What the model commands ask of `components.exporter.embeddings.Embeddings`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def load(cls, path: Path) -> "Model":
+        return cls(path)
+
+    def nearest(self, words: list[str], k: int) -> list[Any]:
+        known = {"tensor": [("tensors", 0.75), ("array", 0.5)], "where": [(str(self._path), 1.0)]}
+        return [known[word][:k] if word in known else None for word in words]
+
+    def vectors_of(self, words: list[str]) -> tuple[Any, Any]:
+        known = np.array([word != "unknown" for word in words])
+        return np.zeros((len(words), 2), np.float32), known
+
+    def analogy(self, a: str, b: str, c: str, k: int) -> Any:
+        return [(f"{a}{b}{c}", 0.5)] * k
+
+    def embed(self, texts: list[str]) -> tuple[Any, Any, Any]:
+        lengths = np.array([len(text) for text in texts], np.int32)
+        return np.array([[0.1, length] for length in lengths], np.float32), lengths, lengths - 1
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "Embeddings", Model)
+
+
+def type_in(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+
+
+@pytest.mark.usefixtures("model")
+def test_neighbors_are_lines_of_word_neighbor_cosine(capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["neighbors", "model", "tensor", "-k", "2"]) == 0
+    assert capsys.readouterr().out == "tensor\ttensors\t0.7500\ntensor\tarray\t0.5000\n"
+
+
+@pytest.mark.usefixtures("model")
+def test_options_may_stand_before_words(capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["neighbors", "model", "-k", "1", "tensor", "where"]) == 0
+    assert capsys.readouterr().out == "tensor\ttensors\t0.7500\nwhere\tmodel\t1.0000\n"
+    with pytest.raises(SystemExit):
+        cli.run(["neighbors", "model", "-k", "1", "tensor", "--frob"])
+    assert "unrecognized arguments: tensor --frob" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("model")
+def test_neighbors_without_words_answers_each_line_of_stdin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    type_in(b"tensor\r\n\nx\nx tensor", monkeypatch)
+    assert cli.run(["neighbors", "model", "-k", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "tensor\ttensors\t0.7500\n" * 2
+    assert captured.err == 2 * (
+        "not in the model's vocabulary: x: look for the form that the tokeniser makes of it\n"
+    )
+
+
+@pytest.mark.usefixtures("model")
+def test_a_terminal_is_told_what_to_type(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    class Terminal(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Terminal()))
+    assert cli.run(["neighbors", "model"]) == 0
+    assert capsys.readouterr() == ("", "a word a line; Ctrl-D ends\n")
+
+
+@pytest.mark.usefixtures("model")
+def test_analogy_without_words_answers_each_line_of_stdin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    type_in(b"a b c\na b\na unknown c\nc b a\n", monkeypatch)
+    assert cli.run(["analogy", "model", "-k", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "abc\t0.5000\ncba\t0.5000\n"
+    too_few, unknown = captured.err.splitlines()
+    assert too_few == "an analogy takes three words, A B C, got a b"
+    assert "vocabulary: unknown:" in unknown
+
+
+def test_a_line_is_answered_before_the_next_is_read():
+    program = """if True:
+        from components.exporter import embeddings
+        from pipeline import cli
+        from test_queries import Model
+        embeddings.Embeddings = Model
+        cli.run(["neighbors", "model", "-k", "1"])
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    place = Path(__file__).parent
+    with subprocess.Popen([sys.executable, "-c", program], cwd=place, **pipes) as process:
+        for _ in range(2):
+            process.stdin.write("tensor\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "tensor\ttensors\t0.7500\n"
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+@pytest.mark.usefixtures("model")
+def test_a_model_may_be_an_output_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def asked(model: Path) -> str:
+        assert cli.run(["neighbors", str(model), "where"]) == 0
+        return capsys.readouterr().out.split("\t")[1]
+
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    assert asked(out) == str(out)
+    (out / "serving").mkdir()
+    assert asked(out) == str(out / "serving")
+    assert asked(out / "serving") == str(out / "serving")
+    write_json(out / "run.json", {"stages": {}, "destinations": ["serving", str(elsewhere)]})
+    assert asked(out) == str(elsewhere)
+    write_json(out / "run.json", {"stages": {}, "destinations": ["gs://bucket/models"]})
+    assert cli.run(["neighbors", str(out), "where"]) == 1
+    error = capsys.readouterr().err
+    assert f"the models of {out} are served from gs://bucket/models: copy" in error
+
+
+@pytest.mark.usefixtures("model")
+def test_an_unknown_word_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["neighbors", "model", "x", "tensor", "-k", "1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "tensor\ttensors\t0.7500\n"
+    assert captured.err.startswith("skipstream: error: not in the model's vocabulary: x: ")
+
+
+@pytest.mark.usefixtures("model")
+def test_analogy_names_the_unknown(capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["analogy", "model", "a", "b", "c", "-k", "1"]) == 0
+    assert capsys.readouterr().out == "abc\t0.5000\n"
+    assert cli.run(["analogy", "model", "a", "unknown", "c"]) == 1
+    assert "vocabulary: unknown:" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("model")
+def test_embed_answers_each_line_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    lines = b"".join(b"x" * (number % 7) + b"\r\n" for number in range(600)) + b"\xffab"
+    type_in(lines, monkeypatch)
+    assert cli.run(["embed", "model"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answers == [
+        {"embedding": [0.1, length], "token_count": length, "known_count": length - 1}
+        for length in [*(number % 7 for number in range(600)), 3]
+    ]
+
+
+def test_stats_shows_what_the_last_run_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before = write_examples(tmp_path / "before", {"the": 30, "dog": 10}, "before")
+    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
+    statistics = measure(now, before, tmp_path / "out" / "statistics_gen" / "y")
+    report_of(tmp_path / "out", transform="x", statistics_gen="y")
+    assert cli.run(["stats", str(tmp_path / "out")]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == str(statistics.path)
+    assert "          30  75.00 %  the" in lines
+    assert "beside the examples before" in lines
+
+
+def test_stats_compares_any_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
+    report_of(tmp_path / "out", transform="x")
+    other = write_examples(tmp_path / "other", {"the": 30, "dog": 10}, "other")
+    assert cli.run(["stats", str(tmp_path / "out")]) == 0
+    assert "beside" not in capsys.readouterr().out
+    arguments = ["stats", str(now.path), "--against", str(other.path)]
+    assert cli.run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "           1  new words (25.00 % of the tokens now: cat)\n" in printed
+    files = tmp_path / "deep" / "files"
+    assert cli.run([*arguments, "--output", str(files)]) == 0
+    assert capsys.readouterr().out == f"{printed}{files}\n"
+    assert {path.name for path in files.iterdir()} == {
+        "report.json",
+        "FeatureStats.pb",
+        "zipf.png",
+    }
+
+
+def test_stats_of_what_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["stats", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"skipstream: error: {tmp_path}/none must be an output directory")
+    assert error.count("\n") == 1
