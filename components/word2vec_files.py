@@ -95,7 +95,8 @@ def _is_text(file: IO[bytes], width: int) -> bool:
     start = file.readline(1 << 16)
     file.seek(place)
     numbers = start.split()[-width:]
-    return all(set(number) <= set(b"0123456789+-.einfaEINFA") for number in numbers)
+    characters = set(b"0123456789+-.einfaEINFA")
+    return len(numbers) == width and all(set(number) <= characters for number in numbers)
 
 
 def _text_record(file: IO[bytes], width: int) -> tuple[bytes, Vector] | None:

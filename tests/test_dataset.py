@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 from components.artifacts import Examples, write_json
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer.dataset import GROUP, NOISE, TARGETS, SkipGrams
+from components.trainer.dataset import GROUP, TARGETS, SkipGrams, noise_words
 from components.vocabulary import Vocabulary
 
 
@@ -132,13 +133,35 @@ def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("window", "length"), [(3, 32), (20, 64), (60, 128)])
 def test_rows_have_the_declared_shapes(tmp_path: Path, window: int, length: int) -> None:
-    data = SkipGrams(
-        write_examples(tmp_path, random_documents(5), 50), TrainerSettings(window=window)
-    )
+    settings = TrainerSettings(window=window)
+    data = SkipGrams(write_examples(tmp_path, random_documents(5), 50), settings)
     shapes = {"tokens": length + 2 * window, "left": length, "right": length}
-    shapes["noise"] = NOISE * length // GROUP
+    shapes["noise"] = noise_words(settings) * length // GROUP
     for name, part in data.rows(0).element_spec._asdict().items():
         assert part == tf.TensorSpec([TARGETS // length, shapes[name]], tf.int32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [({}, 32), ({"window": 10}, 64), ({"negatives": 20}, 128), ({"shrink_windows": False}, 64)],
+)
+def test_a_group_has_the_noise_words_of_one_target(changes: dict[str, Any], drawn: int) -> None:
+    settings = TrainerSettings(**changes)
+    pairs = settings.window + 1 if settings.shrink_windows else 2 * settings.window
+    assert 0 <= drawn - settings.negatives * pairs < 16
+    assert noise_words(settings) == drawn
+
+
+def test_windows_that_do_not_shrink_reach_as_far_as_the_document(tmp_path: Path) -> None:
+    documents = [[1] * 9, [2] * 2, [3] * 9]
+    settings = TrainerSettings(window=4, sample=0, shrink_windows=False)
+    examples = write_examples(tmp_path, documents * 60, types=50)
+    pairs = sum(
+        int(tf.size(batch.target))
+        for batch in SkipGrams(examples, settings).pairs(epoch=0, batch_size=100)
+    )
+    # In each direction, nine tokens have 8 + 7 + 6 + 5 pairs, and two have 1.
+    assert pairs == 60 * 2 * (26 + 26 + 1)
 
 
 def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_single_stages_build_what_a_run_builds(
     assert "run 'skipstream transform' with the same settings first" in early.stderr
     assert command("transform", *common).returncode == 0
     # How many threads there are shows nowhere. They need a process that has none yet.
-    threads = skipstream("train", *common, "trainer.threads=7")
+    threads = skipstream("train", *common, "trainer.threads=1")
     assert threads.returncode == 0, threads.stderr
     for stage in ("train", "evaluate", "validate", "push"):
         done = command(stage, *common)

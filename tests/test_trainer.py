@@ -1,5 +1,6 @@
 """Training: learns, repeats its bits, resumes, and stops when it diverges."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -138,10 +139,37 @@ def test_a_run_that_is_killed_and_interrupted_within_epochs_ends_with_the_same_b
         patch.setattr(Progress, "on_train_batch_end", interrupt)
         train(examples, killed, settings)
     assert newest_checkpoint(killed)[1] == 8
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "finish_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(examples, killed, settings)
+    assert newest_checkpoint(killed)[1] > 24  # All steps of the epoch are done, and it is not.
     resumed = train(examples, killed, settings)
     assert (vectors(resumed) == vectors(whole)).all()
     losses = [[epoch["loss"] for epoch in m.summary["history"]] for m in (resumed, whole)]
     assert losses[0] == losses[1]
+    seconds = [epoch["seconds"] for epoch in resumed.summary["history"]]
+    assert min(seconds) > 0
+    assert sum(seconds) <= resumed.summary["training_seconds"] + 0.01
+
+
+def test_the_tables_of_models_that_are_done_with_are_freed_at_once(
+    examples: Examples, tmp_path: Path
+) -> None:
+    def models() -> int:
+        return sum(isinstance(thing, SkipGram) for thing in gc.get_objects())
+
+    gc.collect()
+    before = models()
+    gc.disable()
+    try:
+        trained = train(examples, tmp_path)
+        assert models() == before
+        trainer.held_out_loss(trained, examples, SETTINGS)
+        trainer.comparable_losses([trained, trained], examples, SETTINGS)
+        assert models() == before
+    finally:
+        gc.enable()
 
 
 def test_a_run_killed_before_its_manifest_is_not_lost(

@@ -52,6 +52,14 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes, message
         list(word2vec_files.read(file, {"a": 0, "b": 1}, 2))
 
 
+def test_a_binary_vector_may_begin_with_a_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.bin"
+    vector = np.frombuffer(b"\n\0\0?\0\0\0?", "<f4")
+    file.write_bytes(b"1 2\nin " + vector.tobytes())
+    [(_, vectors)] = word2vec_files.read(file, {"in": 0}, 2)
+    assert vectors.tolist() == [vector.tolist()]
+
+
 def test_a_word_may_hold_spaces_and_a_line_end_as_on_windows(tmp_path: Path) -> None:
     file = tmp_path / "vectors.txt"
     file.write_bytes(b"2 2\r\nnew york 1 2\r\nb 3 4\r\n")

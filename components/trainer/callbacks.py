@@ -57,6 +57,11 @@ class Progress(keras.callbacks.Callback):
         self.epoch = 0
         self.step = 0
         self.restored_loss: float | None = None
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds since the training began, those between two processes aside."""
+        return time.monotonic() - self._began
 
     def restore(self) -> list[dict[str, Any]]:
         """Load the newest checkpoint, if there is one.
@@ -72,6 +77,7 @@ class Progress(keras.callbacks.Callback):
             table.load(whole[-1].parent / f"{name}.npy")
         self._skip_gram.optimizer.iterations.assign(state["iterations"])
         self.epoch, self.step, self._sums = state["epoch"], state["step"], state["sums"]
+        self._began -= state["seconds"]
         self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
         epochs: list[dict[str, Any]] = []
@@ -138,6 +144,7 @@ class Progress(keras.callbacks.Callback):
             "step": self.step,
             "iterations": _iterations(self._skip_gram),
             "sums": self._sums,
+            "seconds": self.seconds(),
         }
         write_json(new / STATE, state)
         for old in before:

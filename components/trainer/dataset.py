@@ -8,6 +8,7 @@ Order: TFRecord files are shuffled and interleaved; documents are shuffled withi
 All of it is a function of (seed, epoch): no global seed, no thread's timing has a part in it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,9 +28,6 @@ TARGETS = 2048
 BRANCHES = 2
 # Targets that share noise words: half a word to look up and update for each.
 GROUP = 64
-# Noise words of a group. A target of word2vec.c draws 30 (5 for each of 6 pairs); here its pairs
-# share all 32, so its update varies no more, and what is shared costs products, not look-ups.
-NOISE = 32
 BATCH_TOKENS = 65_536  # Corpus tokens in a batch of documents: amortises 30 ops, fits the cache.
 
 # The held-out loss is comparable between runs: neither its pairs nor its noise follow the seed.
@@ -43,6 +41,16 @@ def row_length(window: int) -> int:
     halo: 3 and 250 ns a token. The sum is least near sqrt(166 * window).
     """
     return 32 if window <= 12 else 64 if window <= 49 else 128
+
+
+def noise_words(settings: TrainerSettings) -> int:
+    """Noise words of a group: what word2vec.c draws for one target, in whole SIMD registers.
+
+    30 by default, 5 for each of 6 pairs. Here all pairs of a target share all of them, so its
+    update varies no more, and what is shared costs products, not look-ups.
+    """
+    pairs = settings.window + 1 if settings.shrink_windows else 2 * settings.window
+    return 16 * math.ceil(settings.negatives * pairs / 16)
 
 
 class Pairs(NamedTuple):
@@ -59,6 +67,7 @@ class SkipGrams:
         documents, tokens: How many the split has.
         types: The size of the vocabulary.
         length: Targets in a row.
+        row_noise: Noise words in a row; groups are made of rows, or rows of groups.
         steps: That an epoch is expected to take; subsampling varies it by a few.
     """
 
@@ -85,6 +94,7 @@ class SkipGrams:
         self.documents: int = statistics["documents"]
         self.tokens: int = statistics["kept_tokens"]
         self.length = row_length(settings.window)
+        self.row_noise = noise_words(settings) * self.length // GROUP
         counts = Vocabulary.load_counts(examples.path / "vocabulary.tsv")
         self.types = len(counts)
         keep = skipgrams.keep_probability(counts, settings.sample)
@@ -115,6 +125,7 @@ class SkipGrams:
                 window=settings.window,
                 shrink=settings.shrink_windows,
                 length=self.length,
+                row_noise=self.row_noise,
             )
             return rows
 
@@ -144,7 +155,7 @@ class SkipGrams:
         count, length = TARGETS // self.length - 1, self.length
         tokens = tf.zeros([count, length + 2 * self.settings.window], tf.int32)
         none = tf.zeros([count, length], tf.int32)
-        shape = tf.constant([count, NOISE * length // GROUP])
+        shape = tf.constant([count, self.row_noise])
         noise = skipgrams.draw_noise(shape, self._noise, skipgrams.position_key(noise_key, -1))
         return tf.data.Dataset.from_tensors(Rows(tokens, none, none, noise))
 
@@ -167,6 +178,7 @@ def _cut(
     window: int,
     shrink: bool,
     length: int,
+    row_noise: int,
 ) -> Rows:
     """Rows of the documents in `records`, in random order, with their noise words.
 
@@ -185,7 +197,7 @@ def _cut(
     count = tf.shape(parts[0])[0]
     order = skipgrams.shuffle(tf.range(count), skipgrams.position_key(streams.order, position))
     words = skipgrams.draw_noise(
-        tf.stack([count, NOISE * length // GROUP]),
+        tf.stack([count, row_noise]),
         noise,
         skipgrams.position_key(streams.noise, position),
     )

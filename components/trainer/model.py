@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from components.trainer import skipgrams
-from components.trainer.dataset import BRANCHES, NOISE
+from components.trainer.dataset import BRANCHES, GROUP
 from components.trainer.optimizer import RowGradients, joined
 from components.trainer.skipgrams import Parts, Rows
 from components.trainer.tables import Table
@@ -65,7 +65,7 @@ def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows) -> tuple[Parts
     """Ids and vectors of all that `rows` name."""
     length = rows.left.shape[1]
     window = (rows.tokens.shape[1] - length) // 2
-    noise = tf.reshape(rows.noise, [-1, NOISE])
+    noise = tf.reshape(rows.noise, [-1, rows.noise.shape[1] * GROUP // length])
     ids = Parts(rows.tokens[:, window : window + length], rows.tokens, noise)
     tables = Parts(vectors, contexts, contexts)
     return ids, Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))

@@ -1,11 +1,11 @@
 """The stage: token ids -> vectors."""
 
+import gc
 import math
 import re
 import shutil
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from components.trainer.callbacks import Curves, DivergenceGuard, Progress, Prog
 from components.trainer.dataset import BRANCHES, GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
 from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
+from components.trainer.tables import Table
 from components.vocabulary import FILE, Vocabulary
 
 # Between two looks of Keras at the world, each of which costs about a millisecond.
@@ -48,15 +49,28 @@ def build(
             TensorBoard.
         start: What the words that it knows go on from. None: all start from `start_vectors`, or
             from small random vectors.
-        strategy: Where; none: on several GPUs where there are (1, 2 or 4).
+        strategy: Where; none: on several GPUs where there are.
 
     Raises:
         SkipstreamError: Nothing to train on, the training diverged, or `start` is of no use.
     """
+    try:
+        return _train(examples, settings, out, start, strategy)
+    finally:
+        _free_models()
+
+
+def _train(
+    examples: Examples,
+    settings: TrainerSettings,
+    out: Model,
+    start: Model | None,
+    strategy: tf.distribute.Strategy | None,
+) -> Model:
     if start:
         warm_start.check(start, settings.dimensions)
-    # Else several threads add up repeated rows in the order in which they arrive. A GPU would copy
-    # the tables to the CPU and back for every update: there the last bits may differ.
+    # Else several threads add up repeated rows in the order in which they arrive. What it would do
+    # to a GPU has not been tried: there the last bits may differ.
     if not tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
     train = SkipGrams(examples, settings)
@@ -68,7 +82,7 @@ def build(
     held_out = held_out_rows(examples, settings)
     if settings.patience and held_out is None:
         raise _nothing_held_out(settings)
-    strategy = strategy or _strategy()
+    strategy = strategy or _strategy(train.length)
     with strategy.scope():
         model = make_model(train.types, settings)
         compile_for(model, train, settings)
@@ -79,55 +93,37 @@ def build(
         for path in settings.start_vectors:
             _start_from(Path(path), model, examples)
     carried_over = _carry_over(start, model, examples, untouched) if start else {}
-    began, epochs_done = time.monotonic(), progress.epoch + progress.step / train.steps
-    for epoch in range(progress.epoch, settings.epochs):
+    while progress.epoch < settings.epochs:
         if _epochs_without_gain(history) >= (settings.patience or math.inf):
             break
-        epoch_start = time.monotonic()
-        bar = ProgressBar(train, model, settings.epochs, progress.epoch, progress.step)
-        with _reading(examples), bar, Curves(out.path / "logs", model) as curves:
-            losses = model.fit(
-                _in_calls(train.rows(epoch).skip(progress.step), strategy),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                validation_data=held_out,
-                shuffle=False,
-                verbose=0,
-                callbacks=[DivergenceGuard(settings, model), progress, bar, curves],
-            ).history
-        seconds = time.monotonic() - epoch_start
-        # Keras gives none where the checkpoint was made at the very last step of the epoch.
-        loss = losses.get("loss", [progress.restored_loss])[0]
-        if not loss:
-            raise SkipstreamError(
-                f"training needs pairs of words, got none: {train.tokens} tokens in "
-                f"{train.documents} documents are too few after subsampling; raise trainer.sample "
-                f"= {settings.sample:g} (0 keeps all) or give more or longer documents"
+        with _reading(examples):
+            loss, held_out_loss = _fit_epoch(
+                model, train, held_out, progress, settings, strategy, out.path / "logs"
             )
         history.append(
             {
-                "epoch": epoch + 1,
+                "epoch": progress.epoch + 1,
                 "loss": loss,
-                "held_out_loss": _of_pairs(losses.get("val_loss", [0.0])[0]),
+                "held_out_loss": held_out_loss,
                 "learning_rate": float(model.optimizer.learning_rate),
-                "seconds": round(seconds, 3),
+                "seconds": round(progress.seconds() - sum(past["seconds"] for past in history), 3),
             }
         )
-        if settings.patience and history[-1]["held_out_loss"] is None:
+        if settings.patience and held_out_loss is None:
             raise _nothing_held_out(settings)
         if settings.patience and not _epochs_without_gain(history):
             progress.keep_best()
         progress.finish_epoch(history)
     worse = _epochs_without_gain(history) if settings.patience else 0
     best = history[-1 - worse]
-    seconds = time.monotonic() - began
+    seconds = progress.seconds()
     progress.write_tables(best=worse > 0)
     shutil.copyfile(examples.path / FILE, out.path / FILE)
     trained = out.finish(
         **carried_over,
         epochs=len(history),
         training_seconds=round(seconds, 3),
-        words_per_second=round(train.tokens * (len(history) - epochs_done) / seconds),
+        words_per_second=round(train.tokens * len(history) / seconds),
         loss=best["loss"],
         held_out_loss=best["held_out_loss"],
         history=history,
@@ -136,17 +132,49 @@ def build(
     return trained
 
 
+def _fit_epoch(
+    model: SkipGram,
+    train: SkipGrams,
+    held_out: tf.data.Dataset | None,
+    progress: Progress,
+    settings: TrainerSettings,
+    strategy: tf.distribute.Strategy,
+    logs: Path,
+) -> tuple[float, float | None]:
+    """What is left of the epoch that `progress` has come to; its losses in nats a pair."""
+    bar = ProgressBar(train, model, settings.epochs, progress.epoch, progress.step)
+    with bar, Curves(logs, model) as curves:
+        losses = model.fit(
+            _in_calls(train.rows(progress.epoch).skip(progress.step), strategy),
+            initial_epoch=progress.epoch,
+            epochs=progress.epoch + 1,
+            validation_data=held_out,
+            shuffle=False,
+            verbose=0,
+            callbacks=[DivergenceGuard(settings, model), progress, bar, curves],
+        ).history
+    # Keras gives none where the checkpoint was made at the very last step of the epoch.
+    loss = losses.get("loss", [progress.restored_loss])[0]
+    if not loss:
+        raise SkipstreamError(
+            f"training needs pairs of words, got none: {train.tokens} tokens in "
+            f"{train.documents} documents are too few after subsampling; raise trainer.sample "
+            f"= {settings.sample:g} (0 keeps all) or give more or longer documents"
+        )
+    return loss, _of_pairs(losses.get("val_loss", [0.0])[0])
+
+
 def _in_calls(steps: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
     """Steps as `SkipGram.train_step` takes them. Several devices do not meet within a loop."""
     several = steps.batch(STEPS_PER_CALL) if strategy.num_replicas_in_sync == 1 else steps
     return several.prefetch(2)
 
 
-def _strategy() -> tf.distribute.Strategy:
+def _strategy(row_length: int) -> tf.distribute.Strategy:
     gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
-    # Each replica has whole groups of every part of a step to itself.
-    groups = TARGETS // (GROUP * BRANCHES)
-    replicas = max((n for n in range(1, len(gpus) + 1) if groups % n == 0), default=0)
+    # Each replica has whole rows and groups of every part of a step to itself.
+    shares = TARGETS // (max(GROUP, row_length) * BRANCHES)
+    replicas = max((n for n in range(1, len(gpus) + 1) if shares % n == 0), default=0)
     if replicas > 1:
         return tf.distribute.MirroredStrategy(gpus[:replicas])
     return tf.distribute.get_strategy()
@@ -246,11 +274,13 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     rows = held_out_rows(examples, settings)
     if rows is None:
         return None
+
+    def load(tables: Mapping[str, Table]) -> None:
+        for name, table in tables.items():
+            table.load(model.path / f"{name}.npy")
+
     types = len(Vocabulary.load_counts(examples.path / FILE))
-    skip_gram = make_model(types, settings)
-    for name, table in skip_gram.tables.items():
-        table.load(model.path / f"{name}.npy")
-    return _measure(skip_gram, rows, examples)
+    return _measure(types, settings, load, rows, examples)
 
 
 def comparable_losses(
@@ -279,17 +309,43 @@ def comparable_losses(
     losses = []
     for model, found in zip(models, ids, strict=True):
         as_model = settings.model_copy(update={"dimensions": model.dimensions})
-        skip_gram = make_model(len(found), as_model)
-        skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
-        warm_start.carry_over(model, np.where(known, found, -1), skip_gram.tables)
-        losses.append(_measure(skip_gram, rows, examples))
+
+        def load(tables: Mapping[str, Table], model: Model = model, ids: Any = found) -> None:
+            tables["vectors"].fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
+            warm_start.carry_over(model, np.where(known, ids, -1), tables)
+
+        losses.append(_measure(len(found), as_model, load, rows, examples))
     return losses
 
 
-def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
-    skip_gram.compile(jit_compile=False)
-    with _reading(examples):
-        return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
+def _measure(
+    types: int,
+    settings: TrainerSettings,
+    load: Callable[[Mapping[str, Table]], None],
+    rows: tf.data.Dataset,
+    examples: Examples,
+) -> float | None:
+    """The loss of tables that `load` fills."""
+
+    def loss() -> float:
+        skip_gram = make_model(types, settings)
+        load(skip_gram.tables)
+        skip_gram.compile(jit_compile=False)
+        with _reading(examples):
+            return float(skip_gram.evaluate(rows, verbose=0))
+
+    try:
+        return _of_pairs(loss())
+    finally:
+        _free_models()
+
+
+def _free_models() -> None:
+    """Free the tables of models that are done with: they can be gigabytes.
+
+    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
+    """
+    gc.collect()
 
 
 def _of_pairs(loss: float) -> float | None:

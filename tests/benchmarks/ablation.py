@@ -16,13 +16,13 @@ from components import threads
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings
 
-# Constants of components.trainer by module, or settings; "edges" drops pairs that leave their row.
+# Names in components.trainer by module, or settings; "edges" drops pairs that leave their row.
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "16 noise words a group": {"dataset.NOISE": 16, "model.NOISE": 16},
-    "64 noise words a group": {"dataset.NOISE": 64, "model.NOISE": 64},
-    "groups of 32 targets": {"dataset.GROUP": 32},
-    "groups of 128 targets": {"dataset.GROUP": 128},
+    "16 noise words a group": {"dataset.noise_words": lambda _: 16},
+    "64 noise words a group": {"dataset.noise_words": lambda _: 64},
+    "groups of 32 targets": {"dataset.GROUP": 32, "model.GROUP": 32},
+    "groups of 128 targets": {"dataset.GROUP": 128, "model.GROUP": 128},
     "steps of 1,024 targets": {"dataset.TARGETS": 1024},
     "steps of 4,096 targets": {"dataset.TARGETS": 4096},
     "rows not bounded": {"trainer.LONGEST_MOVE": 1e9},
