@@ -3,23 +3,38 @@
 import functools
 import hashlib
 import importlib.metadata
+import sys
 from pathlib import Path
 
 import components
 from components.errors import SkipstreamError
 
-LIBRARIES = ("apache-beam", "keras", "numpy", "pyarrow", "tensorflow", "tensorflow-transform")
+LIBRARIES = (
+    "apache-beam",
+    "keras",
+    "numpy",
+    "pyarrow",
+    "tensorflow",
+    "tensorflow-transform",
+    "tfx-bsl",
+)
 
 
 @functools.cache
-def code_identity() -> dict[str, str]:
-    """A digest of the sources below `components`, and the versions of LIBRARIES."""
+def code_identity(*patterns: str) -> dict[str, str]:
+    """A digest of the sources below `components`, and the versions of Python and LIBRARIES.
+
+    Args:
+        patterns: Which sources, as `Path.glob` takes them; none: all.
+    """
     source = hashlib.sha256()
     root = Path(components.__path__[0])
-    for path in sorted(root.rglob("*.py")):
+    found = {path for pattern in patterns or ["**/*.py"] for path in root.glob(pattern)}
+    for path in sorted(found):
         source.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
-    return versions | {"components": source.hexdigest()}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return versions | {"python": python, "components": source.hexdigest()}
 
 
 def check_identity(expected: dict[str, str]) -> None:

@@ -132,6 +132,12 @@ class StatisticsGenSettings(StageSettings):
         description="Largest Jensen-Shannon distance (0: the same, 1: no word in common) between "
         "the reference's shares of tokens and this corpus's; none: no limit.",
     )
+    max_damaged_parts: int | None = Field(
+        None,
+        ge=0,
+        description="Most files, or parts of large ones, that may have been skipped under "
+        "example_gen.damaged_files = skip; none: no limit.",
+    )
 
 
 class TrainerSettings(StageSettings):
@@ -249,6 +255,11 @@ class EvaluatorSettings(StageSettings):
         "untrained model has, (1 + negatives) ln 2.",
     )
     # What follows holds a candidate against the last pushed version of another training.
+    require_comparison: bool = Field(
+        True,
+        description="Whether that version must be there as a whole: its SavedModel, tables and "
+        "examples. False: what is gone of it is not compared.",
+    )
     max_loss_increase: float | None = Field(
         0.1,
         ge=0,

@@ -11,13 +11,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
-from apache_beam.io.filesystem import FileMetadata
-from apache_beam.io.localfilesystem import LocalFileSystem
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from bucket import BucketFileSystem
 
 from components.artifacts import Corpus
-from components.errors import SkipstreamError, from_beam
+from components.errors import SettingsError, SkipstreamError, from_beam
 from components.example_gen import default_corpus, units
 from components.example_gen.build import build, describe
 from components.example_gen.files import File, list_files
@@ -63,8 +64,21 @@ def test_patterns_without_a_file_are_refused(tmp_path):
         list_files([f"{tmp_path}/folder/"])
     with pytest.raises(SkipstreamError, match=r"only 1 × directory"):
         list_files([f"{tmp_path}/fold*"])
-    with pytest.raises(SkipstreamError, match="no file system for .*'ftpx://a/b'"):
+    with pytest.raises(SettingsError, match="no file system for .*'ftpx://a/b'"):
         list_files(["ftpx://a/b"])
+
+
+def test_a_bucket_that_cannot_be_listed_says_what_to_check(monkeypatch):
+    def match(patterns):
+        raise BeamIOError("Match operation failed", {patterns[0]: OSError("401 Anonymous caller")})
+
+    monkeypatch.setattr(FileSystems, "match", match)
+    with pytest.raises(SkipstreamError) as caught:
+        list_files(["gs://bucket/*"])
+    assert str(caught.value) == (
+        "cannot list example_gen.input pattern 'gs://bucket/*': 401 Anonymous caller: check the "
+        "name, the network and the credentials, as of 'gcloud auth application-default login'"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -83,27 +97,8 @@ def test_unreadable_files_are_refused_when_listed_even_as_root(tmp_path, monkeyp
         list_files([f"{tmp_path}/*"])
 
 
-class BucketFileSystem(LocalFileSystem):
-    """bucket://a/b is the local file a/b, as a stand-in for gs:// and s3://."""
-
-    @classmethod
-    def scheme(cls):
-        return "bucket"
-
-    def match(self, patterns, limits=None):
-        results = super().match([pattern.removeprefix("bucket:/") for pattern in patterns])
-        for result in results:
-            result.metadata_list = [
-                FileMetadata(f"bucket:/{m.path}", m.size_in_bytes, 0.0)
-                for m in result.metadata_list
-            ]
-        return results
-
-    def open(self, path, *arguments, **options):
-        return super().open(path.removeprefix("bucket:/"), *arguments, **options)
-
-
 def test_urls_are_read_through_beam(tmp_path):
+    assert BucketFileSystem.scheme() == "bucket"
     (tmp_path / "b.txt").write_text("three\n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     corpus = corpus_of(tmp_path / "out", f"bucket:/{tmp_path}/*.*")
@@ -119,6 +114,7 @@ def test_the_listing_says_everything_the_reader_needs(tmp_path):
     corpus = corpus_of(tmp_path / "out", tmp_path / "*", format="files", eval_share=0.1)
     assert json.loads((corpus.path / "corpus.json").read_text()) == {
         "files": [{"path": str(tmp_path / "a.txt"), "size": 4}],
+        "urls": [],
         "format": "files",
         "field": "text",
         "eval_share": 0.1,
@@ -153,6 +149,22 @@ def test_unsupported_packing_is_refused_when_listed(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(SkipstreamError, match="unpack it"):
         corpus_of(tmp_path / "out", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("enwiki-pages-articles.xml.bz2", "wikiextractor"),
+        ("enwiki-pages-articles1.xml-p1p41242.bz2", "wikiextractor"),
+        ("CC-MAIN-0.warc.gz", "trafilatura"),
+        ("CC-MAIN-0.warc.WET.gz", "warcio"),
+    ],
+)
+def test_dumps_are_not_taken_for_text(tmp_path, name, remedy):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SkipstreamError, match=rf"{name} is a \..* dump, .*{remedy}.*format"):
+        corpus_of(tmp_path / "out", tmp_path / name)
+    assert units.detect(name, "lines")[0] == "lines"  # Whoever says so means it.
 
 
 def test_units_share_out_large_files_and_gather_small_ones(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import json
-import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -37,8 +36,7 @@ def read_all(corpus: Corpus) -> tuple[list[bytes], dict[str, int]]:
     counts: Counter[str] = Counter()
     documents: list[bytes] = []
     for unit in units.plan(units.Listing.load(corpus)):
-        for index, block in enumerate(reader.read(unit)):
-            assert (block.unit, block.index) == (unit.index, index)
+        for block in reader.read(unit):
             documents += block.documents.to_pylist()
             counts.update(block.counts)
     assert counts["documents"] == len(documents)
@@ -203,6 +201,19 @@ def test_files_that_changed_since_the_listing_are_refused(tmp_path):
         read_all(corpus)
 
 
+def test_a_file_that_vanishes_while_it_is_read_can_be_skipped(tmp_path, monkeypatch):
+    opened = reader._opened
+
+    def meddle(path):
+        file = opened(path)
+        Path(path).unlink()  # Tried, it is whole; then it is opened again.
+        return file
+
+    monkeypatch.setattr(reader, "_opened", meddle)
+    found = read_one(tmp_path, b"one\n", damaged_files="skip")
+    assert found == ([], {"damaged_parts": 1})
+
+
 def test_ranges_hold_each_line_once(tmp_path, monkeypatch):
     """Against a naive split, at all sizes of unit and chunk."""
     monkeypatch.setattr(units, "_FILE_BYTES", 0)
@@ -275,7 +286,7 @@ def test_a_line_of_50_mb_is_one_document(tmp_path):
     assert reasons == {}
 
 
-def test_blocks_are_about_a_mebibyte_and_pickle_without_their_neighbours(tmp_path):
+def test_blocks_are_about_a_mebibyte(tmp_path):
     files = {"large.txt": (b"x" * 99 + b"\n") * 60_000}
     files |= {f"small{i}.txt": b"y" * 999 for i in range(2000)}
     (unit,) = units.plan(units.Listing.load(corpus_of(tmp_path, files)))
@@ -283,9 +294,6 @@ def test_blocks_are_about_a_mebibyte_and_pickle_without_their_neighbours(tmp_pat
     sizes = [block.counts["bytes"] for block in blocks]
     assert sum(sizes) == 60_000 * 99 + 2000 * 999
     assert all(2**19 <= size <= 2**20 + 2**19 for size in sizes[:-1])
-    for block, size in zip(blocks, sizes, strict=True):
-        offsets = 4 * len(block.documents)
-        assert len(pickle.dumps(block)) < 1.1 * (size + offsets) + 1000
 
 
 def test_paragraph_pieces_stay_in_their_chunk_order():

@@ -75,7 +75,7 @@ def test_joins_agree_with_a_naive_one_on_random_documents(tmp_path: Path) -> Non
         joined = text.join_phrases(tokens, table.lookup, passes=3)
         assert [[t.decode() for t in document] for document in joined.to_list()] == expected
 
-        block = Block(0, 0, pa.array(lines.numpy(), pa.binary()), {})
+        block = Block(pa.array(lines.numpy(), pa.binary()), {})
         settings = TransformSettings(tokenizer="whitespace")
         (whole,) = segments.tokenise([block], settings=settings, eval_share=0)
         segment = joins.join(whole, joins.load(str(path)))
@@ -85,6 +85,14 @@ def test_joins_agree_with_a_naive_one_on_random_documents(tmp_path: Path) -> Non
         assert of_all == [token for document in expected for token in document]
         assert segment.lengths.tolist() == list(map(len, expected))
         assert segment.read.get("phrases_joined", 0) == len(whole.tokens) - len(segment.tokens)
+
+
+def test_pairs_have_the_same_numbers_in_every_process() -> None:
+    """A set's order is another one in each; segments that are joined again need the same types."""
+    names = [f"w{number:02}" for number in range(40)]
+    assert joins.Pairs.of(frozenset(itertools.pairwise(names))).words.to_pylist() == [
+        name.encode() for name in names
+    ]
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["", "b", ""]])

@@ -57,24 +57,28 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file that is cut into two units of work. Most of it is not text, and costs little."""
     draw = random.Random(0)
     words = [f"w{number}" for number in range(400)]
+    lines = [" ".join(draw.choices(words, k=12)) + f" line {number}" for number in range(2100)]
+    lines[::5] = [f"{line} York{n % 7} Times{n % 7}" for n, line in enumerate(lines[::5])]
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w") as file:
-        for number in range(2150):
-            line = " ".join(draw.choices(words, k=12)) + f" line {number}"
+        for line in [*lines, *lines[:50]]:
             file.write(json.dumps({"text": line}).ljust(12_000) + "\n")
     return path
 
 
 def arguments(corpus: Path, output: Path, *options: str) -> list[str]:
     """Of `skipstream`, for the stage alone; `options` are settings, `--` and options of Beam."""
-    return ["transform", "--output", str(output), "--input", str(corpus), *options]
+    settings = "transform.phrase_passes=1", "transform.deduplicate=true"
+    start = "transform", "--output", str(output), "--input", str(corpus), "--set", *settings
+    return [*start, *options]
 
 
 def digests(output: Path) -> dict[str, str]:
     """By the names of all files of the one artifact that are the same bytes in every run."""
     (artifact,) = (path.parent for path in output.glob("transform/*/manifest.json"))
     splits = [*(artifact / "train").iterdir(), *(artifact / "eval").iterdir()]
-    files = [*splits, artifact / "vocabulary.tsv", artifact / "statistics.json"]
+    names = "vocabulary.tsv", "phrases.tsv", "statistics.json"
+    files = [*splits, *(artifact / name for name in names)]
     return {
         str(file.relative_to(artifact)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
@@ -87,7 +91,11 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     output = tmp_path_factory.mktemp("local")
     assert cli.run(arguments(corpus, output)) == 0
     found = digests(output)
-    assert len(found) == 2 + 2 + 2  # Each unit has a file in both splits.
+    assert len(found) == 2 + 2 + 3  # Each unit has a file in both splits.
+    (vocabulary,) = output.glob("transform/*/vocabulary.tsv")
+    assert vocabulary.read_text().count("_times") == 7
+    (statistics,) = output.glob("transform/*/statistics.json")
+    assert json.loads(statistics.read_text())["documents_dropped"] == {"duplicate": 50}
     return found
 
 

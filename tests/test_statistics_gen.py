@@ -38,12 +38,14 @@ def write_examples(path: Path, counts: dict[str, int], fingerprint: str = "now")
         "documents": 4,
         "documents_dropped": {"no_token": 1},
         "documents_repaired": {"invalid_utf8": 0},
+        "files_skipped": {"damaged_parts": 2},
         "tokens": kept * 6 // 5,
         "types": len(counts) + 3,
         "vocabulary": len(counts),
         "kept_tokens": kept,
         "kept_share": round(5 / 6, 6),
         "tokens_dropped": {"out_of_vocabulary": kept // 5},
+        "phrases": {"types": 4, "pairs_joined": 7},
         "types_dropped": {"below_min_count_or_beyond_max_size": 3},
         "splits": {"train": {"documents": 2, **split}, "eval": {"documents": 1, **split}},
         "document_lengths": [{"up_to": 4, "documents": 1}, {"up_to": 16, "documents": 2}],
@@ -157,8 +159,10 @@ def test_the_report_is_what_a_person_reads(tmp_path: Path) -> None:
           60  tokens kept (83.33 %)
 
            1  documents dropped: no token
+           2  files skipped: damaged parts
           12  tokens dropped: out of vocabulary
            3  types dropped: below min count or beyond max size
+           7  pairs joined (4 phrases)
 
    documents  tokens a document
            1  3 to 4               ####################
@@ -249,6 +253,17 @@ def test_the_features_are_what_tfdv_reads(tmp_path: Path) -> None:
     assert read == expected
 
 
+def test_the_features_are_of_what_the_settings_left(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "e", {"the": 40, "cat": 15, "é": 5})
+    plain, counts = examples.statistics, Counts.load(examples)
+    more = examples.statistics
+    more["documents"] += 5
+    more["documents_dropped"] |= {"duplicate": 3, "too_short": 2}
+    more["tokens"] += 90
+    more["tokens_dropped"]["too_long"] = 90
+    assert features.to_proto(more, counts) == features.to_proto(plain, counts)
+
+
 def test_large_vocabularies_leave_a_small_proto(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "e", {f"w{n}": 9000 - n for n in range(3000)})
     (dataset,) = features.to_proto(examples.statistics, Counts.load(examples)).datasets
@@ -294,6 +309,14 @@ def test_the_same_corpora_have_the_same_bytes(tmp_path: Path) -> None:
     [
         ({}, []),
         ({"min_kept_share": 0.833333, "max_l_infinity": 0.25, "max_jensen_shannon": 0.5}, []),
+        ({"max_damaged_parts": 2}, []),
+        (
+            {"max_damaged_parts": 1},
+            [
+                "at most 1 damaged files, or parts of large ones, may be skipped "
+                "(statistics_gen.max_damaged_parts), got 2"
+            ],
+        ),
         (
             {"min_kept_share": 0.84},
             ["the kept share must be at least 0.84 (statistics_gen.min_kept_share), got 0.833333"],

@@ -4,7 +4,7 @@ from typing import Any
 
 from components.artifacts import Corpus, write_json
 from components.example_gen import default_corpus
-from components.example_gen.files import list_files
+from components.example_gen.files import is_remote, list_files
 from components.example_gen.units import detect
 from components.settings import ExampleGenSettings
 
@@ -50,6 +50,7 @@ def build(*, settings: ExampleGenSettings, out: Corpus) -> Corpus:
         out.path / Corpus.LISTING,
         {
             "files": [{"path": path, "size": size} for path, size in sizes.items()],
+            "urls": list(filter(is_remote, settings.input)),
             "format": format,
             "field": field,
             "eval_share": settings.eval_share,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 
 
 @dataclass(frozen=True, order=True)
@@ -60,15 +60,27 @@ def list_files(patterns: Iterable[str]) -> tuple[list[File], dict[str, int]]:
     return sorted(files.values()), dict(sorted(Counter(skipped.values()).items()))
 
 
-def state_of(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
-    """Bytes and time of change, in nanoseconds, of the local ones; None where one is gone.
+def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[int, float] | None]:
+    """Bytes and time of change of files; None where one is gone.
 
-    Two states that are equal mean that nothing was written in between. URLs are left out: objects
-    of a store are replaced as a whole, and asking for each again would cost a request a file.
+    Two states that are equal mean that nothing was written in between.
+
+    Args:
+        paths: The files. Of those that are not local, only what `urls` list is known: to ask for
+            each would cost a request a file.
+        urls: Patterns.
+
+    Raises:
+        SkipstreamError: One of `urls` cannot be listed.
     """
-    found: dict[str, tuple[int, int] | None] = {}
+    listed = {path: what for pattern in urls for path, what in _match_remote(pattern)}
+    found: dict[str, tuple[int, float] | None] = {}
     for path in paths:
-        if not is_remote(path):
+        if is_remote(path):
+            if urls:
+                file = listed.get(path)
+                found[path] = (file.size, file.modified) if isinstance(file, File) else None
+        else:
             try:
                 status = os.stat(path)
             except OSError:
@@ -118,7 +130,10 @@ def _match_local(pattern: str) -> Iterator[tuple[str, File | str]]:
 
 def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
     from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
 
+    if not FileSystems._pipeline_options:  # A pipeline would set them; S3 refuses to have none.
+        FileSystems.set_options(PipelineOptions([]))
     try:
         (result,) = FileSystems.match([pattern])
     except ValueError as error:
@@ -127,14 +142,17 @@ def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
         remedy = (
             f"pip install 'skipstream[{extra}]'" if extra else "use a local path, gs:// or s3://"
         )
-        raise SkipstreamError(
+        raise SettingsError(
             f"no file system for example_gen.input pattern '{pattern}': {remedy}"
         ) from error
     except Exception as error:  # Every cloud library has exceptions of its own.
         details = getattr(error, "exception_details", None) or {pattern: error}
         reason = " ".join(str(next(iter(details.values()))).split())
+        login = {"gs": "gcloud auth application-default login", "s3": "aws configure"}
+        how = login.get(pattern.partition("://")[0])
         raise SkipstreamError(
-            f"cannot list example_gen.input pattern '{pattern}': {reason}"
+            f"cannot list example_gen.input pattern '{pattern}': {reason}: check the name, the "
+            f"network and the credentials{f', as of {how!r}' if how else ''}"
         ) from error
     for found in result.metadata_list:
         if found.path.endswith("/"):  # The empty object that consoles make for a folder.

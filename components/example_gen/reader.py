@@ -1,6 +1,7 @@
 """Reads a unit into blocks of documents."""
 
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -39,11 +40,9 @@ _NOT_TEXT = {
 
 @dataclass(frozen=True)
 class Block:
-    """Documents that travel together, about BLOCK_BYTES of text.
+    """Documents that are tokenised together, about BLOCK_BYTES of text.
 
     Attributes:
-        unit: Index of the unit it was read from.
-        index: Place in the unit, from 0.
         documents: binary [documents], none empty, in the order of the corpus.
         counts: `documents` and `bytes` that the block holds; documents that were dropped, by
             reason: `empty`, `invalid_json`, `missing_field`, `too_long`; and repairs:
@@ -52,8 +51,6 @@ class Block:
             parts of a large one, that were skipped. Zeros are left out.
     """
 
-    unit: int
-    index: int
     documents: pa.Array
     counts: dict[str, int]
 
@@ -68,20 +65,24 @@ def read(unit: Unit) -> Iterator[Block]:
             not text, or a Parquet file without the column. The message names the file.
     """
     batches = (batch for piece in unit.pieces for batch in _whole(piece, unit))
-    return _blocks(unit.index, batches)
+    return _blocks(batches)
 
 
 def _whole(piece: Piece, unit: Unit) -> Iterator[Batch]:
     """All of a piece; of one that is damaged, if those are skipped, nothing."""
+    batches = _batches(piece, unit.field)
     if unit.skip_damaged:
         try:
             for _ in _batches(piece, unit.field):
                 pass  # Read to its end before any of it is used.
+            # Opened again: a local file that is deleted from here on is read all the same.
+            first = list(itertools.islice(batches, 1))
         except SkipstreamError as error:
             logging.getLogger(__name__).warning("skipped: %s", error)
             yield Batch(pa.array([], pa.binary()), {DAMAGED: 1})
             return
-    yield from _batches(piece, unit.field)
+        yield from first
+    yield from batches
 
 
 def fingerprint(piece: Piece) -> bytes:
@@ -106,8 +107,8 @@ def fingerprint(piece: Piece) -> bytes:
     return digest.digest()
 
 
-def _blocks(unit: int, batches: Iterable[Batch]) -> Iterator[Block]:
-    index = size = 0
+def _blocks(batches: Iterable[Batch]) -> Iterator[Block]:
+    size, any_yet = 0, False
     pending: list[pa.Array] = []
     counts: Counter[str] = Counter()
     for batch in batches:
@@ -116,10 +117,10 @@ def _blocks(unit: int, batches: Iterable[Batch]) -> Iterator[Block]:
             pending.append(documents)
             size += stored
             if size >= BLOCK_BYTES // 2:  # Slices are about a block, so one rarely has company.
-                yield _block(unit, index, pending, size, counts)
-                index, size, pending, counts = index + 1, 0, [], Counter()
-    if pending or any(counts.values()) or not index:
-        yield _block(unit, index, pending, size, counts)
+                yield _block(pending, size, counts)
+                any_yet, size, pending, counts = True, 0, [], Counter()
+    if pending or any(counts.values()) or not any_yet:
+        yield _block(pending, size, counts)
 
 
 def _slices(documents: pa.Array) -> Iterator[tuple[pa.Array, int]]:
@@ -132,13 +133,10 @@ def _slices(documents: pa.Array) -> Iterator[tuple[pa.Array, int]]:
             yield documents[start:stop], int(ends[stop - 1] - (ends[start - 1] if start else 0))
 
 
-def _block(
-    unit: int, index: int, pending: list[pa.Array], size: int, counts: Counter[str]
-) -> Block:
-    # Copies: a slice would take the whole buffer that it points into along when pickled.
+def _block(pending: list[pa.Array], size: int, counts: Counter[str]) -> Block:
     documents = pa.concat_arrays(pending) if pending else pa.array([], pa.binary())
     counts.update(documents=len(documents), bytes=size, invalid_utf8=_invalid_utf8(documents))
-    return Block(unit, index, documents, {name: count for name, count in counts.items() if count})
+    return Block(documents, {name: count for name, count in counts.items() if count})
 
 
 def _invalid_utf8(documents: pa.Array) -> int:

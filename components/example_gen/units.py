@@ -26,6 +26,12 @@ _COMPRESSIONS: dict[str, Compression] = {
     ".zstd": "zstd",
 }
 _UNREADABLE = (".xz", ".lzma", ".7z", ".zip", ".tar", ".tgz", ".rar", ".deflate", ".lz4", ".z")
+_DUMPS = {
+    ".xml": "wikiextractor makes JSON Lines of MediaWiki's dumps",
+    ".warc": "warcio reads it, trafilatura finds the text in its pages",
+    ".wat": "it holds metadata, take the .warc or .wet beside it",
+    ".wet": "warcio reads it",
+}
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -64,9 +70,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class Listing:
-    """The content of corpus.json; `files` are (path, bytes as stored), paths ready to open."""
+    """The content of corpus.json.
+
+    Attributes:
+        files: Path, ready to open, and bytes as stored.
+        urls: The patterns that found the files that are not local.
+        format: As in the settings, and so are `field`, `eval_share` and `damaged_files`.
+        skipped: Matches that were left out, by reason.
+    """
 
     files: tuple[tuple[str, int], ...]
+    urls: tuple[str, ...]
     format: str
     field: str
     eval_share: float
@@ -90,6 +104,7 @@ class Listing:
         )
         return cls(
             files,
+            tuple(content["urls"]),
             content["format"],
             content["field"],
             content["eval_share"],
@@ -107,7 +122,8 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
     ('paragraphs', None)
 
     Raises:
-        SkipstreamError: The name says that it is compressed in a way that is not supported.
+        SkipstreamError: The name says that it is compressed in a way that is not supported, or, for
+            "auto", a dump whose mark-up would be taken for text.
     """
     stem, suffix = os.path.splitext(path.lower())
     compression = _COMPRESSIONS.get(suffix)
@@ -118,6 +134,13 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
                 f"{path} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
                 "unpack it, or leave it out of example_gen.input"
             )
+    # Wikipedia's are cut into parts such as pages.xml-p1p41242.bz2.
+    dump = inner.partition("-")[0]
+    if format == "auto" and dump in _DUMPS:
+        raise SkipstreamError(
+            f"{path} is a {dump} dump, whose mark-up is no text: extract its text first "
+            f"({_DUMPS[dump]}), or set example_gen.format to read it as it is"
+        )
     chosen: Format = _FORMATS.get(inner, "lines") if format == "auto" else format  # type: ignore[assignment]
     if chosen == "parquet" and compression:
         raise SkipstreamError(

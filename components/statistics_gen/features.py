@@ -1,7 +1,8 @@
 """The corpus as tensorflow-metadata's statistics, for TensorFlow Data Validation and Facets.
 
-One dataset of two features: `tokens`, the strings of a document before any is dropped, and
-`tokens_per_document`, how many there are.
+One dataset of two features: `tokens`, the strings of a document, also those outside the vocabulary,
+and `tokens_per_document`, how many there are. What settings leave out (duplicates, short documents,
+long tokens) is not in it; a document without any token is one where both are missing.
 """
 
 from collections.abc import Mapping
@@ -31,10 +32,11 @@ def to_proto(statistics: Mapping[str, Any], counts: Counts) -> pb.DatasetFeature
         statistics: The content of statistics.json.
         counts: The vocabulary.
     """
-    dataset = pb.DatasetFeatureStatistics(name="corpus", num_examples=statistics["documents"])
     lengths = _buckets(statistics["document_lengths"])
     some = sum(int(bucket.sample_count) for bucket in lengths)  # Documents that hold a token.
-    missing = statistics["documents"] - some
+    missing = statistics["documents_dropped"].get("no_token", 0)
+    values = statistics["tokens"] - statistics["tokens_dropped"].get("too_long", 0)
+    dataset = pb.DatasetFeatureStatistics(name="corpus", num_examples=some + missing)
 
     tokens = dataset.features.add(type=pb.FeatureNameStatistics.STRING)
     tokens.path.step.append("tokens")
@@ -42,7 +44,7 @@ def to_proto(statistics: Mapping[str, Any], counts: Counts) -> pb.DatasetFeature
         _common(
             some,
             missing,
-            values=statistics["tokens"],
+            values=values,
             lowest=int(lengths[0].low_value),
             highest=int(lengths[-1].high_value),
         )
@@ -53,7 +55,7 @@ def to_proto(statistics: Mapping[str, Any], counts: Counts) -> pb.DatasetFeature
     length = dataset.features.add(type=pb.FeatureNameStatistics.INT)
     length.path.step.append("tokens_per_document")
     length.num_stats.common_stats.CopyFrom(_common(some, missing, some, lowest=1, highest=1))
-    _describe_lengths(length.num_stats, statistics["tokens"] / some, lengths)
+    _describe_lengths(length.num_stats, values / some, lengths)
     return pb.DatasetFeatureStatisticsList(datasets=[dataset])
 
 

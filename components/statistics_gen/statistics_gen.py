@@ -88,7 +88,7 @@ def describe(
 def refusals(report: dict[str, Any], settings: StatisticsGenSettings) -> list[str]:
     """Reasons not to train on the corpus; none: it is accepted.
 
-    >>> refusals({"corpus": {"kept_share": 0.8}, "drift": None},
+    >>> refusals({"corpus": {"kept_share": 0.8, "files_skipped": {}}, "drift": None},
     ...          StatisticsGenSettings(min_kept_share=0.9))
     ['the kept share must be at least 0.9 (statistics_gen.min_kept_share), got 0.8']
     """
@@ -98,6 +98,13 @@ def refusals(report: dict[str, Any], settings: StatisticsGenSettings) -> list[st
         reasons.append(
             f"the kept share must be at least {lowest:g} (statistics_gen.min_kept_share), "
             f"got {share:g}"
+        )
+    damaged = report["corpus"]["files_skipped"].get("damaged_parts", 0)
+    most = settings.max_damaged_parts
+    if most is not None and damaged > most:
+        reasons.append(
+            f"at most {most} damaged files, or parts of large ones, may be skipped "
+            f"(statistics_gen.max_damaged_parts), got {damaged}"
         )
     if not (drift := report["drift"]):
         return reasons

@@ -13,7 +13,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from components.example_gen.units import Listing, plan
 from components.settings import TransformSettings
-from components.transform import preprocessing, records
+from components.transform import preprocessing, records, storage
 from components.transform.duplicates import MarkDuplicates
 from components.transform.phrases import FindPhrases
 from components.transform.tokens import TokenisedSegment, TokeniseUnit, Tokens
@@ -79,7 +79,8 @@ def _wire(
     transform_fn | "WriteGraph" >> tft_beam.WriteTransformFn(f"{work}/{GRAPH}")
 
     # Without the shuffle, runners would read the types before the vocabulary is there, and hold
-    # them all.
+    # them all. Flink and Spark store them all the same: LookUp has a side input, and they run no
+    # such step in one stage with what is before it.
     with_types = (
         segments
         | "AwaitVocabulary" >> beam.Reshuffle()
@@ -143,4 +144,4 @@ def write_records(
 
 
 def _write_text(text: str, path: str) -> str:
-    return preprocessing.write(text.encode(), path)
+    return storage.write(text.encode(), path)

@@ -30,8 +30,8 @@ class Pairs:
 
     @classmethod
     def of(cls, pairs: frozenset[tuple[str, str]]) -> Self:
-        """Number the words of `pairs`."""
-        encoded = pa.array([word for pair in pairs for word in pair], pa.string())
+        """Number the words of `pairs`, in every process alike."""
+        encoded = pa.array([word for pair in sorted(pairs) for word in pair], pa.string())
         encoded = encoded.cast(pa.binary()).dictionary_encode()
         numbers = encoded.indices.to_numpy().astype(np.int64)
         codes = numbers[::2] * len(encoded.dictionary) + numbers[1::2]

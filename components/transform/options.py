@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
@@ -76,6 +77,7 @@ def runner_and_options(flags: Sequence[str]) -> tuple[PipelineRunner, PipelineOp
         reason = reason.partition("error: ")[2] or reason
         raise SettingsError(f"Beam refuses its options {' '.join(flags)}: {reason}") from error
     _check(values)
+    FileSystems.set_options(options)  # The corpus is listed before there is a pipeline.
     try:
         mistakes = PipelineOptionsValidator(options, runner).validate()
     except Exception as error:  # Every cloud library has exceptions of its own.

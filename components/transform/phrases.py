@@ -6,7 +6,8 @@ joined make no pair in the same pass, and no pair crosses a document.
 
 Cost of a pass: the tokenised text is read twice, to count words and to count pairs. Shuffled are
 the types, then the distinct pairs of words that can be in a phrase, as numbers: 16 bytes each for
-every worker that meets them. A worker holds those words with their counts.
+every worker that meets them. A worker holds those words with their counts, and builds a hash table
+of them for each segment.
 """
 
 import secrets
@@ -24,9 +25,8 @@ from apache_beam.pvalue import AsSingleton
 
 from components.phrases import FILE, HEADER
 from components.settings import TransformSettings
-from components.transform import joins, preprocessing
+from components.transform import joins, preprocessing, storage
 from components.transform.shares import SHARES, by_share
-from components.transform.storage import make_directory
 from components.transform.tokens import TokenisedSegment
 
 WORK = "phrases"
@@ -50,7 +50,7 @@ class FindPhrases(beam.PTransform[Any, Any]):
         directory = f"{work}/{WORK}/{secrets.token_hex(8)}"
         self._files = [f"{directory}/{n + 1}/{FILE}" for n in range(settings.phrase_passes)]
         for file in self._files:
-            make_directory(file.removesuffix(f"/{FILE}"))
+            storage.make_directory(file.removesuffix(f"/{FILE}"))
 
     @property
     def file(self) -> str:
@@ -118,7 +118,7 @@ class Words:
 def frequent(table: pa.Table, min_count: int) -> tuple[int, pa.Table]:
     """The tokens of a share, and the types among them that occur more than `min_count` times."""
     count = table.column("count")
-    return pc.sum(count).as_py(), table.filter(pc.greater(count, min_count))
+    return pc.sum(count).as_py() or 0, table.filter(pc.greater(count, min_count))
 
 
 def choose_words(shares: list[tuple[int, pa.Table]], settings: TransformSettings) -> Words:
@@ -183,7 +183,7 @@ def _write(tables: list[pa.Table], number: int, earlier: str | None, file: str) 
             content = opened.read()
     if tables:
         content += lines(tables, number)
-    return preprocessing.write(content, file)
+    return storage.write(content, file)
 
 
 def with_phrases(part: TokenisedSegment, file: str) -> TokenisedSegment:

@@ -4,7 +4,6 @@ The vocabulary is one analyzer in it, `CountTokens`. tft.vocabulary would break 
 round (descending token bytes), drop the corpus totals, and keep no count beside a token.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 import tensorflow_transform as tft
-from apache_beam.io.filesystems import FileSystems
 from tensorflow_transform import beam as tft_beam
 
 from components import text
 from components.phrases import HEADER
 from components.settings import TransformSettings
+from components.transform import storage
 from components.transform.shares import by_share, shares_of
 from components.transform.tokens import TokenisedSegment
 
@@ -225,21 +224,12 @@ def _at_least(_: int, table: pa.Table, minimum: int) -> tuple[None, _Share]:
     return None, (pc.sum(table.column("count")).as_py() or 0, table.num_rows, kept)
 
 
-def write(content: bytes, path: str) -> str:
-    """Write a small file anywhere Beam can, whole or not at all; returns its path."""
-    temporary = f"{path}.{secrets.token_hex(8)}"
-    with FileSystems.create(temporary, mime_type="text/plain") as file:
-        file.write(content)
-    FileSystems.rename([temporary], [path])
-    return path
-
-
 def _write_vocabulary(
     max_size: int | None, path: str, totals_path: str, _: None, shares: Iterable[_Share]
 ) -> str:
     tokens, types, tables = zip(*shares, strict=True)
-    write(b"%d\t%d" % (sum(tokens), sum(types)), totals_path)
-    with FileSystems.create(path, mime_type="text/plain") as file:
+    storage.write(b"%d\t%d" % (sum(tokens), sum(types)), totals_path)
+    with storage.whole(path) as file:
         empty = True
         for lines in vocabulary_lines(pa.concat_tables(tables), max_size):
             file.write(lines)

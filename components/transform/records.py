@@ -81,9 +81,10 @@ def write_segment(
             UNFINISHED ones.
 
     Returns:
-        What was written and dropped, see `measure`.
+        What was written and dropped, see `measure`, and files under `train.files`, `eval.files`.
     """
     ids, bounds = known(segment, type_ids)
+    counts = measure(segment, bounds)
     for held_out, split in enumerate(SPLITS):
         encoded = encode(ids, bounds, segment.held_out == held_out)
         if (first := next(encoded, None)) is None:
@@ -94,11 +95,10 @@ def write_segment(
             for examples in itertools.chain([first], encoded):
                 for example in examples:
                     writer.write(example)
-        path = f"{directory}/{split}/{name}.tfrecord.gz"
-        if FileSystems.exists(path):
-            FileSystems.delete([path])
-        FileSystems.rename([temporary], [path])
-    return measure(segment, bounds)
+        # In the place of what another try has left, if any: both are the same.
+        FileSystems.rename([temporary], [f"{directory}/{split}/{name}.tfrecord.gz"])
+        counts[f"{split}.files"] = 1
+    return counts
 
 
 def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:

@@ -23,14 +23,15 @@ def describe(
     """The content of statistics.json.
 
     Args:
-        counts: The sum of what `records.measure` counted in all segments.
+        counts: The sum of what `records.write_segment` counted in all segments.
         tokens: That were counted for the vocabulary.
         types: Of these.
         listing: The corpus.
         out: Holds vocabulary and TFRecords.
 
     Raises:
-        SkipstreamError: The records hold other tokens than were counted.
+        SkipstreamError: There are not as many files as were written, or they hold other tokens
+            than were counted.
     """
     read = {name: count for name, count in counts.items() if "." not in name}
     encoded = {name: count for name, count in counts.items() if "." in name}
@@ -50,6 +51,14 @@ def describe(
         }
         for split in records.SPLITS
     }
+    for split, numbers in splits.items():
+        written, found = encoded.pop(f"{split}.files", 0), len(numbers["files"])
+        if found != written:
+            raise SkipstreamError(
+                f"the workers must leave all TFRecord files that they write, and of {written} in "
+                f"{split}/ there are {found}: leave transform.work_directory to the job and run "
+                "again"
+            )
     if sum(split["kept_tokens"] for split in splits.values()) != kept_tokens:
         raise SkipstreamError(
             "the two passes over the corpus must find the same tokens, and do not: leave its "

@@ -1,8 +1,12 @@
 """Directories that all workers share: local ones, or a prefix of an object store."""
 
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -26,6 +30,22 @@ def make_directory(path: str) -> None:
             f"a directory must be writable by the job, got {path} ({reason}): "
             "set transform.work_directory to a local directory, or to gs:// with skipstream[gcp]"
         ) from error
+
+
+@contextmanager
+def whole(path: str) -> Iterator[IO[bytes]]:
+    """A text file to write anywhere Beam can, which is there in the end, or not at all."""
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    with FileSystems.create(temporary, mime_type="text/plain") as file:
+        yield file
+    FileSystems.rename([temporary], [path])
+
+
+def write(content: bytes, path: str) -> str:
+    """Write a small file as `whole` does; returns its path."""
+    with whole(path) as file:
+        file.write(content)
+    return path
 
 
 def holds(directory: str, name: str) -> bool:

@@ -23,9 +23,11 @@ from components.settings import TransformSettings
 from components.transform import joins, segments
 from components.transform.segments import Segment
 
-_SUFFIX = ".arrow"
+SUFFIX = ".arrow"
 # What `segments.tokenise` depends on.
 _SETTINGS = {"tokenizer", "lowercase", "deduplicate", "min_tokens", "max_token_length"}
+# All of `components` that this module imports, and its neighbours; the later stages are left out.
+_SOURCES = ("*.py", "example_gen/*.py", "transform/*.py")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Tokens:
     def path(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
         """The file of `unit`, whose text is read for it, if it is to be found again."""
         if not self.found_again:
-            return f"{self.directory}/{unit.index:06d}{_SUFFIX}"
+            return f"{self.directory}/{unit.index:06d}{SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS)
-        key = [code_identity(), chosen, eval_share, unit.field]
+        key = [code_identity(*_SOURCES), chosen, eval_share, unit.field]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             extent = piece.start > 0, piece.stop - piece.start
@@ -58,7 +60,7 @@ class Tokens:
                 if not unit.skip_damaged:
                     raise
                 digest.update(secrets.token_bytes(16))  # A name that none finds again.
-        return f"{self.directory}/{digest.hexdigest()}{_SUFFIX}"
+        return f"{self.directory}/{digest.hexdigest()}{SUFFIX}"
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ twice for that, first for the digest by which the next run finds what this one d
 on a local disk, twice the transfer from an object store. Text that has not changed is there
 already. What was found lies in a file a unit, about half the bytes of the text, and is read twice
 more, by segments: the types to be counted, then all of it to be encoded. Shuffled are the types of
-each worker with their counts, and where each segment lies: never tokens. A worker holds a segment
-(16 to 25 MB of text), the types that it has counted since it last sent some on, and the vocabulary,
-the driver the vocabulary, nobody the corpus. What phrases cost is said in `phrases`.
+each worker with their counts, and where each segment lies: never tokens. Flink and Spark also store
+the types of each segment before they are looked up: with a step that has a side input they begin a
+new stage. A worker holds a segment (16 to 25 MB of text), the types that it has counted since it
+last sent some on, and the vocabulary, the driver the vocabulary, nobody the corpus. What phrases
+cost is said in `phrases`.
 
 An estimate for 1 TB on Dataflow, from 133 MB to 2 GB of English on two slow cores, where each MB
 took 0.085 s of CPU: 1e6 x 0.085 s = 24 core-hours, 14 minutes on 100 cores, if reading keeps up
 (twice 12 MB/s a core). Token files take 0.5 TB for the time of the job, or as long as they are
 kept. The types of a unit of 16 MB with their counts, 1.9 MB, are summed within a worker before they
 are shuffled: at most 1e12 / 16.8e6 x 1.9 MB = 113 GB, less what workers with several units save.
+Flink and Spark store about as much again.
 """
 
 import json
@@ -27,12 +30,12 @@ from apache_beam.runners.runner import PipelineRunner
 
 from components import errors
 from components.artifacts import Corpus, Examples, write_json
-from components.errors import NotAwaitedError, SkipstreamError
+from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
-from components.example_gen.units import Listing
+from components.example_gen.units import Listing, plan
 from components.phrases import FILE as PHRASES
 from components.settings import TransformSettings
-from components.transform import job, preprocessing, records, statistics
+from components.transform import job, preprocessing, progress, records, statistics, storage
 from components.transform.options import is_awaited, runner_and_options
 from components.transform.phrases import WORK
 from components.transform.storage import fetch, holds, make_directory, remove
@@ -60,11 +63,14 @@ def build(
         max_unreadable: Share of records that may be unreadable before the job fails.
         beam_options: Passed on untouched. Without a --runner among them the job runs in this
             process.
-        cache: Directory of tokenised units, for the next run; none: they are thrown away.
+        cache: Directory of tokenised units, for the next run; removed if `settings.cache` is off.
+            none: there is no such place.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
 
     Raises:
-        SkipstreamError: The corpus cannot be read, or leaves no vocabulary.
+        SkipstreamError: The corpus cannot be read, has changed meanwhile, or leaves no vocabulary;
+            or the workers cannot write where the settings say.
+        SettingsError: Settings and options do not go together.
         NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
     listing = Listing.load(corpus)
@@ -73,21 +79,27 @@ def build(
     work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
     _check_directory(work)
     runner, options = runner_and_options(beam_options)
+    if type(runner).__name__ == "DataflowRunner" and not is_remote(work):
+        raise SettingsError(
+            "workers on Dataflow need a transform.work_directory on gs://, got "
+            f"{shared or 'none'}: set it"
+        )
     awaited = is_awaited(options)
     if not awaited and not shared:
-        raise SkipstreamError(
+        raise SettingsError(
             "a Beam job that is not waited for needs a place of its own, got no "
             "transform.work_directory: set it"
         )
     files = [path for path, _ in listing.files]
-    before = state_of(files)
+    before = state_of(files, listing.urls)
+    # Nobody keeps others off the tokens of a job that runs on its own.
+    tokens_in = cache if settings.cache and awaited else None
     if holds(work, _LAUNCHED):
-        cache = None
+        tokens_in = None
         _check_launched(work, awaited=awaited)
     else:
-        cache = cache if awaited else None  # Nobody keeps others off while the job runs.
-        _run(runner, options, listing, settings, cache, work, awaited=awaited)
-    _check_unchanged(before, state_of(files), listing)
+        _run(runner, options, listing, settings, tokens_in, work, awaited=awaited)
+    _check_unchanged(before, state_of(files, listing.urls), listing, tokens_in)
     for name in ("tokens", "tftransform_tmp", records.UNFINISHED, WORK):
         remove(f"{work}/{name}")
     if not holds(work, job.COUNTS):
@@ -105,8 +117,10 @@ def build(
     for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
     token_files: dict[str, bool] = written["token_files"]
-    if cache:
-        remove_others(cache, keep=token_files)
+    if tokens_in:
+        remove_others(tokens_in, keep=token_files)
+    elif cache and not settings.cache:
+        remove(cache)
     return out.finish(
         documents=content["documents"],
         tokens=content["tokens"],
@@ -139,9 +153,12 @@ def _run(
         make_directory(f"{work}/{name}")
     make_directory(tokens.directory)
     if not awaited:
-        preprocessing.write(b"", f"{work}/{_LAUNCHED}")
+        storage.write(b"", f"{work}/{_LAUNCHED}")
     try:
-        with beam.Pipeline(runner=runner, options=options) as pipeline:
+        with (
+            progress.shown(len(plan(listing)), tokens.directory, work),
+            beam.Pipeline(runner=runner, options=options) as pipeline,
+        ):
             job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
     except BaseException as error:
         remove(f"{work}/{_LAUNCHED}")
@@ -184,22 +201,26 @@ def _take_vocabulary(out: Examples, settings: TransformSettings, documents: int)
 
 def _check_directory(work: str) -> None:
     if set("*?[]") & set(work):
-        raise SkipstreamError(
+        raise SettingsError(
             "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
             f"which TensorFlow and Beam take for patterns, got {work}: name another"
         )
     if is_remote(work) and not work.startswith("gs://"):
-        raise SkipstreamError(
+        raise SettingsError(
             "transform.work_directory must be a local directory or gs://: TensorFlow can write "
             f"nothing else, got {work}"
         )
 
 
-def _check_unchanged(before: dict[str, Any], after: dict[str, Any], listing: Listing) -> None:
+def _check_unchanged(
+    before: dict[str, Any], after: dict[str, Any], listing: Listing, tokens_in: str | None
+) -> None:
     changed = [path for path, state in after.items() if before[path] != state]
     if listing.damaged_files == "skip":  # What is gone was read whole or skipped.
         changed = [path for path in changed if after[path] is not None]
     if changed:
+        if tokens_in and any(map(is_remote, changed)):
+            remove(tokens_in)  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
             f"the corpus must not change while it is read, but {changed[0]}{more} did: "
