@@ -12,8 +12,6 @@ from components import threads
 from pipeline import cli
 
 threads.limit(None)  # As the command does.
-# XLA compiles for each shape of the tables: a second less each time, and the bits are the same.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
