@@ -16,7 +16,7 @@ from test_dataset import random_documents, write_examples
 
 from components import trainer
 from components.artifacts import Examples, Model
-from components.errors import SkipstreamError
+from components.errors import NotBlessedError, SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import tables
 from components.trainer.callbacks import Progress
@@ -211,7 +211,7 @@ def test_divergence_stops_the_run(
 ) -> None:
     monkeypatch.setattr("components.trainer.trainer.LONGEST_MOVE", 1e9)  # Else nothing diverges.
     settings = SETTINGS.model_copy(update={"learning_rate": rate, "epochs": 20})
-    with pytest.raises(SkipstreamError, match=r"training diverged: .* lower trainer.learning_rate"):
+    with pytest.raises(NotBlessedError, match=r"training diverged: .* lower trainer.learning_rate"):
         train(examples, tmp_path, settings)
 
 

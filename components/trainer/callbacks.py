@@ -13,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from components.artifacts import write_json
-from components.errors import SkipstreamError
+from components.errors import NotBlessedError
 from components.settings import TrainerSettings
 from components.trainer.dataset import SkipGrams
 from components.trainer.model import SkipGram
@@ -221,7 +221,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     """Stops a training that can no longer succeed.
 
     Raises:
-        SkipstreamError: The loss is not a number, or above twice that of an untrained model; or
+        NotBlessedError: The loss is not a number, or above twice that of an untrained model; or
             at the end of an epoch, a row's norm is above LARGEST_NORM.
     """
 
@@ -246,7 +246,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                 self._stop(f"a row of the {name} has a norm of {norm:.3g}")
 
     def _stop(self, reason: str) -> None:
-        raise SkipstreamError(
+        raise NotBlessedError(  # From the same text it would diverge again.
             f"training diverged: {reason}; lower trainer.learning_rate (after a warm start, "
             f"warm_learning_rate) = {self._settings.learning_rate}"
         )

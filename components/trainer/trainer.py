@@ -52,7 +52,8 @@ def build(
         strategy: Where; none: on several GPUs where there are.
 
     Raises:
-        SkipstreamError: Nothing to train on, the training diverged, or `start` is of no use.
+        NotBlessedError: The training diverged.
+        SkipstreamError: There is nothing to train on, or `start` is of no use.
     """
     try:
         return _train(examples, settings, out, start, strategy)

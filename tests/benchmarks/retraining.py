@@ -85,8 +85,7 @@ class Nights:
             code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
             seconds = round(time.monotonic() - start, 1)
             run = json.loads((output / "run.json").read_text())
-            diverged = "diverged" in run["stages"].get("trainer", {}).get("error", "")
-            if code not in (0, 3) and not (code == 1 and diverged):
+            if code not in (0, 3):
                 sys.exit(f"{' '.join(command)} ended with {code}")
             evaluated = run["stages"].get("evaluator", {})
             evaluation = Path(evaluated.get("artifact", "")) / "evaluation.json"
