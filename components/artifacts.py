@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MANIFEST = "manifest.json"
+VOCABULARY = "vocabulary.tsv"  # Of examples and models.
 
 
 def write_atomically(path: Path, content: str) -> None:
@@ -223,6 +224,7 @@ class Served:
         saved_model: Its SavedModel.
         model: Its tables.
         examples: What they were trained on.
+        missing: What is not there of these three, for a person.
     """
 
     version: int
@@ -230,6 +232,7 @@ class Served:
     saved_model: Path | None
     model: Model | None
     examples: Examples | None
+    missing: tuple[str, ...] = ()
 
 
 def versions_in(serving: Path) -> dict[int, Path]:

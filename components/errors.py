@@ -20,7 +20,7 @@ class SettingsError(SkipstreamError):
 
 
 class NotBlessedError(SkipstreamError):
-    """A gate refused the candidate: nothing is broken, and nothing was pushed."""
+    """A gate refused the corpus or the model, or the training diverged: it would do so again."""
 
     exit_code = 3
 

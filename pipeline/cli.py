@@ -3,8 +3,8 @@
 Results go to stdout, everything else to stderr; an error's last line is `skipstream: error: …`.
 Exit codes: 0 done; 1 what the message says how to mend, or a bug; 2 a mistake in the command line,
 the settings or Beam's options, so that trying again is no use; 3 a gate refused the corpus or the
-model; 4 the Beam job was launched, and is not waited for; 130 and 143 interrupted; 141 nobody reads
-our output.
+model, or the training diverged; 4 the Beam job was launched, and is not waited for; 130 and 143
+interrupted; 141 nobody reads our output.
 """
 
 import argparse

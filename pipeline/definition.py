@@ -1,8 +1,7 @@
 """The chain of stages: what each one reads, and what its content depends on.
 
-    example_gen ── transform ─┬─ statistics_gen
-                              └─ trainer ─┬─ evaluator ─────────────────┐
-                                          └─ exporter ── infra_validator ┴─ pusher
+    example_gen ── transform ─┬─ statistics_gen       ┌─ evaluator ───────┐
+                              └─ trainer ── exporter ─┴─ infra_validator ─┴─ pusher
 
 Asking for an artifact builds it and all before it, as far as they are not finished yet.
 Components are imported where they are needed: a run that reuses everything loads no TensorFlow.
@@ -58,7 +57,8 @@ class Chain:
             runner: Where artifacts lie.
             settings: Of all stages.
             beam_options: Where and how the Beam job runs; its result does not depend on them.
-            force_push: Whether a model is pushed that is not blessed or was rolled back from.
+            force_push: Whether a model is pushed that is not blessed, was rolled back from, or is
+                overtaken.
 
         Raises:
             SkipstreamError: `pusher.destination` is no place to push to.
@@ -68,10 +68,8 @@ class Chain:
         self._beam_options = tuple(beam_options)
         self._force_push = force_push
         self._destination = open_destination(
-            settings.pusher.destination or runner.output / "serving"
+            settings.pusher.destination or runner.output / lookup.SERVING
         )
-        if settings.pusher.destination:
-            runner.report["destination"] = self._destination.address
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -98,7 +96,6 @@ class Chain:
         if settings.work_directory:  # Others may use it, too, and each run tidies up its own.
             owner = hashlib.sha256(output.encode()).hexdigest()[:12]
             tokens = f"{settings.work_directory.rstrip('/')}/tokens/{owner}"
-        cache = tokens if settings.cache else None
 
         def build(out: Examples) -> Examples:
             from components import transform
@@ -108,7 +105,7 @@ class Chain:
                 settings=settings,
                 max_unreadable=self._settings.example_gen.max_unreadable,
                 beam_options=self._beam_options,
-                cache=cache,
+                cache=tokens,
                 out=out,
             )
 
@@ -222,7 +219,7 @@ class Chain:
         before = self.before if settings.align else None
         gone = before and not before.saved_model
         if before and gone and not self._runner.finished("exporter", ExportedModel, **key(before)):
-            news = f"{'exporter':<15} turns nothing: version {before.version} is gone"
+            news = f"{'exporter':<15} turns nothing: version {before.version} cannot be read"
             logs.say(news, event="not_aligned", version=before.version)
             before = None
 
@@ -251,12 +248,23 @@ class Chain:
             "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
             "analogies": _states("evaluator.analogies", settings.analogies),
         }
-        model, examples, before = self.model, self.examples, self.before
+        exported, model, examples, before = self.exported, self.model, self.examples, self.before
+
+        def key(missing: Sequence[str]) -> dict[str, Any]:
+            identity = [files, before and before.fingerprint, missing]
+            inputs = [exported, model, examples]
+            return {"inputs": inputs, "settings": settings, "identity": identity}
+
+        # A comparison that was made holds, whatever is gone since.
+        missing = before.missing if before else ()
+        if self._runner.finished("evaluator", Evaluation, **key(())):
+            missing = ()
 
         def build(out: Evaluation) -> Evaluation:
             from components.evaluator import evaluator
 
             return evaluator.build(
+                exported,
                 model,
                 examples,
                 settings=settings,
@@ -268,17 +276,7 @@ class Chain:
             )
 
         return self._runner.stage(
-            "evaluator",
-            Evaluation,
-            build,
-            command="evaluate",
-            inputs=[model, examples],
-            settings=settings,
-            identity=[
-                files,
-                served.model_dump(mode="json", exclude={"align"}),
-                before.fingerprint if before else None,
-            ],
+            "evaluator", Evaluation, build, command="evaluate", **key(missing)
         )
 
     @cached_property
@@ -317,7 +315,11 @@ class Chain:
 
         evaluation, exported, validation = self.evaluation, self.exported, self.validation
         settings, destination = self._settings.pusher, self._destination
-        report = self._runner.report
+        report, history = self._runner.report, self._history
+        # Below the output directory as a name: that may be moved.
+        place = destination.address if settings.destination else lookup.SERVING
+        others = [other for other in report["destinations"] if other != place]
+        report["destinations"] = [*others, place]
 
         def build(out: PushedModel) -> PushedModel:
             return pusher.build(
@@ -329,6 +331,7 @@ class Chain:
                 out=out,
                 run_id=report["run_id"],
                 artifacts={name: stage["fingerprint"] for name, stage in report["stages"].items()},
+                made_by=history,
                 force=self._force_push,
             )
 

@@ -5,15 +5,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.artifacts import MANIFEST, Artifact, Examples, ExportedModel, Model, Served
-from components.errors import SkipstreamError
-from components.pusher.destination import Destination
-from components.pusher.history import History, Record
+from components.artifacts import (
+    MANIFEST,
+    VOCABULARY,
+    Artifact,
+    Examples,
+    ExportedModel,
+    Model,
+    Served,
+)
+from components.errors import SettingsError, SkipstreamError
+from components.pusher import pusher
+from components.pusher.destination import Destination, open_destination
+from components.pusher.history import History
 from pipeline.runner import REPORT
 
 A = TypeVar("A", bound=Artifact)
 
 LATEST = "latest"  # A value of trainer.warm_start.
+SERVING = "serving"  # Where versions go unless the settings say otherwise.
 
 
 def examples(path: Path) -> Examples:
@@ -43,13 +53,14 @@ def given_start(warm_start: str | None, output: Path) -> Model | None:
         output: That of this run.
 
     Raises:
-        SkipstreamError: There is none, or it is this run's own.
+        SettingsError: It is this run's own.
+        SkipstreamError: There is none.
     """
     if not warm_start or warm_start == LATEST:
         return None
     path = Path(warm_start).expanduser().absolute()
     if path == output:
-        raise SkipstreamError(
+        raise SettingsError(
             f"trainer.warm_start must be another output directory than --output, got {path}: "
             f"'{LATEST}' goes on from the last pushed version"
         )
@@ -64,8 +75,17 @@ def given_start(warm_start: str | None, output: Path) -> Model | None:
 
 
 def report(output: Path) -> dict[str, Any]:
-    """The report of the last run in `output`; empty if there is none."""
-    return _read(output / REPORT)
+    """The report of the last run in `output`; empty if there is none.
+
+    Raises:
+        SkipstreamError: It is damaged.
+    """
+    found = _read(output / REPORT)
+    stages = found.get("stages", {})
+    records = stages.values() if isinstance(stages, dict) else [stages]
+    if not all(isinstance(r, dict) and isinstance(r.get("fingerprint"), str) for r in records):
+        raise _damaged(output / REPORT, "its stages must be records with a fingerprint")
+    return found
 
 
 def last(output: Path, stage: str, kind: type[A]) -> A | None:
@@ -73,6 +93,14 @@ def last(output: Path, stage: str, kind: type[A]) -> A | None:
     record = report(output).get("stages", {}).get(stage)
     # Not by the path in the record: the directory may have been moved.
     return kind.load(output / stage / record["fingerprint"]) if record else None
+
+
+def destinations(output: Path) -> list[Destination]:
+    """Where models of `output` were ever pushed to, the last place last."""
+    return [
+        open_destination(address if "://" in address else output / address)
+        for address in report(output).get("destinations", [])
+    ]
 
 
 def served_before(history: History, output: Path, other_than: Examples) -> Examples | None:
@@ -90,8 +118,8 @@ def served_before(history: History, output: Path, other_than: Examples) -> Examp
     Returns:
         None if nothing else was pushed, or its examples are no longer in `output`.
     """
-    for record in _trusted(history):
-        fingerprint = record.artifacts.get("transform")
+    for version in history.trusted:
+        fingerprint = history.artifacts(version).get("transform")
         if fingerprint and fingerprint != other_than.fingerprint:
             return Examples.load(output / "transform" / fingerprint)
     return None
@@ -102,15 +130,13 @@ def trained_before(history: History, output: Path) -> list[Model]:
 
     They may be gone: only their fingerprints are known.
     """
-    fingerprints = [record.artifacts.get("trainer") for record in _trusted(history)]
+    fingerprints = [history.artifacts(version).get("trainer") for version in history.trusted]
     return [Model(output / "trainer" / name, name) for name in dict.fromkeys(fingerprints) if name]
 
 
 def is_whole(model: Model) -> bool:
     """Whether there is still all that a training needs that starts from it."""
-    from components.vocabulary import FILE  # Loads numpy.
-
-    return bool(Model.load(model.path)) and (model.path / FILE).exists()
+    return bool(Model.load(model.path)) and (model.path / VOCABULARY).exists()
 
 
 def latest(served: Sequence[Model], trained_from: Callable[[Model | None], str]) -> Model | None:
@@ -147,35 +173,46 @@ def served_model(
 ) -> Served | None:
     """The newest version that was served, made of another trained model than `other_than`.
 
-    So a run that is repeated after its push is compared with the same version as before.
+    So a run that is repeated after its push is compared with the same version as before. A
+    SavedModel that is no longer in `output` is taken from the destination.
 
     Returns:
         What is left of it; None if there was none.
+
+    Raises:
+        SkipstreamError: The destination cannot be read.
     """
-    for record in _trusted(history):
-        made_of = record.artifacts
-        if made_of.get("trainer", other_than.fingerprint) != other_than.fingerprint:
-            exported = ExportedModel.load(output / "exporter" / record.model)
-            places = [exported.saved_model] if exported else []
-            # Of an object store, a URL: nothing that could be opened here.
-            places.append(Path(destination.path_of(record.version)))
-            return Served(
-                version=record.version,
-                fingerprint=record.model,
-                saved_model=next((p for p in places if (p / "saved_model.pb").exists()), None),
-                model=Model.load(output / "trainer" / made_of["trainer"]),
-                examples=Examples.load(output / "transform" / made_of.get("transform", "-")),
-            )
+    for version in history.trusted:
+        trainer = history.artifacts(version).get("trainer")
+        if trainer != other_than.fingerprint:
+            name = history.model(version)
+            if not trainer:  # Copied in by hand: it need not be a model of ours.
+                return Served(version, name, None, None, None, missing=("record",))
+            return _left(history, version, output, destination)
     return None
 
 
-def _trusted(history: History) -> list[Record]:
-    """Records, newest first, without those of models that were rolled back from."""
-    return [
-        record
-        for version, record in sorted(history.records.items(), reverse=True)
-        if history.model(version) not in history.withdrawn
-    ]
+def _left(history: History, version: int, output: Path, destination: Destination) -> Served:
+    """What is left of a version that has a record."""
+    name, made_of = history.model(version), history.artifacts(version)
+    saved_model = None
+    exported = ExportedModel.load(output / "exporter" / name)
+    if exported and (exported.saved_model / "saved_model.pb").exists():
+        saved_model = exported.saved_model
+    elif version in history.versions:
+        copy = output / "exporter" / name / "fetched"
+        saved_model = pusher.fetch(destination, version, copy)
+    model = Model(output / "trainer" / made_of["trainer"], made_of["trainer"])
+    left = model if is_whole(model) else None
+    transform = made_of.get("transform", "unknown")
+    examples = Examples.load(output / "transform" / transform)
+    parts = {
+        "SavedModel": saved_model,
+        f"trainer/{model.fingerprint}": left,
+        f"transform/{transform}": examples,
+    }
+    missing = tuple(name for name, part in parts.items() if not part)
+    return Served(version, name, saved_model, left, examples, missing)
 
 
 def _kind(path: Path) -> str | None:
@@ -184,9 +221,15 @@ def _kind(path: Path) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise SkipstreamError(f"{path} is damaged ({error}): delete it and run again") from error
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it must be an object")
     return content
+
+
+def _damaged(path: Path, reason: object) -> SkipstreamError:
+    return SkipstreamError(f"{path} is damaged ({reason}): delete it and run again")

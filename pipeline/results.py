@@ -50,6 +50,8 @@ def summary(report: Mapping[str, Any]) -> str:
 def _beside(before: Mapping[str, Any]) -> Iterator[str]:
     """What the evaluation says of the version before."""
     yield f"beside version {before['version']}"
+    for part in before["missing"]:
+        yield f"  not compared: there is no {part}"
     for whose, losses in before["losses"].items():
         now, then = (_number(losses[when], ".4f") for when in ("now", "before"))
         documents = "own" if whose == "own_documents" else "its"
@@ -146,12 +148,14 @@ def _totals(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _drops(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Every `…_dropped` and `…_repaired` of statistics.json, by reason."""
+    """Every `…_skipped`, `…_dropped` and `…_repaired` of statistics.json, by reason; phrases."""
     for name, reasons in facts.items():
-        if name.endswith(("_dropped", "_repaired")):
+        if name.endswith(("_skipped", "_dropped", "_repaired")):
             for reason, count in reasons.items():
                 if count:
                     yield f"{count:>12,}  {name.replace('_', ' ')}: {reason.replace('_', ' ')}"
+    if phrases := facts.get("phrases"):
+        yield _row(f"{phrases['pairs_joined']:,}", "pairs joined", f"{phrases['types']:,} phrases")
 
 
 def _lengths(lengths: Sequence[Mapping[str, int]]) -> Iterator[str]:

@@ -101,6 +101,8 @@ class Runner:
             "settings": self._settings,
             "stages": stages,
             "saved_model": None,
+            # All that were ever pushed to, the last one last: `gc` spares what they serve.
+            "destinations": last.get("destinations", []),
             "last_finished": last.get("last_finished"),
         }
         logs.bind(run_id=self.report["run_id"])

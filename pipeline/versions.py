@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,11 +17,14 @@ from pipeline import lookup, runner
 
 def show(arguments: argparse.Namespace) -> None:
     """`skipstream versions`."""
-    history = pusher.read(destination_of(arguments.place))
+    destination = destination_of(arguments.place)
+    history = pusher.read(destination)
     if arguments.json:
         print(json.dumps(describe(history), indent=2, ensure_ascii=False))
-    else:
+    elif history.versions:
         print(table(history))
+    else:
+        print(f"no version yet in {destination.address}", file=sys.stderr)
 
 
 def roll_back(arguments: argparse.Namespace) -> None:
@@ -47,8 +50,8 @@ def destination_of(place: str) -> Destination:
     """Where versions are served from.
 
     Args:
-        place: That place itself, a directory or a URL; or an output directory: then where its
-            last run pushed to.
+        place: That place itself, a directory or a URL; or an output directory: then where it was
+            last pushed to.
 
     Raises:
         SkipstreamError: It is neither.
@@ -61,9 +64,9 @@ def destination_of(place: str) -> Destination:
             f"the versions must be in a directory, gs:// or s3://, got {place}, which is no "
             "directory"
         )
-    if elsewhere := lookup.report(directory).get("destination"):
-        return open_destination(elsewhere)
-    below = directory / "serving"
+    if destinations := lookup.destinations(directory):
+        return destinations[-1]
+    below = directory / lookup.SERVING
     return open_destination(below if below.is_dir() else directory)
 
 
@@ -100,18 +103,18 @@ def table(history: History) -> str:
     return "\n".join(lines)
 
 
-def unneeded(output: Path, history: History) -> Iterator[tuple[Path, int]]:
+def unneeded(output: Path, histories: Iterable[History]) -> Iterator[tuple[Path, int]]:
     """Artifacts in an output directory that nothing needs, with their bytes.
 
     Needed are those that the last run read or wrote, and those that the models of the versions
-    in `history` were made of.
+    in `histories` were made of.
     """
     needed = {
         (stage, record["fingerprint"]) for stage, record in lookup.report(output)["stages"].items()
     }
-    for version in history.versions:
-        if record := history.records.get(version):
-            needed |= set(record.artifacts.items())
+    for history in histories:
+        for version in history.versions:
+            needed |= set(history.artifacts(version).items())
     for stage in get_args(runner.Stage):
         for path in sorted((output / stage).glob("*")):
             if path.is_dir() and not path.is_symlink() and (stage, path.name) not in needed:
@@ -121,6 +124,8 @@ def unneeded(output: Path, history: History) -> Iterator[tuple[Path, int]]:
 
 def collect_garbage(output: Path, *, dry_run: bool) -> Iterator[tuple[Path, int]]:
     """Remove what `unneeded` names, and yield it, with its bytes, when it is gone.
+
+    The versions are those of all places that were ever pushed to.
 
     Args:
         output: The output directory; no run may be under way in it.
@@ -134,8 +139,9 @@ def collect_garbage(output: Path, *, dry_run: bool) -> Iterator[tuple[Path, int]
             f"gc takes an output directory, got {output}, which has no {runner.REPORT}"
         )
     with runner.lock(output):
-        history = pusher.read(destination_of(str(output)))
-        for path, size in unneeded(output, history):
+        places = [open_destination(output / lookup.SERVING), *lookup.destinations(output)]
+        histories = [pusher.read(place) for place in places]
+        for path, size in unneeded(output, histories):
             if not dry_run:
                 # Without it, what a kill leaves of the rest is not taken for whole.
                 (path / "manifest.json").unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
 from gensim.models import KeyedVectors
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,29 @@ def test_a_run_ends_with_the_path_of_a_model_that_learned(finished: Any, command
     assert {near for word, near in found if word == "bread"} <= set(TOPICS["kitchen"])
 
 
+def test_the_readmes_python_runs(
+    finished: Any, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "OUT").symlink_to(finished[0])
+    monkeypatch.chdir(tmp_path)
+    exported = command("export", "OUT", "--format", "npz", "--output", "vectors.npz")
+    assert exported.returncode == 0, exported.stderr
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    scopes: list[dict[str, Any]] = [{} for _ in blocks]
+    for block, scope in zip(blocks, scopes, strict=True):
+        exec(block, scope)
+    layers, served, pairs, signatures = scopes
+    ids = layers["look_up"](tf.constant(["zzzznotaword", "ship"]))
+    weights = layers["model"].layers[1](ids).numpy()
+    vectors, known = served["embeddings"].vectors_of(["zzzznotaword", "ship"])
+    np.testing.assert_array_equal(weights, vectors)
+    assert known.tolist() == [False, True]
+    assert served["tokens"].to_list() == [[b"don't", b"panic"]]
+    assert layers["model"](tf.constant([["ship", "sail"]])).shape == (1, 1)
+    assert pairs["model"].layers[0].input_dim == len(layers["table"]) - 1
+    assert set(signatures["model"].signatures) >= {"serving_default", "nearest"}
+
+
 def test_a_normal_run_says_nothing_that_worries(finished: Any) -> None:
     output, done = finished
     lines = done.stderr.replace("\r", "\n").splitlines()
@@ -74,8 +101,8 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
         "transform",
         "statistics_gen",
         "trainer",
-        "evaluator",
         "exporter",
+        "evaluator",
         "infra_validator",
         "pusher",
     ]
@@ -245,7 +272,7 @@ def test_a_divergence(corpus: Path, finished: Any, tmp_path: Path, command: Comm
         *("run", "--input", corpus, "--output", output, *SETTINGS),
         f"trainer.start_vectors={start}",
     )
-    fails(done, "training diverged: ")
+    fails(done, "training diverged: ", code=3)
 
 
 def test_a_damaged_tfrecord(corpus: Path, finished: Any, tmp_path: Path, command: Command) -> None:

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from test_dataset import random_documents, write_examples
 
 from components import trainer
-from components.artifacts import Evaluation, Examples, Model
+from components.artifacts import Evaluation, Examples, ExportedModel, Model
 from components.errors import SkipstreamError
 from components.evaluator import scores
 from components.evaluator.evaluator import build, find_ids, neighbors, probes
@@ -123,14 +123,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Examples, 
 
 
 def evaluate(
-    trained: tuple[Model, Examples, TrainerSettings], out: Path, **settings: object
+    trained: tuple[Model, Examples, TrainerSettings],
+    out: Path,
+    served: ExporterSettings | None = None,
+    **settings: object,
 ) -> Evaluation:
     model, examples, training = trained
     return build(
+        ExportedModel(out, "exported"),
         model,
         examples,
         settings=EvaluatorSettings(**settings),
-        served=ExporterSettings(),
+        served=served or ExporterSettings(),
         training=training,
         tokens=TransformSettings(),
         out=Evaluation(out, "evaluation"),
@@ -165,3 +169,18 @@ def test_a_limit_on_the_loss_withholds_the_blessing(
     report = evaluate(trained, tmp_path, max_loss=0.5).report
     assert report["blessed"] is False
     assert "must be below 0.500 nats a pair (evaluator.max_loss)" in report["reasons"][0]
+    assert report["limits"]["max_loss"] == 0.5
+
+
+def test_what_is_scored_is_what_is_served(
+    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+) -> None:
+    lines = [f"w{i}\tw{j}\t{i * j % 17}\n" for i in range(50) for j in range(i)]
+    (tmp_path / "pairs.tsv").write_text("".join(lines))
+    pairs = [str(tmp_path / "pairs.tsv")]
+    whole = evaluate(trained, tmp_path, word_pairs=pairs).report
+    rounded = evaluate(trained, tmp_path, ExporterSettings(storage="int8"), word_pairs=pairs).report
+    assert rounded["held_out_loss"] == whole["held_out_loss"]
+    found, exact = (report["word_pairs"]["pairs.tsv"]["spearman"] for report in (rounded, whole))
+    assert found != exact
+    assert found == pytest.approx(exact, abs=0.05)

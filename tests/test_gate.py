@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from test_dataset import write_examples
+from test_pusher import push
 
 from components.artifacts import Examples, InfraBlessing, Statistics
 from components.errors import NotBlessedError, SkipstreamError
 from components.evaluator.gate import refusals
 from components.exporter.embeddings import Embeddings
+from components.pusher import pusher
+from components.pusher.destination import open_destination
 from components.settings import EvaluatorSettings
 from components.vocabulary import Vocabulary
 from pipeline import config, results
@@ -38,6 +41,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
         "before": {
             "version": 7,
+            "missing": (),
             "losses": {"own_documents": {"now": 2.5, "before": 2.5}},
             "word_pairs": {"pairs.tsv": {"spearman": 0.6, "covered": 300}},
             "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
@@ -80,6 +84,15 @@ def test_every_limit_refuses_and_can_be_lifted(setting: str) -> None:
     assert refusals(changed, EvaluatorSettings.model_validate({setting: None})) == []
 
 
+def test_a_version_that_is_gone_is_not_taken_for_none() -> None:
+    gone = report(missing=("SavedModel", "trainer/ab12"), losses={}, drift=None)
+    assert refusals(gone, EvaluatorSettings()) == [
+        "version 7 cannot be compared (evaluator.require_comparison): there is no SavedModel, "
+        "no trainer/ab12"
+    ]
+    assert refusals(gone, EvaluatorSettings(require_comparison=False)) == []
+
+
 def test_a_fall_of_analogies_or_of_lengths_is_refused() -> None:
     changed = report(analogies={"questions.txt": {"accuracy": 0.26, "covered": 300}})
     assert (
@@ -116,9 +129,16 @@ def test_what_was_not_measured_is_not_judged() -> None:
 class Night(Chain):
     """A run on documents that are tokens already, without Beam and without a probe's process."""
 
-    def __init__(self, runner: Runner, settings: config.Settings, documents: Documents) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        settings: config.Settings,
+        documents: Documents,
+        meanwhile: Callable[[], object],
+    ) -> None:
         super().__init__(runner, settings)
         self.documents = documents
+        self._meanwhile = meanwhile
 
     @cached_property
     def examples(self) -> Examples:
@@ -144,6 +164,7 @@ class Night(Chain):
 
     @cached_property
     def validation(self) -> InfraBlessing:
+        self._meanwhile()
         return InfraBlessing(self.exported.path, self.exported.fingerprint)
 
 
@@ -169,6 +190,7 @@ def shuffled(documents: Documents) -> Documents:
 Run = Callable[..., dict[str, Any]]
 YESTERDAY = natural(0, 2000)
 TODAY = YESTERDAY + natural(1, 300)
+ALLOWED = "evaluator.require_comparison=false"
 
 
 @pytest.fixture(scope="module")
@@ -178,14 +200,19 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def night(output: Path) -> Run:
-    def run(documents: Documents, **changes: Any) -> dict[str, Any]:
-        """Run the stages up to the push, and return run.json."""
+    def run(
+        documents: Documents,
+        *overrides: str,
+        meanwhile: Callable[[], object] = lambda: None,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """Run the stages up to the push, with changes of the trainer's; return run.json."""
         values = {"dimensions": 16, "sample": 0.01, "epochs": 3, "warm_start": "latest"}
         values |= {"warm_epochs": 2, "warm_learning_rate": 0.05} | changes
-        overrides = [f"trainer.{name}={value}" for name, value in values.items()]
-        settings = config.load(None, overrides)
+        trainer = [f"trainer.{name}={value}" for name, value in values.items()]
+        settings = config.load(None, [*trainer, *overrides])
         with Runner(output, settings) as runner:
-            print(Night(runner, settings, documents).served)
+            print(Night(runner, settings, documents, meanwhile).served)
         return runner.report
 
     run(YESTERDAY)
@@ -209,6 +236,7 @@ def refused(night: Run, output: Path, documents: Documents, **changes: Any) -> d
 def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output: Path) -> None:
     first = json.loads((output / "run.json").read_text())
     stages = night(TODAY)["stages"]
+    assert first["destinations"] == ["serving"]
     trainer, exporter, evaluator = (stages[n] for n in ("trainer", "exporter", "evaluator"))
     assert trainer["warm_start"] == first["stages"]["trainer"]["fingerprint"]
     assert trainer["words_carried_over"] + trainer["new_words"] == exporter["types"]
@@ -221,6 +249,11 @@ def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output
     evaluation = json.loads((Path(evaluator["artifact"]) / "evaluation.json").read_text())
     assert set(evaluation["before"]["losses"]) == {"own_documents", "documents_before"}
     assert "beside version 1" in results.summary(evaluation)
+    assert evaluation["limits"]["max_loss"] == evaluation["untrained_loss"]
+    assert evaluation["limits"]["min_neighbor_overlap"] == 0.1
+    # What is compared is what is served: turned.
+    cosines = evaluation["before"]["drift"]["self_cosine"]
+    assert cosines["as_they_are"]["0.5"] == pytest.approx(cosines["turned"]["0.5"], abs=0.02)
 
     again = night(TODAY)["stages"]
     assert all(stage["reused"] for stage in again.values())
@@ -251,12 +284,12 @@ def test_a_rate_that_diverges_is_not_pushed(
     night: Run, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.trainer.trainer.LONGEST_MOVE", 1e9)  # Else nothing diverges.
-    with pytest.raises(SkipstreamError, match="training diverged"):
+    with pytest.raises(NotBlessedError, match="training diverged"):
         night(TODAY, warm_learning_rate=1.0, warm_epochs=5)
     assert not json.loads((output / "run.json").read_text())["stages"].get("pusher")
 
 
-def test_a_base_that_is_gone_means_a_cold_start(
+def test_a_base_that_is_gone_means_a_cold_start_that_a_person_has_to_allow(
     night: Run, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     newest = max((output / "serving" / ".versions").glob("*.json"), key=lambda p: int(p.stem))
@@ -264,10 +297,36 @@ def test_a_base_that_is_gone_means_a_cold_start(
     base = output / "trainer" / served["trainer"]
     base.rename(base.with_name("away"))
     try:
-        stages = night(TODAY + natural(2, 100), epochs=4)["stages"]
+        evaluation = refused(night, output, TODAY + natural(2, 100), epochs=4)
+        there_is_no = f"there is no trainer/{base.name}"
+        assert evaluation["reasons"] == [
+            f"version {newest.stem} cannot be compared (evaluator.require_comparison): "
+            f"{there_is_no}"
+        ]
+        assert evaluation["before"]["losses"] == {}
+        assert evaluation["before"]["drift"]
+        assert f"  not compared: {there_is_no}" in results.summary(evaluation).splitlines()
+        stages = night(TODAY + natural(2, 100), ALLOWED, epochs=4)["stages"]
     finally:
         base.with_name("away").rename(base)
     assert f"starts anew: {base} is gone" in capfd.readouterr().err
     assert "warm_start" not in stages["trainer"]
     assert stages["trainer"]["epochs"] == 4
     assert stages["exporter"]["aligned_to_version"]  # By what is served.
+
+
+def test_a_push_during_a_run_is_not_overtaken_by_it(
+    night: Run, output: Path, tmp_path: Path
+) -> None:
+    serving = open_destination(output / "serving")
+    newest = pusher.read(serving).last
+
+    def meanwhile() -> None:
+        assert push(tmp_path, serving, "of another run").version == newest + 1
+
+    said = f"version {newest + 1} was pushed while this was made: run again"
+    with pytest.raises(SkipstreamError, match=said):
+        # The last model in another storage: it is trained already.
+        again = TODAY + natural(2, 100)
+        night(again, ALLOWED, "exporter.storage=float16", meanwhile=meanwhile, epochs=4)
+    assert pusher.read(serving).newest == newest + 1

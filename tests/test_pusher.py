@@ -22,7 +22,7 @@ from components.artifacts import (
 from components.errors import NotBlessedError, SkipstreamError
 from components.pusher import objects, pusher
 from components.pusher.destination import Destination, open_destination
-from components.pusher.history import Record, now
+from components.pusher.history import History, Record, now
 from components.pusher.local import LocalDestination
 from components.pusher.objects import ObjectDestination
 from components.settings import PusherSettings
@@ -44,6 +44,8 @@ def push(
     *,
     keep: int = 5,
     report: Any = BLESSED,
+    trainer: str | None = None,
+    made_by: History | None = None,
     force: bool = False,
 ) -> PushedModel:
     """Push a small candidate, whose graph is its name, with the artifacts of its run in `root`."""
@@ -63,7 +65,8 @@ def push(
         destination=destination,
         out=PushedModel(root / "pushed", "4"),
         run_id="nightly",
-        artifacts={"exporter": model},
+        artifacts={"exporter": model} | ({"trainer": trainer} if trainer else {}),
+        made_by=made_by,
         force=force,
     )
 
@@ -228,6 +231,98 @@ def test_a_model_that_was_rolled_back_from_is_pushed_only_by_force(
     assert push(tmp_path / "run", destination, "c").version == 8  # It was reinstated.
 
 
+def test_a_training_that_was_rolled_back_from_is_not_pushed_in_another_storage(
+    tmp_path: Path, destination: Destination
+) -> None:
+    for name, trainer in (("a", "1"), ("b", "2"), ("b-int8", "2")):
+        push(tmp_path / "run", destination, name, trainer=trainer)
+    pusher.rollback(destination, to=2)
+    # Here the storage was at fault, not the training: that is served.
+    assert push(tmp_path / "run", destination, "b-half", trainer="2").version == 5
+    pusher.rollback(destination, to=1)
+    with pytest.raises(NotBlessedError, match=r"rolled back from .* by version 6"):
+        push(tmp_path / "run", destination, "b-turned", trainer="2")
+    assert push(tmp_path / "run", destination, "a-half", trainer="1").version == 7
+    assert push(tmp_path / "run", destination, "b-turned", trainer="2", force=True).version == 8
+    assert push(tmp_path / "run", destination, "b-again", trainer="2").version == 9
+
+
+def test_a_candidate_of_before_a_rollback_is_pushed_only_by_force(
+    tmp_path: Path, destination: Destination
+) -> None:
+    for name in "ab":
+        push(tmp_path / "run", destination, name)
+    before = pusher.read(destination)
+    pusher.rollback(destination)
+    said = "version 2 was rolled back from while this was made"
+    with pytest.raises(SkipstreamError, match=f"^{said}: run again$") as caught:
+        push(tmp_path / "run", destination, "c", made_by=before)
+    assert caught.value.exit_code == 1  # Schedulers try again.
+    assert pusher.read(destination).versions == [1, 2, 3]
+    assert push(tmp_path / "run", destination, "c", made_by=before, force=True).version == 4
+    record = pusher.read(destination).records[4]
+    assert (record.forced, record.reasons) == (True, (said,))
+    assert push(tmp_path / "run", destination, "c", made_by=before).version == 4  # It is served.
+
+
+def test_a_candidate_is_not_pushed_over_one_that_it_was_not_held_against(
+    tmp_path: Path, destination: Destination
+) -> None:
+    before = pusher.read(destination)
+    push(tmp_path / "run", destination, "a", made_by=before)
+    with pytest.raises(SkipstreamError, match="^version 1 was pushed while this was made"):
+        push(tmp_path / "run", destination, "b", made_by=before)
+    assert push(tmp_path / "run", destination, "b", made_by=pusher.read(destination)).version == 2
+
+
+def test_a_rollback_during_an_upload_is_not_undone(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = ObjectDestination(store, "s3://bucket")
+    for name in "ab":
+        push(tmp_path / "run", destination, name)
+    before = pusher.read(destination)
+    with monkeypatch.context() as patch:
+        real = ObjectDestination.stage
+
+        def slow(self: ObjectDestination, source: Path | int) -> str:
+            staged = real(self, source)
+            patch.undo()
+            pusher.rollback(destination)
+            return staged
+
+        patch.setattr(ObjectDestination, "stage", slow)
+        with pytest.raises(SkipstreamError, match="version 3 was pushed while this was made"):
+            push(tmp_path / "run", destination, "c", made_by=before)
+    assert pusher.read(destination).versions == [1, 2, 3]
+    assert destination._names() == [".versions", "1", "2", "3"]
+
+
+def test_the_files_of_a_version_are_fetched_once_and_whole(
+    tmp_path: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(tmp_path / "run", destination)
+    copy = tmp_path / "deep" / "copy"
+    if isinstance(destination, ObjectDestination):
+        with monkeypatch.context() as patch:
+            patch.setattr(obstore, "get", lambda *_: [b"gra", None])  # Cut short.
+            with pytest.raises(TypeError):
+                destination.fetch(1, copy)
+        assert list(copy.parent.iterdir()) == []
+        with pytest.raises(SkipstreamError, match="could not be read or written .*7 has no saved"):
+            pusher.fetch(destination, 7, copy)
+    fetched = pusher.fetch(destination, 1, copy)
+    found = {
+        str(path.relative_to(fetched)): path.read_bytes()
+        for path in fetched.rglob("*")
+        if path.is_file()
+    }
+    assert found == model("a")
+    if isinstance(destination, ObjectDestination):
+        destination.remove(1)
+        assert pusher.fetch(destination, 1, copy) == fetched == copy
+
+
 def test_rollbacks_go_further_back_each_time(tmp_path: Path, destination: Destination) -> None:
     for name in "abc":
         push(tmp_path / "run", destination, name)
@@ -286,7 +381,7 @@ def test_a_push_that_fails_leaves_everything_as_it_was(
     for step in ("stage", "publish"):
         with monkeypatch.context() as patch:
             patch.setattr(type(destination), step, full)
-            with pytest.raises(SkipstreamError, match="with room for the model, got .*No space"):
+            with pytest.raises(SkipstreamError, match="could not be read or written .*No space"):
                 push(tmp_path / "run", destination, "b")
         assert pusher.read(destination).versions == [1]
     assert list(pusher.read(destination).records) == [1]
@@ -345,14 +440,14 @@ def test_a_copy_that_fails_leaves_nothing_behind(
         return real(source, *rest, **options)
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(SkipstreamError, match="with room for the model, got .*No space left"):
+    with pytest.raises(SkipstreamError, match="could not be read or written .*No space left"):
         push(tmp_path / "run", destination, "b")
     assert names(serving) == [".lock", ".versions", "1"]
 
 
 def test_a_serving_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "serving").touch()
-    with pytest.raises(SkipstreamError, match="must be writable.*Not a directory"):
+    with pytest.raises(SkipstreamError, match="could not be read or written .*Not a directory"):
         push(tmp_path / "run", open_destination(tmp_path / "serving"))
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
 from test_pusher import content, model, push
 
 from components.errors import SkipstreamError
+from components.example_gen.files import list_files
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 
@@ -74,6 +76,9 @@ def test_versions_are_pushed_rolled_back_and_pruned(bucket: str, tmp_path: Path)
     history = pusher.read(destination)
     assert (history.versions, list(history.withdrawn)) == ([2, 3], ["b"])
     assert destination.path_of(3) == f"{bucket}/models/words/3"
+    fetched = pusher.fetch(destination, 3, tmp_path / "fetched")
+    assert (fetched / "saved_model.pb").read_bytes() == b"a"
+    assert (fetched / "variables/variables.data-00000-of-00001").stat().st_size == 300_000
 
 
 def _push(arguments: tuple[Path, str, str]) -> int:
@@ -91,7 +96,20 @@ def test_pushes_of_two_processes_get_versions_of_their_own(bucket: str, tmp_path
         assert content(destination, version) == model(str(number))
 
 
+def test_a_corpus_is_listed_before_there_is_a_pipeline(
+    bucket: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    url = f"{server}/{bucket.removeprefix('s3://')}/texts/a.txt"
+    text = {"Content-Type": "text/plain"}
+    request = urllib.request.Request(url, b"some text", text, method="PUT")
+    urllib.request.urlopen(request, timeout=5).close()
+    (file,), skipped = list_files([f"{bucket}/texts/*.txt"])
+    assert (file.path, file.size, skipped) == (f"{bucket}/texts/a.txt", 9, {})
+    assert file.modified > 0
+
+
 def test_a_bucket_that_is_not_there_is_one_line(server: str, bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(SkipstreamError, match="must be writable.*got s3://none/x") as caught:
+    with pytest.raises(SkipstreamError, match="^s3://none/x, where .* not be read") as caught:
         push(tmp_path / "run", open_destination("s3://none/x"))
     assert "\n" not in str(caught.value)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 from test_pusher import content, push
 
 from components.artifacts import Corpus, Examples, write_json
 from components.pusher import pusher
 from components.pusher.destination import open_destination
+from components.pusher.objects import ObjectDestination
 from pipeline import cli
 from pipeline.config import Settings
 from pipeline.runner import Runner
@@ -70,6 +72,9 @@ def test_a_place_without_versions_is_one_line(tmp_path: Path, capsys: pytest.Cap
     assert said.startswith("skipstream: error: the versions must be in a directory")
     code, _, said = answer(capsys, "rollback", tmp_path)
     assert said == f"skipstream: error: there is no version in {tmp_path}\n"
+    nothing = (0, [], f"no version yet in {tmp_path}\n")
+    assert answer(capsys, "versions", tmp_path) == nothing
+    assert answer(capsys, "versions", tmp_path, "--json") == (0, ["[]"], "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,10 +146,30 @@ def test_gc_looks_for_versions_where_the_last_run_pushed_to(
     elsewhere = tmp_path / "elsewhere"
     os.rename(output / "serving", elsewhere)
     report = json.loads((output / "run.json").read_text())
-    write_json(output / "run.json", report | {"destination": str(elsewhere)})
+    write_json(output / "run.json", report | {"destinations": ["old", str(elsewhere)]})
     assert answer(capsys, "gc", output)[0] == 0
     assert len(list((output / "transform").iterdir())) == 2
     assert answer(capsys, "versions", output)[1][1].split()[0] == "1"
+
+
+@pytest.mark.parametrize("others", [["serving"], ["nowhere", "s3://bucket/x"]])
+def test_gc_spares_what_is_served_wherever_it_was_pushed_to(
+    output: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[str],
+):
+    bucket = ObjectDestination(MemoryStore(), "s3://bucket/x")
+    monkeypatch.setattr(ObjectDestination, "open", lambda address: bucket)
+    elsewhere = tmp_path / "elsewhere"
+    os.rename(output / "serving", elsewhere)
+    report = json.loads((output / "run.json").read_text())
+    write_json(output / "run.json", report | {"destinations": [str(elsewhere), *others]})
+    with Runner(output, Settings(), command="train"):  # Pushes nothing.
+        pass
+    assert answer(capsys, "gc", output)[0] == 0
+    assert len(list((output / "transform").iterdir())) == 1  # What version 1 was made of.
 
 
 def test_gc_waits_for_no_run(output: Path, capsys: pytest.CaptureFixture[str]):
@@ -165,3 +190,17 @@ def test_gc_of_what_is_no_output_directory_is_one_line(
         f"skipstream: error: gc takes an output directory, got {tmp_path}, which has no run.json\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"stages": []}', '{"stages": {"trainer": {"seconds": 1}}}']
+)
+def test_a_damaged_report_is_one_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run.json").write_text(content)
+    for command in ("gc", "versions", "stats"):
+        code, _, said = answer(capsys, command, tmp_path)
+        assert code == 1
+        assert said.startswith(f"skipstream: error: {tmp_path}/run.json is damaged (")
+        assert said.count("\n") == 1

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components import text
-from components.artifacts import Evaluation, Examples, Model, Served, write_json
+from components.artifacts import Evaluation, Examples, ExportedModel, Model, Served, write_json
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching
+from components.exporter.alignment import served_vectors
 from components.settings import (
     EvaluatorSettings,
     ExporterSettings,
@@ -29,6 +30,7 @@ _FREQUENT = 300
 
 
 def build(
+    exported: ExportedModel,
     model: Model,
     examples: Examples,
     *,
@@ -42,10 +44,11 @@ def build(
     """Measure the model and decide whether it may be served.
 
     Args:
-        model: The tables.
+        exported: The candidate: its vectors, turned and rounded as they are served, are scored.
+        model: The tables that it was exported from, which have the losses.
         examples: Vocabulary and held-out documents.
         settings: Files of word pairs and analogies, and the limits of the gate.
-        served: Which of the vectors are scored.
+        served: Which of the vectors are served, and how.
         training: What the model was trained with; its pairs are the held-out pairs'.
         tokens: The tokeniser, which the words of the files go through too.
         out: Receives evaluation.json.
@@ -55,7 +58,7 @@ def build(
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
     vocabulary = Vocabulary.load(examples.path / FILE)
-    vectors = model.embeddings(served)
+    vectors = served_vectors(exported, model, served)
     broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
     files = {
         "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
@@ -63,10 +66,12 @@ def build(
     }
     unit = scores.unit_rows(vectors)
     loss = held_out_loss(model, examples, training)
+    untrained = (1 + training.negatives) * math.log(2)
     report: dict[str, Any] = {
+        "limits": gate.limits(settings, untrained),
         "broken_vectors": broken,
         "held_out_loss": loss,
-        "untrained_loss": (1 + training.negatives) * math.log(2),
+        "untrained_loss": untrained,
         **_scored(unit, vocabulary, tokens, files),
         "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
         "before": None,
@@ -75,6 +80,7 @@ def build(
         report["before"] = {
             "version": before.version,
             "model": before.fingerprint,
+            "missing": before.missing,
             "losses": _losses(model, examples, before, training),
             "word_pairs": {},
             "analogies": {},
@@ -130,11 +136,13 @@ def _losses(
 ) -> dict[str, dict[str, float | None]]:
     """Losses of both models on the held-out documents of the candidate and of the one before.
 
-    Both have seen none of them: documents are held out by a hash of their content. A candidate that
-    was trained on nonsense does well on the nonsense that it was held out from, and badly on the
-    documents of before; one that learned nothing new does badly on its own.
+    Both have seen none of them, as documents are held out by a hash of their content, as long as
+    example_gen.eval_share is the same: where it grew, the one before has seen some of the
+    candidate's, where it fell, the candidate some of the others. A candidate that was trained on
+    nonsense does well on the nonsense that it was held out from, and badly on the documents of
+    before; one that learned nothing new does badly on its own.
     """
-    if not before.model or not (before.model.path / FILE).exists():
+    if not before.model:
         return {}
     losses = {}
     for whose, held_out in (("own_documents", examples), ("documents_before", before.examples)):

@@ -9,13 +9,24 @@ from components.settings import EvaluatorSettings
 FEWEST_QUESTIONS = 100
 
 
+def limits(settings: EvaluatorSettings, untrained_loss: float) -> dict[str, Any]:
+    """What `refusals` goes by, as JSON.
+
+    Args:
+        settings: Of the evaluator.
+        untrained_loss: What a loss must be below where no limit is set, in nats a pair.
+    """
+    found = settings.model_dump(mode="json", exclude={"word_pairs", "analogies"})
+    return found | {"max_loss": settings.max_loss or untrained_loss}
+
+
 def refusals(report: dict[str, Any], settings: EvaluatorSettings) -> list[str]:
     """Reasons against serving the model; none: it is blessed.
 
     Args:
         report: The content of evaluation.json, as far as it is measured. Where nothing was held
-            out there is no loss; the first version has none before it; and what is gone of that
-            cannot be compared. What was not measured is not judged.
+            out there is no loss, and the first version has none before it: what was not measured
+            is not judged. What could not be, because the version before is gone, is.
         settings: The limits.
 
     >>> report = {"broken_vectors": 0, "held_out_loss": 4.5, "untrained_loss": 4.159}
@@ -40,6 +51,11 @@ def _against(
     report: dict[str, Any], before: dict[str, Any], settings: EvaluatorSettings
 ) -> Iterator[str]:
     version = f"version {before['version']}"
+    if settings.require_comparison and (missing := before["missing"]):
+        yield (
+            f"{version} cannot be compared (evaluator.require_comparison): there is no "
+            f"{', no '.join(missing)}"
+        )
     most = settings.max_loss_increase
     for whose, losses in before["losses"].items():
         now, then = losses["now"], losses["before"]

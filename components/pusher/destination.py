@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.errors import SkipstreamError
+from components.errors import SettingsError
 from components.pusher.history import Record
 
 RECORDS = ".versions"  # TF Serving takes names of digits alone.
@@ -25,6 +25,9 @@ class Destination(Protocol):
 
     def path_of(self, version: int) -> str:
         """Path or URL of a version."""
+
+    def fetch(self, version: int, directory: Path) -> Path:
+        """The files of a version: where they lie, or a copy, made once, that is `directory`."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Keeps other pushes out, where the place has locks. Makes the place if it is not there."""
@@ -70,7 +73,7 @@ def open_destination(setting: str | Path) -> Destination:
         setting: A directory, gs://bucket/path or s3://bucket/path.
 
     Raises:
-        SkipstreamError: It is a URL of another kind.
+        SettingsError: It is a URL of another kind.
     """
     scheme, separator, rest = str(setting).partition("://")
     if not separator:
@@ -78,7 +81,7 @@ def open_destination(setting: str | Path) -> Destination:
 
         return LocalDestination(Path(os.path.abspath(Path(setting).expanduser())))
     if scheme not in ("gs", "s3") or not rest.partition("/")[0]:
-        raise SkipstreamError(
+        raise SettingsError(
             "pusher.destination must be a directory, gs://bucket/path or s3://bucket/path, "
             f"got '{setting}'"
         )

@@ -5,7 +5,7 @@ in between is told from one that was served. Records stay when their versions go
 rolled back from has to be known for longer than its files.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
@@ -66,7 +66,13 @@ class Record(BaseModel):
 
 
 class History:
-    """The versions that are there, and the records of all that ever were."""
+    """The versions that are there, and the records of all that ever were.
+
+    Attributes:
+        versions: Numbers of those that are there, oldest first.
+        records: By number, of all that were ever seen.
+        last: The highest number that was ever claimed; it is another one after every push.
+    """
 
     def __init__(self, versions: Collection[int], records: Mapping[int, Record]) -> None:
         """Leave out what was never seen.
@@ -76,6 +82,7 @@ class History:
             records: Of these, of versions since removed, and of pushes under way or dead.
         """
         self.versions = sorted(versions)
+        self.last = max([*versions, *records], default=0)
         self.records = {
             number: record
             for number, record in sorted(records.items())
@@ -92,15 +99,34 @@ class History:
         record = self.records.get(version)
         return record.model if record else f"version {version}"
 
+    def artifacts(self, version: int) -> dict[str, str]:
+        """What a version was made of: fingerprints by stage; empty where unknown."""
+        record = self.records.get(version)
+        return record.artifacts if record else {}
+
     @cached_property
     def withdrawn(self) -> dict[str, Record]:
         """Models that were rolled back from and not served again since, with the rollback."""
+        return self._withdrawn(self.model)
+
+    @cached_property
+    def withdrawn_trainings(self) -> dict[str, Record]:
+        """The same of trained models, by their fingerprints, however they were exported."""
+        return self._withdrawn(lambda version: self.artifacts(version).get("trainer", ""))
+
+    @cached_property
+    def trusted(self) -> list[int]:
+        """Versions, there or gone, of models that were not rolled back from, newest first."""
+        known = sorted({*self.versions, *self.records}, reverse=True)
+        return [version for version in known if self.model(version) not in self.withdrawn]
+
+    def _withdrawn(self, name: Callable[[int], str]) -> dict[str, Record]:
         found: dict[str, Record] = {}
         for record in self.records.values():
             if record.action == "rollback" and record.restores and record.previous:
                 left = range(record.restores + 1, record.previous + 1)
-                found |= {self.model(version): record for version in left}
-            found.pop(self.model(record.version), None)
+                found |= {named: record for version in left if (named := name(version))}
+            found.pop(name(record.version), None)
         return found
 
     def before(self) -> int:

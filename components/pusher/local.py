@@ -29,6 +29,10 @@ class LocalDestination:
         """Path of a version."""
         return str(self._serving / str(version))
 
+    def fetch(self, version: int, directory: Path) -> Path:
+        """The files of a version, where they lie."""
+        return self._serving / str(version)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One push at a time. The system lets go of the lock of a process that dies."""

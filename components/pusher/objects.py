@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import obstore
@@ -71,6 +72,20 @@ class ObjectDestination:
     def path_of(self, version: int) -> str:
         """URL of a version."""
         return f"{self.address}/{version}"
+
+    def fetch(self, version: int, directory: Path) -> Path:
+        """The files of a version, downloaded to `directory` if that is not there yet."""
+        if not directory.exists():
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=directory.parent) as scratch:
+                for name in self._files(str(version)):
+                    file = Path(scratch, "model", name)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open("wb") as out:
+                        for chunk in obstore.get(self._store, f"{version}/{name}"):
+                            out.write(chunk)
+                Path(scratch, "model").rename(directory)
+        return directory
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -189,11 +204,15 @@ class ObjectDestination:
             return False
         return True
 
-    def _copy(self, source: str, target: str) -> None:
-        names = [found["path"].removeprefix(f"{source}/") for found in self._list(source)]
+    def _files(self, prefix: str) -> list[str]:
+        """Names of a whole model's objects below `prefix`, saved_model.pb last."""
+        names = [found["path"].removeprefix(f"{prefix}/") for found in self._list(prefix)]
         if _MODEL not in names:
-            raise FileNotFoundError(f"{self.address}/{source} has no {_MODEL}")
-        for name in sorted(names, key=lambda name: (name == _MODEL, name)):
+            raise FileNotFoundError(f"{self.address}/{prefix} has no {_MODEL}")
+        return sorted(names, key=lambda name: (name == _MODEL, name))
+
+    def _copy(self, source: str, target: str) -> None:
+        for name in self._files(source):
             obstore.copy(self._store, f"{source}/{name}", f"{target}/{name}")
 
     def _delete(self, paths: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ def build(
     out: PushedModel,
     run_id: str | None = None,
     artifacts: Mapping[str, str] | None = None,
+    made_by: History | None = None,
     force: bool = False,
 ) -> PushedModel:
     """Copy the candidate to the destination, as one version above the highest there.
@@ -43,35 +44,44 @@ def build(
         out: Where the push is recorded.
         run_id: The run that pushes.
         artifacts: What the candidate was made of: fingerprints by stage.
-        force: Push what is not blessed or was rolled back from, and say so in the record.
+        made_by: The versions that it was made from and held against. Where others have been
+            pushed since, or one was rolled back from, it is not pushed; None: whatever there is.
+        force: Push what is not blessed, was rolled back from or is overtaken, and say so in the
+            record.
 
     Raises:
         NotBlessedError: The evaluation did not bless the candidate, or someone rolled back from
-            it.
-        SkipstreamError: The destination cannot be written.
+            it, or from the same training.
+        SkipstreamError: The candidate is overtaken, or the destination cannot be written.
     """
+    artifacts = dict(artifacts or {})
     refusals = _refusals(evaluation)
     if refusals and not force:
         raise NotBlessedError(f"only a blessed model is pushed: {refusals[0]}")
     removed: list[int] = []
     with _failures_explained(destination), destination.lock():
         destination.sweep()
+        number = destination.highest() + 1  # Before the history: whoever comes between has it.
         history = _read(destination)
         newest = history.newest
         if newest and history.model(newest) == exported.fingerprint:
             record = history.records[newest]
         else:
-            if rollback := history.withdrawn.get(exported.fingerprint):
+            if rollback := _rollback_from(history, exported, artifacts.get("trainer")):
                 refusals.append(_withdrawn(rollback))
                 if not force:
                     raise NotBlessedError(
                         f"{refusals[-1]}: train another, or push it again with --force-push"
                     )
+            if made_by and made_by.last != history.last:
+                refusals.append(_overtaken(made_by, history))
+                if not force:
+                    raise SkipstreamError(f"{refusals[-1]}: run again")
             record = _publish(
                 destination,
                 exported.saved_model,
                 Record(
-                    version=destination.highest() + 1,
+                    version=number,
                     action="push",
                     claimed=now(),
                     run_id=run_id,
@@ -80,8 +90,9 @@ def build(
                     previous=newest,
                     forced=bool(refusals),
                     reasons=tuple(refusals),
-                    artifacts=dict(artifacts or {}),
+                    artifacts=artifacts,
                 ),
+                alone=made_by is not None and not force,
             )
             removed = _prune(destination, settings.keep)
     # No path: the output directory may be moved.
@@ -113,6 +124,16 @@ def read(destination: Destination) -> History:
     """
     with _failures_explained(destination):
         return _read(destination)
+
+
+def fetch(destination: Destination, version: int, directory: Path) -> Path:
+    """The files of a version: where they lie, or a copy, made once, that is `directory`.
+
+    Raises:
+        SkipstreamError: The destination cannot be read.
+    """
+    with _failures_explained(destination):
+        return destination.fetch(version, directory)
 
 
 def rollback(destination: Destination, to: int | None = None, reason: str | None = None) -> Record:
@@ -185,6 +206,18 @@ def _refusals(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def _rollback_from(history: History, exported: ExportedModel, trainer: str | None) -> Record | None:
+    found = history.withdrawn.get(exported.fingerprint)
+    return found or (history.withdrawn_trainings.get(trainer) if trainer else None)
+
+
+def _overtaken(made_by: History, now: History) -> str:
+    before = made_by.newest
+    if before and now.model(before) in now.withdrawn:
+        return f"version {before} was rolled back from while this was made"
+    return f"version {now.last} was pushed while this was made"
+
+
 def _withdrawn(rollback: Record) -> str:
     why = f" ({'; '.join(rollback.reasons)})" if rollback.reasons else ""
     return (
@@ -197,8 +230,14 @@ def _read(destination: Destination) -> History:
     return History(destination.versions(), destination.records())
 
 
-def _publish(destination: Destination, source: Path | int, record: Record) -> Record:
-    """Publish `source` under the number of `record`, or the next that is free."""
+def _publish(
+    destination: Destination, source: Path | int, record: Record, *, alone: bool = False
+) -> Record:
+    """Publish `source` under the number of `record`, or the next that is free.
+
+    Raises:
+        SkipstreamError: Another push has that number, and this one is to be `alone`.
+    """
     staged = destination.stage(source)
     try:
         while True:
@@ -210,6 +249,10 @@ def _publish(destination: Destination, source: Path | int, record: Record) -> Re
                     destination.disclaim(record)
                     raise
                 destination.disclaim(record)
+            elif alone:
+                raise SkipstreamError(
+                    f"version {record.version} was pushed while this was made: run again"
+                )
             record = record.model_copy(update={"version": record.version + 1})
     finally:
         destination.discard(staged)
@@ -238,6 +281,6 @@ def _failures_explained(destination: Destination) -> Iterator[None]:
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         reason = str(reason).partition("\n")[0]
         raise SkipstreamError(
-            f"the serving directory must be writable, with room for the model, got "
-            f"{destination.address} ({reason}): mend it, or name another with pusher.destination"
+            f"{destination.address}, where versions are served from, could not be read or written "
+            f"({reason}): see to its rights and its room, or name another with pusher.destination"
         ) from error
