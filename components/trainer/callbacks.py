@@ -57,11 +57,15 @@ class Progress(keras.callbacks.Callback):
         self.epoch = 0
         self.step = 0
         self.restored_loss: float | None = None
-        self._began = time.monotonic()
+        self._began = self._epoch_began = time.monotonic()
 
     def seconds(self) -> float:
         """Seconds since the training began, those between two processes aside."""
         return time.monotonic() - self._began
+
+    def epoch_seconds(self) -> float:
+        """The same, since the epoch under way began."""
+        return time.monotonic() - self._epoch_began
 
     def restore(self) -> list[dict[str, Any]]:
         """Load the newest checkpoint, if there is one.
@@ -78,6 +82,7 @@ class Progress(keras.callbacks.Callback):
         self._skip_gram.optimizer.iterations.assign(state["iterations"])
         self.epoch, self.step, self._sums = state["epoch"], state["step"], state["sums"]
         self._began -= state["seconds"]
+        self._epoch_began -= state["epoch_seconds"]
         self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
         epochs: list[dict[str, Any]] = []
@@ -108,6 +113,7 @@ class Progress(keras.callbacks.Callback):
         write_json(self._history, history)
         self.epoch, self.step = len(history), 0
         self._save()
+        self._epoch_began = time.monotonic()
 
     def keep_best(self) -> None:
         """Keep the tables as they are now, in place of those kept before."""
@@ -145,6 +151,7 @@ class Progress(keras.callbacks.Callback):
             "iterations": _iterations(self._skip_gram),
             "sums": self._sums,
             "seconds": self.seconds(),
+            "epoch_seconds": self.epoch_seconds() if self.step else 0.0,
         }
         write_json(new / STATE, state)
         for old in before:

@@ -107,7 +107,7 @@ def _train(
                 "loss": loss,
                 "held_out_loss": held_out_loss,
                 "learning_rate": float(model.optimizer.learning_rate),
-                "seconds": round(progress.seconds() - sum(past["seconds"] for past in history), 3),
+                "seconds": round(progress.epoch_seconds(), 3),
             }
         )
         if settings.patience and held_out_loss is None:
