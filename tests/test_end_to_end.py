@@ -59,6 +59,7 @@ def test_a_run_ends_with_the_path_of_a_model_that_learned(finished: Any, command
     assert {near for word, near in found if word == "bread"} <= set(TOPICS["kitchen"])
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of any dataset's end.
 def test_the_readmes_python_runs(
     finished: Any, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
