@@ -295,10 +295,10 @@ def lock(output: Path) -> IO[str]:
 def _last_report(output: Path) -> dict[str, Any]:
     """run.json; empty where there is none to be read: what it is asked for are hints."""
     try:
-        report: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((output / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return report
+    return report if isinstance(report, dict) else {}
 
 
 def _counts(summary: dict[str, Any]) -> str:
