@@ -7,6 +7,7 @@ everything beside it is whole. A stage that was interrupted leaves a directory w
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -233,6 +234,16 @@ class Served:
     model: Model | None
     examples: Examples | None
     missing: tuple[str, ...] = ()
+
+
+def by_reason(statistics: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
+    """What statistics.json says was skipped, dropped or repaired: by name, counts by reason.
+
+    >>> by_reason({"documents": 2, "documents_dropped": {"empty": 1}})
+    {'documents_dropped': {'empty': 1}}
+    """
+    endings = ("_skipped", "_dropped", "_repaired")
+    return {name: reasons for name, reasons in statistics.items() if name.endswith(endings)}
 
 
 def versions_in(serving: Path) -> dict[int, Path]:

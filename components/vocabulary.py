@@ -13,10 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from components.artifacts import VOCABULARY
 from components.errors import SkipstreamError
-
-FILE = VOCABULARY
 
 _COLUMNS = {"token": pa.large_string(), "count": pa.int64()}
 # Tokens hold neither white space nor newlines; quotes in them are letters like any other.

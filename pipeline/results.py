@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from components.artifacts import by_reason
+
 _WORDS = 8
 _NEIGHBORS = 6
 _TOKENS = 20
@@ -149,11 +151,10 @@ def _totals(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _drops(facts: Mapping[str, Any]) -> Iterator[str]:
     """Every `…_skipped`, `…_dropped` and `…_repaired` of statistics.json, by reason; phrases."""
-    for name, reasons in facts.items():
-        if name.endswith(("_skipped", "_dropped", "_repaired")):
-            for reason, count in reasons.items():
-                if count:
-                    yield f"{count:>12,}  {name.replace('_', ' ')}: {reason.replace('_', ' ')}"
+    for name, reasons in by_reason(facts).items():
+        for reason, count in reasons.items():
+            if count:
+                yield f"{count:>12,}  {name.replace('_', ' ')}: {reason.replace('_', ' ')}"
     if phrases := facts.get("phrases"):
         yield _row(f"{phrases['pairs_joined']:,}", "pairs joined", f"{phrases['types']:,} phrases")
 

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,8 +47,19 @@ def model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "Embeddings", Model)
 
 
-def type_in(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+@pytest.fixture
+def ask(
+    model: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """What a command prints of which stdin, bytes or a file of them, holds the lines."""
+
+    def run(stdin: bytes | io.BytesIO, *command: str) -> Any:
+        file = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file))
+        assert cli.run(list(command)) == 0
+        return capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.usefixtures("model")
@@ -65,39 +77,24 @@ def test_options_may_stand_before_words(capsys: pytest.CaptureFixture[str]):
     assert "unrecognized arguments: tensor --frob" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("model")
-def test_neighbors_without_words_answers_each_line_of_stdin(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    type_in(b"tensor\r\n\nx\nx tensor", monkeypatch)
-    assert cli.run(["neighbors", "model", "-k", "1"]) == 0
-    captured = capsys.readouterr()
+def test_neighbors_without_words_answers_each_line_of_stdin(ask: Callable[..., Any]):
+    captured = ask(b"tensor\r\n\nx\nx tensor", "neighbors", "model", "-k", "1")
     assert captured.out == "tensor\ttensors\t0.7500\n" * 2
     assert captured.err == 2 * (
         "not in the model's vocabulary: x: look for the form that the tokeniser makes of it\n"
     )
 
 
-@pytest.mark.usefixtures("model")
-def test_a_terminal_is_told_what_to_type(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_terminal_is_told_what_to_type(ask: Callable[..., Any]):
     class Terminal(io.BytesIO):
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Terminal()))
-    assert cli.run(["neighbors", "model"]) == 0
-    assert capsys.readouterr() == ("", "a word a line; Ctrl-D ends\n")
+    assert ask(Terminal(), "neighbors", "model") == ("", "a word a line; Ctrl-D ends\n")
 
 
-@pytest.mark.usefixtures("model")
-def test_analogy_without_words_answers_each_line_of_stdin(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    type_in(b"a b c\na b\na unknown c\nc b a\n", monkeypatch)
-    assert cli.run(["analogy", "model", "-k", "1"]) == 0
-    captured = capsys.readouterr()
+def test_analogy_without_words_answers_each_line_of_stdin(ask: Callable[..., Any]):
+    captured = ask(b"a b c\na b\na unknown c\nc b a\n", "analogy", "model", "-k", "1")
     assert captured.out == "abc\t0.5000\ncba\t0.5000\n"
     too_few, unknown = captured.err.splitlines()
     assert too_few == "an analogy takes three words, A B C, got a b"
@@ -159,14 +156,9 @@ def test_analogy_names_the_unknown(capsys: pytest.CaptureFixture[str]):
     assert "vocabulary: unknown:" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("model")
-def test_embed_answers_each_line_in_order(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_embed_answers_each_line_in_order(ask: Callable[..., Any]):
     lines = b"".join(b"x" * (number % 7) + b"\r\n" for number in range(600)) + b"\xffab"
-    type_in(lines, monkeypatch)
-    assert cli.run(["embed", "model"]) == 0
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    answers = [json.loads(line) for line in ask(lines, "embed", "model").out.splitlines()]
     assert answers == [
         {"embedding": [0.1, length], "token_count": length, "known_count": length - 1}
         for length in [*(number % 7 for number in range(600)), 3]

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts import Model
+from components.artifacts import VOCABULARY, Model
 from components.evaluator.scores import unit_rows
 from components.exporter.alignment import FREQUENT, Fit, Ids, Vectors, fit, shared_words
 from components.exporter.embeddings import Embeddings
-from components.vocabulary import FILE, Vocabulary
+from components.vocabulary import Vocabulary
 
 ASKED = 1_000  # Words whose neighbours are compared, the most frequent that both know.
 ANSWERS = 50_000  # Words that may be neighbours, the most frequent that both know.
@@ -45,7 +45,7 @@ class Space:
             SkipstreamError: It is none of them, or damaged.
         """
         if (path / "vectors.npy").exists() and Model.load(path):
-            tokens = Vocabulary.load(path / FILE).tokens
+            tokens = Vocabulary.load(path / VOCABULARY).tokens
             return cls(tokens, np.load(path / "vectors.npy"))
         embeddings = Embeddings.load(path)
         return cls(embeddings.tokens(), embeddings.vectors())

@@ -11,7 +11,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components import text
-from components.artifacts import Evaluation, Examples, ExportedModel, Model, Served, write_json
+from components.artifacts import (
+    VOCABULARY,
+    Evaluation,
+    Examples,
+    ExportedModel,
+    Model,
+    Served,
+    write_json,
+)
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching
 from components.exporter.alignment import served_vectors
@@ -22,7 +30,7 @@ from components.settings import (
     TransformSettings,
 )
 from components.trainer import comparable_losses, held_out_loss
-from components.vocabulary import FILE, Vocabulary
+from components.vocabulary import Vocabulary
 
 _NEIGHBORS = 8
 _PROBES = 8
@@ -57,7 +65,7 @@ def build(
     Raises:
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
-    vocabulary = Vocabulary.load(examples.path / FILE)
+    vocabulary = Vocabulary.load(examples.path / VOCABULARY)
     vectors = served_vectors(exported, model, served)
     broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
     files = {

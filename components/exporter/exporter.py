@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from components import vocabulary
-from components.artifacts import Examples, ExportedModel, Model, Served
+from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, Served
 from components.errors import SkipstreamError
 from components.exporter import alignment
 from components.exporter.embeddings import Embeddings
@@ -53,7 +52,7 @@ def build(
     """
     started = time.monotonic()
     vectors = model.embeddings(settings)
-    types = Vocabulary.load(examples.path / vocabulary.FILE)
+    types = Vocabulary.load(examples.path / VOCABULARY)
     if len(vectors) != len(types):
         raise SkipstreamError(
             f"vectors and vocabulary must have one row per token, got {len(vectors)} vectors in "

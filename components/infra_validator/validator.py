@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from components import vocabulary
-from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, write_json
+from components.artifacts import (
+    VOCABULARY,
+    Examples,
+    ExportedModel,
+    InfraBlessing,
+    Model,
+    write_json,
+)
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter.alignment import served_vectors
 from components.infra_validator import model_server
@@ -56,7 +62,7 @@ def build(
         NotBlessedError: The export does not load, a signature fails, or an answer differs.
         SkipstreamError: This machine kills what is asked, or is too slow.
     """
-    types = Vocabulary.load(examples.path / vocabulary.FILE)
+    types = Vocabulary.load(examples.path / VOCABULARY)
     vectors = served_vectors(exported, model, served)
     phrases = Phrases.load(examples.path)
     tables = Tables(vectors, types, phrases, tokenizer=tokenizer, lowercase=lowercase)

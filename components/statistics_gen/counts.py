@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from fontTools import unicodedata
 
 from components import vocabulary
-from components.artifacts import Examples
+from components.artifacts import VOCABULARY, Examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Counts:
         Raises:
             SkipstreamError: It is missing or damaged.
         """
-        table = vocabulary.read(examples.path / vocabulary.FILE).combine_chunks()
+        table = vocabulary.read(examples.path / VOCABULARY).combine_chunks()
         return cls(table["token"].chunk(0), table["count"].to_numpy())
 
     @property

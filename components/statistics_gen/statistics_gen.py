@@ -6,13 +6,12 @@ Nothing but vocabulary.tsv and statistics.json is read: seconds, however large t
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Examples, Statistics, write_json
+from components.artifacts import VOCABULARY, Examples, Statistics, write_json
 from components.errors import SkipstreamError
 from components.settings import StatisticsGenSettings
 from components.statistics_gen import features
 from components.statistics_gen.counts import Counts, scripts
 from components.statistics_gen.drift import compare
-from components.vocabulary import FILE
 
 REPORT = "report.json"
 PLOT = "zipf.png"
@@ -132,8 +131,9 @@ def _read(examples: Examples) -> tuple[dict[str, Any], Counts]:
     counts = Counts.load(examples)
     if (found := int(counts.counts.sum())) != statistics["kept_tokens"]:
         raise SkipstreamError(
-            f"the counts of {examples.path / FILE} must add up to {statistics['kept_tokens']}, as "
-            f"{path.name} says, got {found}: delete {examples.path} and run transform again"
+            f"the counts of {examples.path / VOCABULARY} must add up to "
+            f"{statistics['kept_tokens']}, as {path.name} says, got {found}: delete "
+            f"{examples.path} and run transform again"
         )
     return statistics, counts
 

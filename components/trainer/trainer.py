@@ -5,17 +5,18 @@ import math
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from components import word2vec_files
-from components.artifacts import Examples, Model
+from components.artifacts import VOCABULARY, Examples, Model
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import warm_start
@@ -23,8 +24,7 @@ from components.trainer.callbacks import Curves, DivergenceGuard, Progress, Prog
 from components.trainer.dataset import BRANCHES, GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
 from components.trainer.model import SkipGram
 from components.trainer.optimizer import RowSGD
-from components.trainer.tables import Table
-from components.vocabulary import FILE, Vocabulary
+from components.vocabulary import Vocabulary
 
 # Between two looks of Keras at the world, each of which costs about a millisecond.
 STEPS_PER_CALL = 64
@@ -32,6 +32,19 @@ LONGEST_MOVE = 1.6  # Of a row in a step, in lengths of its partners: see RowSGD
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
+@contextmanager
+def _models_freed() -> Iterator[None]:
+    """When a function so decorated returns, free the tables of its models: they can be gigabytes.
+
+    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
+    """
+    try:
+        yield
+    finally:
+        gc.collect()
+
+
+@_models_freed()
 def build(
     examples: Examples,
     *,
@@ -55,19 +68,6 @@ def build(
         NotBlessedError: The training diverged.
         SkipstreamError: There is nothing to train on, or `start` is of no use.
     """
-    try:
-        return _train(examples, settings, out, start, strategy)
-    finally:
-        _free_models()
-
-
-def _train(
-    examples: Examples,
-    settings: TrainerSettings,
-    out: Model,
-    start: Model | None,
-    strategy: tf.distribute.Strategy | None,
-) -> Model:
     if start:
         warm_start.check(start, settings.dimensions)
     # Else several threads add up repeated rows in the order in which they arrive. What it would do
@@ -119,7 +119,7 @@ def _train(
     best = history[-1 - worse]
     seconds = progress.seconds()
     progress.write_tables(best=worse > 0)
-    shutil.copyfile(examples.path / FILE, out.path / FILE)
+    shutil.copyfile(examples.path / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
         **carried_over,
         epochs=len(history),
@@ -183,7 +183,7 @@ def _strategy(row_length: int) -> tf.distribute.Strategy:
 
 def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     """Give the words that `path` knows its vectors."""
-    vocabulary = Vocabulary.load(examples.path / FILE)
+    vocabulary = Vocabulary.load(examples.path / VOCABULARY)
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     known = 0
     for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
@@ -200,7 +200,7 @@ def _carry_over(
     start: Model, model: SkipGram, examples: Examples, untouched: bool
 ) -> dict[str, str | int]:
     """Let the words that `start` knows go on from there, and say how many do."""
-    ids = warm_start.ids_in(start, examples.path / FILE)
+    ids = warm_start.ids_in(start, examples.path / VOCABULARY)
     known = int(np.count_nonzero(ids >= 0))
     if not known:
         raise SkipstreamError(
@@ -270,18 +270,17 @@ def held_out_rows(examples: Examples, settings: TrainerSettings) -> tf.data.Data
     return held_out.rows(0).prefetch(8) if held_out.documents else None
 
 
+@_models_freed()
 def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
     """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
     rows = held_out_rows(examples, settings)
     if rows is None:
         return None
-
-    def load(tables: Mapping[str, Table]) -> None:
-        for name, table in tables.items():
-            table.load(model.path / f"{name}.npy")
-
-    types = len(Vocabulary.load_counts(examples.path / FILE))
-    return _measure(types, settings, load, rows, examples)
+    types = len(Vocabulary.load_counts(examples.path / VOCABULARY))
+    skip_gram = make_model(types, settings)
+    for name, table in skip_gram.tables.items():
+        table.load(model.path / f"{name}.npy")
+    return _measure(skip_gram, rows, examples)
 
 
 def comparable_losses(
@@ -305,48 +304,34 @@ def comparable_losses(
     rows = held_out_rows(examples, settings)
     if rows is None:
         return [None for _ in models]
-    ids = [warm_start.ids_in(model, examples.path / FILE) for model in models]
+    ids = [warm_start.ids_in(model, examples.path / VOCABULARY) for model in models]
     known = np.all([found >= 0 for found in ids], axis=0)
-    losses = []
-    for model, found in zip(models, ids, strict=True):
-        as_model = settings.model_copy(update={"dimensions": model.dimensions})
-
-        def load(tables: Mapping[str, Table], model: Model = model, ids: Any = found) -> None:
-            tables["vectors"].fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
-            warm_start.carry_over(model, np.where(known, ids, -1), tables)
-
-        losses.append(_measure(len(found), as_model, load, rows, examples))
-    return losses
+    return [
+        _comparable_loss(model, np.where(known, found, -1), rows, examples, settings)
+        for model, found in zip(models, ids, strict=True)
+    ]
 
 
-def _measure(
-    types: int,
-    settings: TrainerSettings,
-    load: Callable[[Mapping[str, Table]], None],
+@_models_freed()
+def _comparable_loss(
+    model: Model,
+    ids: npt.NDArray[np.int64],
     rows: tf.data.Dataset,
     examples: Examples,
+    settings: TrainerSettings,
 ) -> float | None:
-    """The loss of tables that `load` fills."""
-
-    def loss() -> float:
-        skip_gram = make_model(types, settings)
-        load(skip_gram.tables)
-        skip_gram.compile(jit_compile=False)
-        with _reading(examples):
-            return float(skip_gram.evaluate(rows, verbose=0))
-
-    try:
-        return _of_pairs(loss())
-    finally:
-        _free_models()
+    """The loss of a model whose rows `ids` are those of the words of `examples`; -1: zeros."""
+    as_model = settings.model_copy(update={"dimensions": model.dimensions})
+    skip_gram = make_model(len(ids), as_model)
+    skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
+    warm_start.carry_over(model, ids, skip_gram.tables)
+    return _measure(skip_gram, rows, examples)
 
 
-def _free_models() -> None:
-    """Free the tables of models that are done with: they can be gigabytes.
-
-    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
-    """
-    gc.collect()
+def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
+    skip_gram.compile(jit_compile=False)
+    with _reading(examples):
+        return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
 
 
 def _of_pairs(loss: float) -> float | None:

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts import Model
+from components.artifacts import VOCABULARY, Model
 from components.errors import SkipstreamError
 from components.trainer.tables import BLOCK_ROWS, Table
-from components.vocabulary import FILE, Vocabulary
+from components.vocabulary import Vocabulary
 
 
 def ids_in(source: Model, vocabulary: Path) -> npt.NDArray[np.int64]:
@@ -28,7 +28,7 @@ def ids_in(source: Model, vocabulary: Path) -> npt.NDArray[np.int64]:
     Returns:
         int64 [types], -1 where `source` does not know the token.
     """
-    return Vocabulary.load_ids(vocabulary, source.path / FILE)
+    return Vocabulary.load_ids(vocabulary, source.path / VOCABULARY)
 
 
 def check(source: Model, dimensions: int) -> None:
@@ -37,9 +37,9 @@ def check(source: Model, dimensions: int) -> None:
     Raises:
         SkipstreamError: It cannot.
     """
-    if not (source.path / FILE).exists():
+    if not (source.path / VOCABULARY).exists():
         raise SkipstreamError(
-            f"trainer.warm_start must be a model with its {FILE}, got {source.path} without: "
+            f"trainer.warm_start must be a model with its {VOCABULARY}, got {source.path} without: "
             "an earlier release trained it; train it again"
         )
     if source.dimensions != dimensions:

@@ -4,14 +4,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Examples
+from components.artifacts import VOCABULARY, Examples
 from components.errors import SkipstreamError
 from components.example_gen.reader import DAMAGED
 from components.example_gen.units import Listing
 from components.phrases import FILE as PHRASES
 from components.phrases import Phrases
 from components.transform import joins, records
-from components.vocabulary import FILE as VOCABULARY
 from components.vocabulary import Vocabulary
 
 _TOP_TOKENS = 50

@@ -29,7 +29,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from components import errors
-from components.artifacts import Corpus, Examples, write_json
+from components.artifacts import Corpus, Examples, by_reason, write_json
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Listing, plan
@@ -126,11 +126,7 @@ def build(
         tokens=content["tokens"],
         vocabulary=content["vocabulary"],
         kept_share=content["kept_share"],
-        **{
-            name: reasons
-            for name, reasons in content.items()
-            if name.endswith(("_dropped", "_repaired", "_skipped"))
-        },
+        **by_reason(content),
         units=len(token_files),
         units_reused=sum(token_files.values()),
     )
