@@ -93,13 +93,16 @@ class Runner:
         last = _last_report(self.output)
         run_id = self._run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         # What a command reports is kept by the next one of the same run.
-        stages = last.get("stages", {}) if last.get("run_id") == run_id else {}
+        before = last.get("stages", {})
+        stages = before if last.get("run_id") == run_id else {}
         self.report = {
             "run_id": run_id,
             "started": now.isoformat(timespec="seconds"),
             "seconds": 0.0,
             "settings": self._settings,
             "stages": stages,
+            # Of stages that this run does not come to, `gc` spares what the last one wrote that did.
+            "earlier": {**last.get("earlier", {}), **_fingerprints(before)},
             "saved_model": None,
             # All that were ever pushed to, the last one last: `gc` spares what they serve.
             "destinations": last.get("destinations", []),
@@ -299,6 +302,16 @@ def _last_report(output: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
+
+
+def _fingerprints(stages: Any) -> dict[str, Any]:
+    """Of the records of a report, whatever else it may hold."""
+    records = stages.items() if isinstance(stages, dict) else ()
+    return {
+        name: record["fingerprint"]
+        for name, record in records
+        if isinstance(record, dict) and "fingerprint" in record
+    }
 
 
 def _counts(summary: dict[str, Any]) -> str:

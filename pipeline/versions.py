@@ -106,12 +106,12 @@ def table(history: History) -> str:
 def unneeded(output: Path, histories: Iterable[History]) -> Iterator[tuple[Path, int]]:
     """Artifacts in an output directory that nothing needs, with their bytes.
 
-    Needed are those that the last run read or wrote, and those that the models of the versions
-    in `histories` were made of.
+    Needed are those that the last run read or wrote, those that the runs before it did in stages
+    that it did not come to, and those that the models of the versions in `histories` were made of.
     """
-    needed = {
-        (stage, record["fingerprint"]) for stage, record in lookup.report(output)["stages"].items()
-    }
+    report = lookup.report(output)
+    last = {stage: record["fingerprint"] for stage, record in report["stages"].items()}
+    needed = set((report.get("earlier", {}) | last).items())
     for history in histories:
         for version in history.versions:
             needed |= set(history.artifacts(version).items())

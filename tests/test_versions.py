@@ -9,6 +9,7 @@ from obstore.store import MemoryStore
 from test_pusher import content, push
 
 from components.artifacts import Corpus, Examples, write_json
+from components.errors import SkipstreamError
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.pusher.objects import ObjectDestination
@@ -165,11 +166,37 @@ def test_gc_spares_what_is_served_wherever_it_was_pushed_to(
     elsewhere = tmp_path / "elsewhere"
     os.rename(output / "serving", elsewhere)
     report = json.loads((output / "run.json").read_text())
-    write_json(output / "run.json", report | {"destinations": [str(elsewhere), *others]})
+    served = {"stages": {}, "destinations": [str(elsewhere), *others]}
+    write_json(output / "run.json", report | served)
     with Runner(output, Settings(), command="train"):  # Pushes nothing.
         pass
     assert answer(capsys, "gc", output)[0] == 0
     assert len(list((output / "transform").iterdir())) == 1  # What version 1 was made of.
+
+
+def test_gc_spares_what_runs_wrote_before_one_that_failed_at_its_input(
+    output: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = artifacts(output)
+    kept = {"trainer/checkpointed", "transform/unpushed"}
+    stages = {name.split("/")[0]: {"fingerprint": name.split("/")[1]} for name in kept}
+    for name in kept:
+        (output / name).mkdir()
+    write_json(
+        output / "run.json", json.loads((output / "run.json").read_text()) | {"stages": stages}
+    )
+    for _ in range(2):
+        with pytest.raises(SkipstreamError, match="no file"), Runner(output, Settings()):
+            raise SkipstreamError("no file matches")
+    assert answer(capsys, "gc", output)[0] == 0
+    assert kept <= artifacts(output) < before | kept
+    # A run that comes to a stage is the last one there.
+    last = {"trainer": {"fingerprint": "other"}}
+    write_json(
+        output / "run.json", json.loads((output / "run.json").read_text()) | {"stages": last}
+    )
+    assert answer(capsys, "gc", output)[0] == 0
+    assert artifacts(output) & kept == {"transform/unpushed"}
 
 
 def test_gc_waits_for_no_run(output: Path, capsys: pytest.CaptureFixture[str]):
