@@ -101,7 +101,7 @@ class Runner:
             "seconds": 0.0,
             "settings": self._settings,
             "stages": stages,
-            # Of stages that this run does not come to, `gc` spares what the last one wrote that did.
+            # `gc` spares what the last run wrote that came to a stage which this one does not.
             "earlier": {**last.get("earlier", {}), **_fingerprints(before)},
             "saved_model": None,
             # All that were ever pushed to, the last one last: `gc` spares what they serve.
