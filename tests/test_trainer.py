@@ -63,8 +63,6 @@ def test_the_same_seed_gives_the_same_bits_however_many_steps_a_call_takes(
 ) -> None:
     other = train(examples, tmp_path / "other", SETTINGS.model_copy(update={"seed": 2}))
     assert (vectors(other) != vectors(trained)).any()
-    again = train(examples, tmp_path / "again")
-    assert (vectors(again) == vectors(trained)).all()
     monkeypatch.setattr("components.trainer.trainer.STEPS_PER_CALL", 1)
     assert (vectors(train(examples, tmp_path / "one")) == vectors(trained)).all()
 

@@ -117,11 +117,11 @@ def tokenise(documents: list[bytes]) -> tf.RaggedTensor:
     return text.tokenize(tf.constant(documents), tokenizer="words", lowercase=True)
 
 
-@pytest.mark.parametrize("name", ["enwiki-dev", "zhwiki"])
+@pytest.mark.parametrize(("name", "part"), [("enwiki-dev", 1), ("zhwiki", 2)])
 def test_the_vocabulary_equals_an_independent_count(
-    shared: Path, tmp_path: Path, name: str
+    shared: Path, tmp_path: Path, name: str, part: int
 ) -> None:
-    files = sorted((shared / "corpora" / name).glob("*.gz"))
+    files = sorted((shared / "corpora" / name).glob("*.gz"))[::part]
     lines = b"\n".join(gzip.decompress(file.read_bytes()) for file in files).split(b"\n")
     settings = TransformSettings(min_count=3)
     examples = run(tmp_path / "out", *map(str, files), settings=settings)
