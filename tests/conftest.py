@@ -17,6 +17,15 @@ threads.limit(None)  # As the command does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# These start first, so that no process is busy with one of them after the others are done.
+LONGEST = ("test_trainer.py", "test_airflow.py", "test_transform.py", "test_gate.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files in front."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with `corpora/` and `eval/`: SKIPSTREAM_SHARED, or ../shared of the checkout."""
