@@ -4,7 +4,7 @@ The classes are frozen and validated by pydantic; `pipeline.config` reads them f
 from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported at once.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -153,16 +153,22 @@ class TrainerSettings(StageSettings):
         "more (word2vec.c); else every reach is the whole window.",
     )
     negatives: int = Field(5, ge=1, le=100, description="Noise words that each pair is worth.")
-    sample: float = Field(
-        1e-4,
+    sample: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Share of the corpus above which a word is subsampled; 0: never.",
+        description="Share of the corpus above which a word is subsampled; 0: never. Unset: chosen "
+        "from the counts of the words, 1e-4 from 20 million tokens on.",
     )
     noise_exponent: float = Field(
         0.75, ge=-2, le=2, description="Power of the counts that noise words are drawn by."
     )
-    epochs: int = Field(5, ge=1, description="Passes over the corpus (word2vec.c, gensim: 5).")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the corpus. Unset: chosen from its size, 5 from 20 million tokens "
+        "on (word2vec.c, gensim: 5).",
+    )
     patience: int | None = Field(
         None,
         ge=1,
@@ -188,8 +194,11 @@ class TrainerSettings(StageSettings):
         "directory; none: start anew. Words that it does not know start from start_vectors, or "
         "anew.",
     )
-    warm_epochs: int = Field(
-        2, ge=1, description="Passes over the corpus, in place of epochs, after a warm start."
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the corpus, in place of epochs, after a warm start. Unset: two "
+        "fifths of the epochs that are chosen where those are unset.",
     )
     warm_learning_rate: float = Field(
         0.025,
@@ -211,11 +220,6 @@ class TrainerSettings(StageSettings):
         description="CPU threads that TensorFlow takes, in all stages; none: one for each CPU. "
         "The result is the same.",
     )
-
-    def warm(self) -> Self:
-        """The settings of a training that goes on from another model."""
-        changes = {"epochs": self.warm_epochs, "learning_rate": self.warm_learning_rate}
-        return self.model_copy(update=changes)
 
 
 class ExporterSettings(StageSettings):

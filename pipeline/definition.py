@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.artifacts import (
     Corpus,
@@ -30,10 +30,12 @@ from components.evaluator.files import matching
 from components.infra_validator import model_server
 from components.pusher.destination import open_destination
 from components.pusher.history import History
-from components.settings import TrainerSettings
 from pipeline import logs, lookup
 from pipeline.config import Settings
 from pipeline.runner import Runner, fingerprint_of
+
+if TYPE_CHECKING:
+    from components.defaults import Chosen
 
 
 class Chain:
@@ -157,19 +159,26 @@ class Chain:
         return statistics
 
     @cached_property
+    def training(self) -> "Chosen":
+        """The settings of the trainer, with what they leave open chosen for the examples."""
+        from components.defaults import chosen
+
+        return chosen(self._settings.trainer, self.examples)
+
+    @cached_property
     def model(self) -> Model:
         """The trained vectors."""
         settings = self._settings.trainer
         # Before the examples: a name mistyped should not cost the Beam job's time.
         start_vectors = _states("trainer.start_vectors", settings.start_vectors)
         found = tuple(path for path, *_ in start_vectors)
-        settings = settings.model_copy(update={"start_vectors": found})
         start = lookup.given_start(settings.warm_start, self._runner.output)
         _ = self.statistics  # Refuses a corpus before it is trained on.
         examples = self.examples
+        training = self.training.model_copy(update={"start_vectors": found})
 
-        def used(start: Model | None) -> TrainerSettings:
-            return settings.warm() if start else settings
+        def used(start: Model | None) -> "Chosen":
+            return training.warm() if start else training
 
         def key(start: Model | None) -> dict[str, Any]:
             return {
@@ -242,7 +251,7 @@ class Chain:
     def evaluation(self) -> Evaluation:
         """The scores, and whether they bless the model."""
         settings, text = self._settings.evaluator, self._settings.transform
-        training, served = self._settings.trainer, self._settings.exporter
+        served = self._settings.exporter
         # Before the model: a name mistyped should not cost the training's time.
         files = {
             "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
@@ -269,7 +278,7 @@ class Chain:
                 examples,
                 settings=settings,
                 served=served,
-                training=training,
+                training=self.training,
                 tokens=text,
                 out=out,
                 before=before,

@@ -48,7 +48,9 @@ def write_examples(
         }
         for split, chosen in splits.items()
     }
-    write_json(path / "statistics.json", {"splits": sizes})
+    tokens = sum(counts.values())
+    statistics = {"tokens": tokens, "kept_tokens": tokens, "splits": sizes}
+    write_json(path / "statistics.json", statistics)
     return Examples(path, "fingerprint").finish()
 
 

@@ -193,3 +193,25 @@ def test_gradients_are_those_of_the_loss(seed: int) -> None:
     expected = tape.gradient(loss, list(vectors))
     for gradient, of_loss in zip(skipgrams.gradients(errors, vectors), expected, strict=True):
         np.testing.assert_allclose(gradient, of_loss, atol=2e-5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_the_loss_of_a_step_as_it_is_trained_is_that_of_float64_on_every_cpu(spread: float) -> None:
+    draw = np.random.default_rng(0)
+    rows, length, window, groups, noise = 64, 32, 5, 32, 32
+    left, right = draw.integers(0, window + 1, [2, rows, length]).astype(np.int32)
+    tokens, words = tf.zeros([rows, length + 2 * window], tf.int32), tf.zeros([rows, 16], tf.int32)
+    step = skipgrams.Rows(tokens, tf.constant(left), tf.constant(right), words)
+    positive = draw.normal(0, spread, [rows, length + 2 * window, length]).astype(np.float32)
+    negative = draw.normal(0, spread, [groups, 2 * length, noise]).astype(np.float32)
+    compiled = tf.function(skipgrams.loss, autograph=False, jit_compile=True)
+    scores = skipgrams.Scores(tf.constant(positive), tf.constant(negative))
+    found = compiled(scores, step, window=window, negatives=5)
+
+    def softplus(x: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0, x.astype(np.float64))
+
+    are_pairs = skipgrams.are_pairs(step, window=window).numpy()
+    weight = (left + right).reshape(groups, -1, 1) * 5 / noise
+    expected = softplus(-positive)[are_pairs].sum() + (weight * softplus(negative)).sum()
+    assert float(found) == pytest.approx(expected, rel=2e-7)

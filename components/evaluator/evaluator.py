@@ -20,6 +20,7 @@ from components.artifacts import (
     Served,
     write_json,
 )
+from components.defaults import chosen, kept_tokens
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching
 from components.exporter.alignment import served_vectors
@@ -29,7 +30,7 @@ from components.settings import (
     TrainerSettings,
     TransformSettings,
 )
-from components.trainer import comparable_losses, held_out_loss
+from components.trainer import comparable_losses, frequency_loss, held_out_loss
 from components.vocabulary import Vocabulary
 
 _NEIGHBORS = 8
@@ -73,13 +74,9 @@ def build(
         "analogies": named(matching(settings.analogies, "evaluator.analogies")),
     }
     unit = scores.unit_rows(vectors)
-    loss = held_out_loss(model, examples, training)
-    untrained = (1 + training.negatives) * math.log(2)
     report: dict[str, Any] = {
-        "limits": gate.limits(settings, untrained),
         "broken_vectors": broken,
-        "held_out_loss": loss,
-        "untrained_loss": untrained,
+        **_learned(model, examples, training),
         **_scored(unit, vocabulary, tokens, files),
         "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
         "before": None,
@@ -101,9 +98,11 @@ def build(
                 unit = scores.unit_rows(old.vectors)
                 report["before"] |= _scored(unit, _vocabulary(old.tokens), tokens, files)
     reasons = gate.refusals(report, settings)
-    if loss is not None and not math.isfinite(loss):
-        report["held_out_loss"] = None  # JSON has no such numbers.
-    verdict = {"blessed": not reasons, "reasons": reasons}
+    for name in ("held_out_loss", "loss"):
+        if report[name] is not None and not math.isfinite(report[name]):
+            report[name] = None  # JSON has no such numbers.
+    limits = gate.limits(settings, report["frequency_loss"])
+    verdict = {"blessed": not reasons, "reasons": reasons, "limits": limits}
     write_json(out.path / "evaluation.json", verdict | report)
     return out.finish(
         blessed=not reasons,
@@ -115,6 +114,37 @@ def build(
             for name, score in report["analogies"].items()
         },
     )
+
+
+def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dict[str, Any]:
+    """What the model costs, and what knowing only the counts of words does, on the same pairs.
+
+    Where no document is held out, the pairs are those of the training. Then nothing tells what was
+    learned by heart from what holds for other text, too.
+
+    Returns:
+        `held_out_loss`, None without a held-out pair; `loss`, that or the training's, as `loss_of`
+        says; `frequency_loss`; and `trained_on`, for a person.
+    """
+    settings = chosen(training, examples)
+    loss = held_out = held_out_loss(model, examples, settings)
+    frequency = frequency_loss(examples, settings, "eval")
+    loss_of = "held-out"
+    if loss is None or frequency is None:
+        loss, loss_of = model.summary["loss"], "training"
+        frequency = frequency_loss(examples, settings, "train")
+    statistics, counts = examples.statistics, Vocabulary.load_counts(examples.path / VOCABULARY)
+    left = statistics["splits"]["train"]["kept_tokens"] / counts.sum()
+    return {
+        "held_out_loss": held_out,
+        "loss": loss,
+        "loss_of": loss_of,
+        "frequency_loss": frequency,
+        "trained_on": f"{model.summary['epochs']} x "
+        f"{left * kept_tokens(counts, settings.sample):,.0f} tokens (trainer.epochs x what "
+        f"transform.min_count and trainer.sample = {settings.sample:g} leave of "
+        f"{statistics['tokens']:,})",
+    }
 
 
 def _scored(

@@ -5,42 +5,58 @@ from typing import Any
 
 from components.settings import EvaluatorSettings
 
+# Nats a pair.
+LEAST_LEARNED = 0.05
 # Of the scores of fewer questions, chance makes too much.
 FEWEST_QUESTIONS = 100
 
 
-def limits(settings: EvaluatorSettings, untrained_loss: float) -> dict[str, Any]:
-    """What `refusals` goes by, as JSON.
+def most_loss(settings: EvaluatorSettings, frequency_loss: float) -> float:
+    """What the loss must be below, in nats a pair.
 
     Args:
         settings: Of the evaluator.
-        untrained_loss: What a loss must be below where no limit is set, in nats a pair.
+        frequency_loss: What a model costs that knows only how frequent words are.
     """
+    return settings.max_loss or frequency_loss - LEAST_LEARNED
+
+
+def limits(settings: EvaluatorSettings, frequency_loss: float) -> dict[str, Any]:
+    """What `refusals` goes by, as JSON; the arguments are those of `most_loss`."""
     found = settings.model_dump(mode="json", exclude={"word_pairs", "analogies"})
-    return found | {"max_loss": settings.max_loss or untrained_loss}
+    return found | {"max_loss": most_loss(settings, frequency_loss)}
 
 
 def refusals(report: dict[str, Any], settings: EvaluatorSettings) -> list[str]:
     """Reasons against serving the model; none: it is blessed.
 
     Args:
-        report: The content of evaluation.json, as far as it is measured. Where nothing was held
-            out there is no loss, and the first version has none before it: what was not measured
-            is not judged. What could not be, because the version before is gone, is.
+        report: The content of evaluation.json. Where no document is held out, the loss of the
+            training is judged in place of the held-out one. The first version has none before it.
+            What was not measured is not judged; what could not be, because the version before is
+            gone, is.
         settings: The limits.
 
-    >>> report = {"broken_vectors": 0, "held_out_loss": 4.5, "untrained_loss": 4.159}
-    >>> refusals(report | {"before": None}, EvaluatorSettings())
-    ['the held-out loss must be below 4.159 nats a pair (evaluator.max_loss), got 4.500']
+    >>> report = {"broken_vectors": 0, "loss_of": "held-out", "loss": 2.69, "frequency_loss": 2.66}
+    >>> report |= {"trained_on": "5 x 900 tokens", "before": None}
+    >>> refusals(report, EvaluatorSettings())[0].partition(":")[0]
+    'nothing was learned of which words go together'
     """
     reasons = []
     if broken := report["broken_vectors"]:
         reasons.append(f"all vectors must be finite, got {broken} that are not")
-    loss, most = report["held_out_loss"], settings.max_loss or report["untrained_loss"]
+    loss, most = report["loss"], most_loss(settings, report["frequency_loss"])
     if loss is not None and not loss < most:
+        nothing_held_out = " (no document is held out)" if report["loss_of"] == "training" else ""
+        measured = (
+            f"the {report['loss_of']} loss{nothing_held_out} must be below {most:.3f} nats a pair"
+        )
         reasons.append(
-            f"the held-out loss must be below {most:.3f} nats a pair (evaluator.max_loss), "
-            f"got {loss:.3f}"
+            f"{measured} (evaluator.max_loss), got {loss:.3f}"
+            if settings.max_loss
+            else f"nothing was learned of which words go together: {measured}, {LEAST_LEARNED:g} "
+            f"less than knowing only how frequent words are costs, got {loss:.3f} after "
+            f"{report['trained_on']}; give more text in its own order, or raise trainer.epochs"
         )
     if report["before"]:
         reasons += _against(report, report["before"], settings)
@@ -92,7 +108,7 @@ def _moved(drift: dict[str, Any], version: str, settings: EvaluatorSettings) -> 
     if least is not None and coverage < least:
         yield (
             f"{least:.0%} of the words of {version} must still be known (evaluator.min_coverage), "
-            f"got {coverage:.1%}"
+            f"got {coverage:.1%}: another corpus needs another --output, or once --force-push"
         )
     now, then = drift["now"], drift["before"]
     most, norm, old_norm = settings.max_norm_ratio, now["median_norm"], then["median_norm"]

@@ -10,12 +10,13 @@ All of it is a function of (seed, epoch): no global seed, no thread's timing has
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from components.artifacts import Examples
+from components.defaults import chosen, keep_probability
 from components.settings import TrainerSettings
 from components.trainer import skipgrams
 from components.trainer.skipgrams import AliasTable, Rows, Streams
@@ -29,6 +30,8 @@ BRANCHES = 2
 # Targets that share noise words: half a word to look up and update for each.
 GROUP = 64
 BATCH_TOKENS = 65_536  # Corpus tokens in a batch of documents: amortises 30 ops, fits the cache.
+
+Split = Literal["train", "eval"]
 
 # The held-out loss is comparable between runs: neither its pairs nor its noise follow the seed.
 HELD_OUT_SEED = 0
@@ -64,7 +67,9 @@ class SkipGrams:
     """The pairs of one split of `examples`, epoch by epoch.
 
     Attributes:
+        settings: With what was unset chosen.
         documents, tokens: How many the split has.
+        counts: int64 [types] occurrences in the corpus.
         types: The size of the vocabulary.
         length: Targets in a row.
         row_noise: Noise words in a row; groups are made of rows, or rows of groups.
@@ -76,7 +81,7 @@ class SkipGrams:
         examples: Examples,
         settings: TrainerSettings,
         *,
-        split: str = "train",
+        split: Split = "train",
         seed: int | None = None,
     ) -> None:
         """Read sizes and counts, and no record yet.
@@ -84,10 +89,10 @@ class SkipGrams:
         Args:
             examples: What the Transform stage wrote.
             settings: Window, negatives, subsampling, seed and shuffling.
-            split: "train" or "eval".
+            split: Which of the documents.
             seed: In place of the settings'.
         """
-        self.settings = settings
+        self.settings = settings = chosen(settings, examples)
         self.seed = settings.seed if seed is None else seed
         self.files: Sequence[str] = examples.records(split)
         statistics = examples.statistics["splits"][split]
@@ -95,9 +100,9 @@ class SkipGrams:
         self.tokens: int = statistics["kept_tokens"]
         self.length = row_length(settings.window)
         self.row_noise = noise_words(settings) * self.length // GROUP
-        counts = Vocabulary.load_counts(examples.path / "vocabulary.tsv")
+        self.counts = counts = Vocabulary.load_counts(examples.path / "vocabulary.tsv")
         self.types = len(counts)
-        keep = skipgrams.keep_probability(counts, settings.sample)
+        keep = keep_probability(counts, settings.sample)
         noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
         # As tensors they are shared by all graphs, in which arrays would be copied.
         self._keep, self._noise = tf.constant(keep), AliasTable(*map(tf.constant, noise))

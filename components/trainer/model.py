@@ -1,10 +1,14 @@
 """The Keras model: two tables of vectors and one training step on rows of pairs."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from components.settings import TrainerSettings
 from components.trainer import skipgrams
 from components.trainer.dataset import BRANCHES, GROUP
 from components.trainer.optimizer import RowGradients, joined
@@ -16,8 +20,8 @@ class Loss(NamedTuple):
     """How well some pairs are told from noise.
 
     Attributes:
-        total: float32 scalar, sum over the pairs, nats.
-        pairs: float32 scalar, how many.
+        total: float64 scalar, sum over the pairs, nats.
+        pairs: float64 scalar, how many.
     """
 
     total: tf.Tensor
@@ -57,8 +61,12 @@ def _measure(
     scores = skipgrams.scores(_look_up(vectors, contexts, rows)[1])
     return Loss(
         skipgrams.loss(scores, rows, window=window, negatives=negatives),
-        tf.cast(tf.reduce_sum(rows.left + rows.right), tf.float32),
+        tf.cast(tf.reduce_sum(rows.left + rows.right), tf.float64),
     )
+
+
+def _nothing() -> Loss:
+    return Loss(tf.zeros([], tf.float64), tf.zeros([], tf.float64))
 
 
 def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows) -> tuple[Parts, Parts]:
@@ -101,7 +109,7 @@ class SkipGram(keras.Model):
         self.vectors = Table(self, "vectors", types=types, dimensions=dimensions)
         self.contexts = Table(self, "contexts", types=types, dimensions=dimensions)
         self.vectors.fill_uniform(0.5 / dimensions, seed)
-        self.pair_loss = keras.metrics.Mean(name="loss")
+        self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
         self.built = True
 
     @property
@@ -130,7 +138,7 @@ class SkipGram(keras.Model):
 
         steps = tf.shape(rows.tokens)[0]
         _, total, pairs = tf.while_loop(
-            lambda index, *_: index < steps, step, (0, 0.0, 0.0), parallel_iterations=1
+            lambda index, *_: index < steps, step, (0, *_nothing()), parallel_iterations=1
         )
         self._count(total, pairs)
         return {"loss": self.pair_loss.result()}
@@ -144,7 +152,7 @@ class SkipGram(keras.Model):
         gradients = [_learn(*tables, Rows(*part), **sizes) for part in parts]
         # A third of a step's work; a mean over a sixteenth of the steps says as much.
         due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
-        loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), lambda: Loss(0.0, 0.0))
+        loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), _nothing)
         # A table that somebody still has to read would be copied before it is written to.
         with tf.control_dependencies(loss):
             self.optimizer.apply(
@@ -161,3 +169,26 @@ class SkipGram(keras.Model):
 
     def _count(self, total: tf.Tensor, pairs: tf.Tensor) -> None:
         self.pair_loss.update_state(tf.math.divide_no_nan(total, pairs), pairs)
+
+
+def make_model(types: int, settings: TrainerSettings) -> SkipGram:
+    """The model, with tables of the vocabulary's size, `types`."""
+    return SkipGram(
+        types=types,
+        dimensions=settings.dimensions,
+        window=settings.window,
+        negatives=settings.negatives,
+        seed=settings.seed,
+    )
+
+
+@contextmanager
+def models_freed() -> Iterator[None]:
+    """When a function so decorated returns, free the tables of its models: they can be gigabytes.
+
+    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
+    """
+    try:
+        yield
+    finally:
+        gc.collect()

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from components.defaults import keep_probability
+
 
 class Streams(NamedTuple):
     """Seeds, int64 [2], of the streams of random numbers of one epoch; no two of them meet.
@@ -50,23 +52,28 @@ class Rows(NamedTuple):
     noise: tf.Tensor
 
 
-def keep_probability(counts: np.ndarray, sample: float) -> np.ndarray:
-    """Probability that an occurrence of a word survives subsampling (word2vec.c's formula).
+def frequency_scores(
+    counts: np.ndarray, sample: float, noise_exponent: float, negatives: int
+) -> np.ndarray:
+    """The best score of each context that does not look at the target.
 
     Args:
         counts: int64 [types] occurrences in the corpus.
-        sample: Share of the kept tokens above which a word is thinned out; 0: all are kept.
+        sample: See `keep_probability`.
+        noise_exponent: Power of the counts that noise words are drawn by.
+        negatives: Noise words that each pair is worth.
 
     Returns:
-        float32 [types]: sqrt(sample / share) + sample / share, at most 1.
+        float32 [types]: log(share among the kept words / (negatives x share among noise words)).
 
-    >>> keep_probability(np.array([9900, 99, 1]), sample=1e-3).astype(float).round(3).tolist()
-    [0.033, 0.419, 1.0]
+    >>> scores = frequency_scores(np.array([16, 1]), sample=0, noise_exponent=0.5, negatives=2)
+    >>> np.exp(scores.astype(float)).round(3).tolist()  # 16/17 : 2 x 4/5, 1/17 : 2 x 1/5
+    [0.588, 0.147]
     """
-    if sample == 0:
-        return np.ones(len(counts), np.float32)
-    ratio = sample * counts.sum() / np.maximum(counts, 1)
-    return np.asarray(np.minimum(1.0, np.sqrt(ratio) + ratio), np.float32)
+    kept = counts * keep_probability(counts, sample).astype(np.float64)
+    noise = counts.astype(np.float64) ** noise_exponent
+    shares = (kept / kept.sum()) / (negatives * noise / noise.sum())
+    return np.asarray(np.log(shares), np.float32)
 
 
 class AliasTable(NamedTuple):
@@ -294,7 +301,11 @@ def _weight(rows: Rows, scores: Scores, negatives: int) -> tf.Tensor:
 
 
 def loss(scores: Scores, rows: Rows, *, window: int, negatives: int) -> tf.Tensor:
-    """Sum over the pairs of -log sigmoid(t.c) - sum of log sigmoid(-t.n), float32 scalar, nats.
+    """Sum over the pairs of -log sigmoid(t.c) - sum of log sigmoid(-t.n), float64 scalar, nats.
+
+    A step has about a hundred thousand terms. Added up in float32 one after the other, as XLA does
+    in an order that depends on the width of the CPU's vectors, they lose up to 1e-4 of their sum.
+    So only those of one token, or of one target and its noise words, are added up in float32.
 
     Args:
         scores: Of the vectors that `rows` name.
@@ -304,9 +315,10 @@ def loss(scores: Scores, rows: Rows, *, window: int, negatives: int) -> tf.Tenso
     """
     pairs = are_pairs(rows, window=window)
     weight = _weight(rows, scores, negatives)
-    return tf.reduce_sum(tf.where(pairs, tf.math.softplus(-scores.positive), 0.0)) + tf.reduce_sum(
-        weight * tf.math.softplus(scores.negative)
-    )
+    positive = tf.where(pairs, tf.math.softplus(-scores.positive), 0.0)
+    negative = weight * tf.math.softplus(scores.negative)
+    sums = [tf.cast(tf.reduce_sum(terms, 2), tf.float64) for terms in (positive, negative)]
+    return tf.add_n(list(map(tf.reduce_sum, sums)))
 
 
 class Errors(NamedTuple):

@@ -1,28 +1,24 @@
 """The stage: token ids -> vectors."""
 
-import gc
 import math
-import re
 import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from components import word2vec_files
 from components.artifacts import VOCABULARY, Examples, Model
+from components.defaults import Chosen, chosen, kept_tokens
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
-from components.trainer.dataset import BRANCHES, GROUP, HELD_OUT_SEED, TARGETS, SkipGrams
-from components.trainer.model import SkipGram
+from components.trainer.dataset import BRANCHES, GROUP, TARGETS, SkipGrams
+from components.trainer.losses import held_out_rows, of_pairs, reading
+from components.trainer.model import SkipGram, make_model, models_freed
 from components.trainer.optimizer import RowSGD
 from components.vocabulary import Vocabulary
 
@@ -32,19 +28,7 @@ LONGEST_MOVE = 1.6  # Of a row in a step, in lengths of its partners: see RowSGD
 LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
 
 
-@contextmanager
-def _models_freed() -> Iterator[None]:
-    """When a function so decorated returns, free the tables of its models: they can be gigabytes.
-
-    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
-    """
-    try:
-        yield
-    finally:
-        gc.collect()
-
-
-@_models_freed()
+@models_freed()
 def build(
     examples: Examples,
     *,
@@ -68,6 +52,7 @@ def build(
         NotBlessedError: The training diverged.
         SkipstreamError: There is nothing to train on, or `start` is of no use.
     """
+    settings = chosen(settings, examples)
     if start:
         warm_start.check(start, settings.dimensions)
     # Else several threads add up repeated rows in the order in which they arrive. What it would do
@@ -97,7 +82,7 @@ def build(
     while progress.epoch < settings.epochs:
         if _epochs_without_gain(history) >= (settings.patience or math.inf):
             break
-        with _reading(examples):
+        with reading(examples):
             loss, held_out_loss = _fit_epoch(
                 model, train, held_out, progress, settings, strategy, out.path / "logs"
             )
@@ -122,6 +107,7 @@ def build(
     shutil.copyfile(examples.path / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
         **carried_over,
+        sample=settings.sample,
         epochs=len(history),
         training_seconds=round(seconds, 3),
         words_per_second=round(train.tokens * len(history) / seconds),
@@ -138,7 +124,7 @@ def _fit_epoch(
     train: SkipGrams,
     held_out: tf.data.Dataset | None,
     progress: Progress,
-    settings: TrainerSettings,
+    settings: Chosen,
     strategy: tf.distribute.Strategy,
     logs: Path,
 ) -> tuple[float, float | None]:
@@ -157,12 +143,8 @@ def _fit_epoch(
     # Keras gives none where the checkpoint was made at the very last step of the epoch.
     loss = losses.get("loss", [progress.restored_loss])[0]
     if not loss:
-        raise SkipstreamError(
-            f"training needs pairs of words, got none: {train.tokens} tokens in "
-            f"{train.documents} documents are too few after subsampling; raise trainer.sample "
-            f"= {settings.sample:g} (0 keeps all) or give more or longer documents"
-        )
-    return loss, _of_pairs(losses.get("val_loss", [0.0])[0])
+        raise _no_pairs(train)
+    return loss, of_pairs(losses.get("val_loss", [0.0])[0])
 
 
 def _in_calls(steps: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
@@ -216,6 +198,17 @@ def _carry_over(
     }
 
 
+def _no_pairs(train: SkipGrams) -> SkipstreamError:
+    """What leaves no two words of a document: first of all, how little text there is."""
+    left = kept_tokens(train.counts, train.settings.sample) * train.tokens / train.counts.sum()
+    return SkipstreamError(
+        f"training needs pairs of words, got none: transform.min_count leaves {train.tokens:,} "
+        f"tokens in {train.documents:,} documents, and trainer.sample = "
+        f"{train.settings.sample:g} about {left:,.0f} of them; give more or longer documents, "
+        "lower transform.min_count, or keep all with --set trainer.sample=0"
+    )
+
+
 def _nothing_held_out(settings: TrainerSettings) -> SkipstreamError:
     return SkipstreamError(
         f"trainer.patience = {settings.patience} needs held-out pairs of words, got none: raise "
@@ -237,18 +230,7 @@ def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
-def make_model(types: int, settings: TrainerSettings) -> SkipGram:
-    """The model, with tables of the vocabulary's size, `types`."""
-    return SkipGram(
-        types=types,
-        dimensions=settings.dimensions,
-        window=settings.window,
-        negatives=settings.negatives,
-        seed=settings.seed,
-    )
-
-
-def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) -> None:
+def compile_for(model: SkipGram, train: SkipGrams, settings: Chosen) -> None:
     """Give the model its optimizer: a rate that falls in a straight line over all epochs."""
     rate = keras.optimizers.schedules.PolynomialDecay(
         settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
@@ -258,99 +240,3 @@ def compile_for(model: SkipGram, train: SkipGrams, settings: TrainerSettings) ->
     model.compile(
         optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate), jit_compile=False
     )
-
-
-def held_out_rows(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
-    """Pairs and noise words of the eval split, the same in every epoch and for every seed.
-
-    Returns:
-        Elements are `Rows`; None where no document is held out.
-    """
-    held_out = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
-    return held_out.rows(0).prefetch(8) if held_out.documents else None
-
-
-@_models_freed()
-def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
-    """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
-    rows = held_out_rows(examples, settings)
-    if rows is None:
-        return None
-    types = len(Vocabulary.load_counts(examples.path / VOCABULARY))
-    skip_gram = make_model(types, settings)
-    for name, table in skip_gram.tables.items():
-        table.load(model.path / f"{name}.npy")
-    return _measure(skip_gram, rows, examples)
-
-
-def comparable_losses(
-    models: Sequence[Model], examples: Examples, settings: TrainerSettings
-) -> list[float | None]:
-    """Losses of models with vocabularies of their own on the same held-out pairs, in nats a pair.
-
-    Pairs and noise words are those of `examples`. A word that one of the models does not know has
-    vectors of zeros in all of them: a pair with it, or a noise word, costs each model the ln 2 of
-    not knowing. So losses differ only by what the models make of the words that all of them know;
-    which words a model knows is for another measure to tell.
-
-    Args:
-        models: What their examples' vocabularies were lies beside them.
-        examples: Whose held-out documents are read.
-        settings: What is a pair. `dimensions` are the models' own.
-
-    Returns:
-        One for each model; None without a held-out pair.
-    """
-    rows = held_out_rows(examples, settings)
-    if rows is None:
-        return [None for _ in models]
-    ids = [warm_start.ids_in(model, examples.path / VOCABULARY) for model in models]
-    known = np.all([found >= 0 for found in ids], axis=0)
-    return [
-        _comparable_loss(model, np.where(known, found, -1), rows, examples, settings)
-        for model, found in zip(models, ids, strict=True)
-    ]
-
-
-@_models_freed()
-def _comparable_loss(
-    model: Model,
-    ids: npt.NDArray[np.int64],
-    rows: tf.data.Dataset,
-    examples: Examples,
-    settings: TrainerSettings,
-) -> float | None:
-    """The loss of a model whose rows `ids` are those of the words of `examples`; -1: zeros."""
-    as_model = settings.model_copy(update={"dimensions": model.dimensions})
-    skip_gram = make_model(len(ids), as_model)
-    skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
-    warm_start.carry_over(model, ids, skip_gram.tables)
-    return _measure(skip_gram, rows, examples)
-
-
-def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
-    skip_gram.compile(jit_compile=False)
-    with _reading(examples):
-        return _of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
-
-
-def _of_pairs(loss: float) -> float | None:
-    """The mean over pairs; None for the 0 that Keras makes of no pairs: no pair costs nothing."""
-    return loss or None
-
-
-@contextmanager
-def _reading(examples: Examples) -> Iterator[None]:
-    """What Keras and TensorFlow say while they read TFRecords, in our words."""
-    with warnings.catch_warnings():
-        # Keras warns at the end of every dataset whose length it cannot know beforehand.
-        warnings.filterwarnings("ignore", "Your input ran out of data")
-        try:
-            yield
-        except tf.errors.DataLossError as error:
-            # Keras puts a stack in front, TensorFlow the names of nodes behind.
-            reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
-            raise SkipstreamError(
-                f"a TFRecord in {examples.path} is damaged ({reason}): "
-                "delete that directory and run transform again"
-            ) from error

@@ -19,6 +19,7 @@ are shuffled: at most 1e12 / 16.8e6 x 1.9 MB = 113 GB, less what workers with se
 Flink and Spark store about as much again.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ from components.transform.phrases import WORK
 from components.transform.storage import fetch, holds, make_directory, remove
 from components.transform.tokens import Tokens, remove_others
 
+LEAST_TYPES = 3  # Of two words, each is the other's only neighbour, whatever is learned.
+ENOUGH_TOKENS = 20_000  # With the defaults, 3,000 short sentences of 71 words are learned well.
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
 _UNREADABLE = ("invalid_json", "missing_field", "too_long")
@@ -110,8 +113,8 @@ def build(
     fetch(work, out.path)
     written = json.loads((out.path / job.COUNTS).read_text())
     _check_unreadable(written["counts"], max_unreadable)
-    _take_vocabulary(out, settings, documents=written["counts"].get("documents", 0))
     tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
+    _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
     content = statistics.describe(written["counts"], tokens, types, listing, out)
     write_json(out.path / "statistics.json", content)
     for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
@@ -181,18 +184,50 @@ def _check_launched(work: str, *, awaited: bool) -> None:
         raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
 
 
-def _take_vocabulary(out: Examples, settings: TransformSettings, documents: int) -> None:
-    """Copy it, and the phrases, from the assets of the graph."""
+def _take_vocabulary(
+    out: Examples, settings: TransformSettings, tokens: int, documents: int
+) -> None:
+    """Copy it, and the phrases, from the assets of the graph.
+
+    Raises:
+        SkipstreamError: There is nothing to be learned of so few words.
+    """
     assets = out.path / job.GRAPH / "transform_fn" / "assets"
     asset = assets / preprocessing.VOCABULARY
-    if asset.stat().st_size == len(preprocessing.EMPTY_VOCABULARY):
-        raise SkipstreamError(
-            "the vocabulary is empty: no token occurs at least transform.min_count = "
-            f"{settings.min_count} times in {documents} documents; lower it, or give more text"
-        )
+    with asset.open("rb") as file:
+        first = list(itertools.islice(file, LEAST_TYPES))
+    if len(first) < LEAST_TYPES:  # An empty one has a line, too.
+        raise SkipstreamError(_too_few_words(first, settings, tokens, documents))
     shutil.copyfile(asset, out.path / preprocessing.VOCABULARY)
     if settings.phrase_passes:
         shutil.copyfile(assets / PHRASES, out.path / PHRASES)
+
+
+def _too_few_words(
+    lines: list[bytes], settings: TransformSettings, tokens: int, documents: int
+) -> str:
+    """Why the vocabulary is too small: because the text is, or the settings leave out too much."""
+    if not documents:
+        return (
+            "the corpus must hold text, got no document that is not empty: check "
+            "example_gen.input and example_gen.format"
+        )
+    text = f"{tokens:,} tokens in {documents:,} documents"
+    if not tokens:
+        return f"the corpus must hold words, got {text}: check transform.tokenizer"
+    words = [line.split(b"\t")[0].decode() for line in lines]
+    kept = " and ".join(f"'{word}'" for word in words if word) or "none"
+    message = f"the vocabulary must hold at least {LEAST_TYPES} words to compare, got {kept}"
+    if settings.max_size is not None and settings.max_size < LEAST_TYPES:
+        return f"{message}: raise transform.max_size = {settings.max_size}"
+    message += f": of {text}, no other occurs transform.min_count = {settings.min_count} times"
+    if tokens < ENOUGH_TOKENS:
+        return (
+            f"{message}; the text is too small: word vectors begin to be of use at some "
+            f"{ENOUGH_TOKENS:,} tokens and are good from a million on; give more text, or for a "
+            "trial --set transform.min_count=1"
+        )
+    return f"{message}; lower it, or check transform.tokenizer and example_gen.format"
 
 
 def _check_directory(work: str) -> None:

@@ -1,0 +1,144 @@
+"""What models cost on pairs that they were not trained on, and what knowing nothing costs."""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components.artifacts import VOCABULARY, Examples, Model
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.trainer import skipgrams, warm_start
+from components.trainer.dataset import HELD_OUT_SEED, SkipGrams, Split
+from components.trainer.model import SkipGram, make_model, models_freed
+from components.vocabulary import Vocabulary
+
+
+def held_out_rows(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
+    """Pairs and noise words of the eval split, the same in every epoch and for every seed.
+
+    Returns:
+        Elements are `Rows`; None where no document is held out.
+    """
+    held_out = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
+    return held_out.rows(0).prefetch(8) if held_out.documents else None
+
+
+@models_freed()
+def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
+    """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
+    rows = held_out_rows(examples, settings)
+    if rows is None:
+        return None
+    types = len(Vocabulary.load_counts(examples.path / VOCABULARY))
+    skip_gram = make_model(types, settings)
+    for name, table in skip_gram.tables.items():
+        table.load(model.path / f"{name}.npy")
+    return _measure(skip_gram, rows, examples)
+
+
+@models_freed()
+def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) -> float | None:
+    """What a model costs that knows how frequent words are and nothing else, in nats a pair.
+
+    Its score of a context c is log(P(c) / (negatives Q(c))), whatever the target: P is the share of
+    c among the words that subsampling leaves, Q among the noise words. Of all scores that do not
+    look at the target none costs less (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
+    Factorization", 2014). So a model that does not stay below it has learned nothing of which words
+    go together. It is measured on the very pairs and noise words of `held_out_loss`.
+
+    Args:
+        examples: The documents, and the counts of words.
+        settings: What is a pair.
+        split: Whose pairs: "eval", or "train" where no document is held out.
+
+    Returns:
+        None without a pair.
+    """
+    pairs = SkipGrams(examples, settings, split=split, seed=HELD_OUT_SEED)
+    if not pairs.documents:
+        return None
+    scores = skipgrams.frequency_scores(
+        pairs.counts, pairs.settings.sample, settings.noise_exponent, settings.negatives
+    )
+    one = make_model(pairs.types, settings.model_copy(update={"dimensions": 1}))
+    one.vectors.assign_rows(np.arange(pairs.types), np.ones([pairs.types, 1], np.float32))
+    one.contexts.assign_rows(np.arange(pairs.types), scores[:, np.newaxis])
+    return _measure(one, pairs.rows(0).prefetch(8), examples)
+
+
+def comparable_losses(
+    models: Sequence[Model], examples: Examples, settings: TrainerSettings
+) -> list[float | None]:
+    """Losses of models with vocabularies of their own on the same held-out pairs, in nats a pair.
+
+    Pairs and noise words are those of `examples`. A word that one of the models does not know has
+    vectors of zeros in all of them: a pair with it, or a noise word, costs each model the ln 2 of
+    not knowing. So losses differ only by what the models make of the words that all of them know;
+    which words a model knows is for another measure to tell.
+
+    Args:
+        models: What their examples' vocabularies were lies beside them.
+        examples: Whose held-out documents are read.
+        settings: What is a pair. `dimensions` are the models' own.
+
+    Returns:
+        One for each model; None without a held-out pair.
+    """
+    rows = held_out_rows(examples, settings)
+    if rows is None:
+        return [None for _ in models]
+    ids = [warm_start.ids_in(model, examples.path / VOCABULARY) for model in models]
+    known = np.all([found >= 0 for found in ids], axis=0)
+    return [
+        _comparable_loss(model, np.where(known, found, -1), rows, examples, settings)
+        for model, found in zip(models, ids, strict=True)
+    ]
+
+
+@models_freed()
+def _comparable_loss(
+    model: Model,
+    ids: npt.NDArray[np.int64],
+    rows: tf.data.Dataset,
+    examples: Examples,
+    settings: TrainerSettings,
+) -> float | None:
+    """The loss of a model whose rows `ids` are those of the words of `examples`; -1: zeros."""
+    as_model = settings.model_copy(update={"dimensions": model.dimensions})
+    skip_gram = make_model(len(ids), as_model)
+    skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
+    warm_start.carry_over(model, ids, skip_gram.tables)
+    return _measure(skip_gram, rows, examples)
+
+
+def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
+    skip_gram.compile(jit_compile=False)
+    with reading(examples):
+        return of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
+
+
+def of_pairs(loss: float) -> float | None:
+    """The mean over pairs; None for the 0 that Keras makes of no pairs: no pair costs nothing."""
+    return loss or None
+
+
+@contextmanager
+def reading(examples: Examples) -> Iterator[None]:
+    """What Keras and TensorFlow say while they read TFRecords, in our words."""
+    with warnings.catch_warnings():
+        # Keras warns at the end of every dataset whose length it cannot know beforehand.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        try:
+            yield
+        except tf.errors.DataLossError as error:
+            # Keras puts a stack in front, TensorFlow the names of nodes behind.
+            reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
+            raise SkipstreamError(
+                f"a TFRecord in {examples.path} is damaged ({reason}): "
+                "delete that directory and run transform again"
+            ) from error
