@@ -4,8 +4,8 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test check runners schedulers kubeflow clean
-.PHONY: benchmark-training benchmark-scaling benchmark-ablation benchmark-transform
+.PHONY: install run test test-cpus check runners schedulers kubeflow clean
+.PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining
 
 install: $(STAMP)
@@ -26,6 +26,15 @@ TESTERS := $(shell expr $$(nproc) \* 3 / 2)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+# The tests of numbers once more, as CPUs without AVX-512 and without AVX compute, and without oneDNN.
+NUMBERS := $(addprefix tests/test_,skipgrams.py dataset.py warm_start.py alignment.py evaluator.py)
+test-cpus: $(STAMP)
+	for flags in XLA_FLAGS=--xla_cpu_max_isa=AVX2 XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 \
+		TF_ENABLE_ONEDNN_OPTS=0; do \
+		env $$flags $(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile \
+			$(NUMBERS) $(ARGS) || exit; \
+	done
 
 # The runners that tests/test_runners.py starts, of the Beam that constraints.txt pins. `make
 # --keep-going runners` gets those that can be had.
@@ -69,6 +78,12 @@ benchmark-training: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/training.py --input '$(CORPUS)' $(ARGS)
+
+# make benchmark-small CORPUS='corpus/*.gz' ARGS='--tokens 100000 1000000 --eval eval/*'
+benchmark-small: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/small.py --input '$(CORPUS)' $(ARGS)
 
 # make benchmark-scaling ARGS='--types 10000 2000000 --dimensions 100 300'
 benchmark-scaling: $(STAMP)
