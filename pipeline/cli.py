@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from components import threads
 from components.errors import NotBlessedError
-from pipeline import config, failures, interrupts, logs, queries, results, versions
+from pipeline import config, failures, interrupts, logs, queries, results, usage, versions
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
@@ -104,7 +104,20 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
+        self.refuse(message)
+
+    def refuse(self, message: str) -> NoReturn:
+        """End with that line alone."""
         self.exit(2, f"skipstream: error: {message}\n")
+
+
+def _options(command: argparse.ArgumentParser) -> dict[str, int | None]:
+    """How many words each option of a command takes; None: any number."""
+    return {
+        option: 1 if action.nargs is None else action.nargs if action.nargs == 0 else None
+        for action in command._actions
+        for option in action.option_strings
+    }
 
 
 class _Version(argparse.Action):
@@ -130,11 +143,21 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     _add_version_commands(commands)
     _add_model_commands(commands)
 
+    if argv and argv[0] not in (*commands.choices, "-h", "--help", "--version"):
+        known, options = list(commands.choices), _options(commands.choices["run"])
+        parser.refuse(usage.unknown_command(argv, known, options))
     beam_options: Sequence[str] = ()
     if argv and argv[0] in _STAGES and "--" in argv:
         end = list(argv).index("--")
         argv, beam_options = argv[:end], argv[end + 1 :]
+    if argv and argv[0] in _STAGES:
+        # Other programs have an option -hs, which is not -h.
+        argv = [f"-{word}" if re.match("-h.", word) else word for word in argv]
     arguments, rest = parser.parse_known_args(argv)
+    if rest and argv[0] in (*_STAGES, "settings"):
+        command = commands.choices[argv[0]]
+        behind = ["--", *beam_options] if beam_options else []
+        command.refuse(usage.corrected(argv[0], [*argv[1:], *behind], _options(command)))
     # Up to Python 3.12.6, argparse takes no words behind an option if there may be none.
     if getattr(arguments, "words", None) == [] and not any(word[0] == "-" for word in rest if word):
         arguments.words, rest = rest, []
