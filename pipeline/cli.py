@@ -29,7 +29,13 @@ _MODEL = (
     "an output directory or the directory that its models are served from, of which the newest "
     "version is meant, or a SavedModel"
 )
-FORMATS = ("word2vec-text", "word2vec-binary", "keyedvectors", "projector", "npz")
+FORMATS = {
+    "word2vec-text": "a word and its numbers a line: gensim, spaCy, fastText's -pretrainedVectors",
+    "word2vec-binary": "the same in fewer bytes: gensim, word2vec.c; not fastText",
+    "keyedvectors": "KeyedVectors.load(PATH) of gensim; the vectors lie beside in PATH.vectors.npy",
+    "projector": "a directory for TensorBoard's Embedding Projector",
+    "npz": "numpy.load(PATH): words, vectors, counts",
+}
 
 
 def main() -> NoReturn:
@@ -162,7 +168,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if getattr(arguments, "words", None) == [] and not any(word[0] == "-" for word in rest if word):
         arguments.words, rest = rest, []
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = usage.of_model(argv[0], rest)
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     arguments.beam_options = beam_options
     return arguments
 
@@ -340,8 +347,11 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         f"{queries.TEXTS_A_CALL} lines at a time.",
     )
     export = add("export", queries.export, "Write words and vectors in another format.")
-    export.add_argument("--format", required=True, choices=FORMATS)
-    export.add_argument("--output", required=True, type=Path, metavar="PATH")
+    lines = "\n".join(f"  {name:<16} {text}" for name, text in FORMATS.items())
+    export.usage = f"skipstream export MODEL --format FORMAT --output PATH\n\nformats:\n{lines}\n"
+    export.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT")
+    help_text = "the file or directory to write; a word2vec format is packed as .gz or .bz2"
+    export.add_argument("--output", required=True, type=Path, metavar="PATH", help=help_text)
 
 
 def _load_settings(arguments: argparse.Namespace) -> config.Settings:

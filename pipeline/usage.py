@@ -23,6 +23,7 @@ _COMMANDS = {
     "help": "--help",
     "version": "--version",
 }
+_ANSWERS = {"n", "k", "top", "topn", "topk"}
 _MOST_FILES = 3  # That are named one by one.
 _VECTORS = (".bin", ".vec", ".txt", ".model", ".kv", ".gz")
 
@@ -85,6 +86,22 @@ def unknown_command(
     return f"{said}: " + (
         f"did you mean 'skipstream {found[0]}'?" if found else "see 'skipstream --help'"
     )
+
+
+def of_model(command: str, rest: Sequence[str]) -> str:
+    """What is meant by words that a command that asks a model does not take; empty if unknown.
+
+    >>> of_model("neighbors", ["--topn", "5"])
+    ': answers are counted by -k'
+    >>> of_model("embed", ["some text"])
+    ": texts are lines of stdin: echo 'some text' | skipstream embed MODEL"
+    """
+    if command in ("neighbors", "analogy") and _ANSWERS & {*map(aliases.normal, rest)}:
+        return ": answers are counted by -k"
+    if command == "embed" and not any(map(_is_option, rest)):
+        text = shlex.quote(" ".join(rest))
+        return f": texts are lines of stdin: echo {text} | skipstream embed MODEL"
+    return ""
 
 
 def _said(mistakes: Sequence[str], command: str | None) -> str:
