@@ -30,7 +30,7 @@ _MODEL = (
     "version is meant, or a SavedModel"
 )
 FORMATS = {
-    "word2vec-text": "a word and its numbers a line: gensim, spaCy, fastText's -pretrainedVectors",
+    "word2vec-text": "a word and its numbers a line: gensim, fastText's -pretrainedVectors",
     "word2vec-binary": "the same in fewer bytes: gensim, word2vec.c; not fastText",
     "keyedvectors": "KeyedVectors.load(PATH) of gensim; the vectors lie beside in PATH.vectors.npy",
     "projector": "a directory for TensorBoard's Embedding Projector",

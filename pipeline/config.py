@@ -7,8 +7,8 @@ A TOML file has a table for each stage::
 """
 
 import difflib
-import itertools
 import json
+import os
 import re
 import shlex
 import textwrap
@@ -86,12 +86,10 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
     """
     tree = _read(config) if config else {}
     given: dict[str, str] = {}
-    for override, after in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
+    for place, override in enumerate(overrides):
         name, equals, text = override.partition("=")
         if not equals or not name:
-            value = "" if "=" in after else after
-            hint = f": write {shlex.quote(f'{name}={value}')}" if name and value else ""
-            raise SettingsError(f"--set takes stage.name=value, got {override!r}{hint}")
+            raise SettingsError(_no_override(override, *overrides[place + 1 : place + 2]))
         given[name.strip()] = text
         _put(tree, name.strip(), _parse(text))
     if input:
@@ -242,6 +240,16 @@ def _spell_out(tree: dict[str, Any], name: str, field: FieldInfo) -> None:
             table[key] = [value]
         elif type(None) in get_args(field.annotation) and value.lower() == "none":
             table[key] = None
+
+
+def _no_override(text: str, after: str = "") -> str:
+    """What is wrong with a word behind --set, given the one after it."""
+    hint = ""
+    if os.path.exists(text):
+        hint = f": files are given with --input {shlex.quote(text)}"
+    elif after and "=" not in text + after:
+        hint = f": write {shlex.quote(f'{meant(text) or text}={after}')}"
+    return f"--set takes stage.name=value, got {text!r}{hint}"
 
 
 def _explain(detail: ErrorDetails, given: Mapping[str, str]) -> str:

@@ -190,12 +190,16 @@ def close_to(word: str, tokens: Sequence[str]) -> str | None:
         tokens: Most frequent first.
 
     >>> tokens = ["the", "King", "kings", "new_york"]
-    >>> [close_to(word, tokens) for word in ("king", "kigns", "new york", "of")]
-    ['King', 'kings', 'new_york', None]
+    >>> [close_to(word, tokens) for word in ("king", "teh", "kingz", "new york", "of")]
+    ['King', 'the', 'kings', 'new_york', None]
     """
     folded = word.casefold()
+    swapped = (
+        f"{folded[:i]}{folded[i + 1]}{folded[i]}{folded[i + 2 :]}" for i in range(len(folded) - 1)
+    )
+    alike = {folded, *swapped}
     for token in tokens:
-        if token.casefold() == folded:
+        if token.casefold() in alike:
             return token
     found = difflib.get_close_matches(folded, tokens[:_COMPARED_TOKENS], n=1, cutoff=0.75)
     return found[0] if found else None

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -303,3 +304,18 @@ def test_a_closed_pipe_ends_in_silence():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_commands_that_messages_name_are_there(capsys: pytest.CaptureFixture[str]):
+    root = Path(cli.__file__).parents[1]
+    texts = [
+        path.read_text()
+        for place in ("components", "pipeline")
+        for path in root.glob(f"{place}/**/*.py")
+    ]
+    named = set(re.findall(r"'skipstream ([a-z]+)", "\n".join(texts)))
+    assert {"settings", "transform"} <= named
+    for command in named:
+        with pytest.raises(SystemExit) as caught:
+            cli.run([command, "--help"])
+        assert caught.value.code == 0, command

@@ -112,12 +112,23 @@ def test_a_mistake_is_one_line(override: str, message: str):
     assert str(caught.value) == message
 
 
-def test_a_space_for_the_equals_sign_is_named():
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (["trainer.epochs", "3"], "'trainer.epochs': write trainer.epochs=3"),
+        (["min_count", "1"], "'min_count': write transform.min_count=1"),
+        (["trainer.epochs", "=", "3"], "'trainer.epochs'"),
+        (["trainer.epochs=3", "a b.txt"], "'a b.txt': files are given with --input 'a b.txt'"),
+    ],
+)
+def test_what_is_no_setting_behind_set_is_named(
+    overrides: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.txt").touch()
     with pytest.raises(SkipstreamError) as caught:
-        config.load(None, ["trainer.epochs", "3"])
-    assert str(caught.value) == (
-        "--set takes stage.name=value, got 'trainer.epochs': write trainer.epochs=3"
-    )
+        config.load(None, overrides)
+    assert str(caught.value) == f"--set takes stage.name=value, got {hint}"
 
 
 def test_names_in_a_file_are_corrected_as_a_file_has_them(tmp_path: Path):
