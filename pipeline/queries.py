@@ -198,8 +198,9 @@ def close_to(word: str, tokens: Sequence[str]) -> str | None:
         f"{folded[:i]}{folded[i + 1]}{folded[i]}{folded[i + 2 :]}" for i in range(len(folded) - 1)
     )
     alike = {folded, *swapped}
-    for token in tokens:
+    compared = tokens[:_COMPARED_TOKENS]
+    for token in compared:
         if token.casefold() in alike:
             return token
-    found = difflib.get_close_matches(folded, tokens[:_COMPARED_TOKENS], n=1, cutoff=0.75)
+    found = difflib.get_close_matches(folded, compared, n=1, cutoff=0.75)
     return found[0] if found else None

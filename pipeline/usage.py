@@ -23,6 +23,7 @@ _COMMANDS = {
     "help": "--help",
     "version": "--version",
 }
+_DASHES = "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"  # What editors and web pages make of hyphens.
 _ANSWERS = {"n", "k", "top", "topn", "topk"}
 _MOST_FILES = 3  # That are named one by one.
 _VECTORS = (".bin", ".vec", ".txt", ".model", ".kv", ".gz")
@@ -126,6 +127,9 @@ def _correct(
 
     while rest:
         word = rest.popleft()
+        if word[0:1] in _DASHES:
+            mistakes.append(f"{word} begins with a dash that is no hyphen")
+            word = "--" + word.lstrip(_DASHES + "-")
         name, equals, text = word.partition("=")
         if word == "--":
             beam_options = [word, *rest]
@@ -151,7 +155,7 @@ def _correct(
 
 def _is_option(word: str) -> bool:
     """Whether it is an option, and no value such as -2, nor the - that stands for stdin."""
-    return bool(re.match(r"--?[a-zA-Z]", word))
+    return bool(re.match(f"[-{_DASHES}]{{1,2}}[a-zA-Z]", word))
 
 
 def _meant(name: str, text: str, options: Mapping[str, int | None]) -> tuple[str, list[str] | None]:

@@ -157,6 +157,12 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
             "settings --workers 8",
             "--workers is trainer.threads here: skipstream settings --set trainer.threads=8",
         ),
+        (
+            "run \N{EN DASH}input a.txt \N{EM DASH}dim=50",
+            "\N{EN DASH}input begins with a dash that is no hyphen; \N{EM DASH}dim=50 begins with "
+            "a dash that is no hyphen; --dim is trainer.dimensions here: "
+            "skipstream run --input a.txt --set trainer.dimensions=50",
+        ),
         ("run --force", "--force is --force-push here: skipstream run --force-push"),
     ],
 )
