@@ -184,8 +184,8 @@ class TrainerSettings(StageSettings):
     )
     start_vectors: tuple[Glob, ...] = Field(
         (),
-        description="Files in word2vec's text or binary format whose vectors known words start "
-        "from, later files winning; none: small random ones.",
+        description="Files in word2vec's text or binary format, or GloVe's, whose vectors known "
+        "words start from, later files winning; none: small random ones.",
     )
     warm_start: Glob | None = Field(
         None,
@@ -247,7 +247,9 @@ class EvaluatorSettings(StageSettings):
     """What a candidate is measured by. Without files, by its loss and the version before it."""
 
     word_pairs: tuple[Glob, ...] = Field(
-        (), description="Files of word<TAB>word<TAB>score, for Spearman's correlation."
+        (),
+        description="Files of word<TAB>word<TAB>score, for Spearman's correlation; also as "
+        "SimLex-999, WordSim-353 and MEN are published.",
     )
     analogies: tuple[Glob, ...] = Field(
         (), description="Files in the format of Google's questions-words.txt."

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from components import threads
 from components.errors import NotBlessedError
-from pipeline import config, failures, interrupts, logs, queries, results, versions
+from pipeline import config, failures, interrupts, logs, queries, results, usage, versions
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
 from pipeline.runner import Runner
@@ -29,7 +29,13 @@ _MODEL = (
     "an output directory or the directory that its models are served from, of which the newest "
     "version is meant, or a SavedModel"
 )
-FORMATS = ("word2vec-text", "word2vec-binary", "keyedvectors", "projector", "npz")
+FORMATS = {
+    "word2vec-text": "a word and its numbers a line: gensim, fastText's -pretrainedVectors",
+    "word2vec-binary": "the same in fewer bytes: gensim, word2vec.c; not fastText",
+    "keyedvectors": "KeyedVectors.load(PATH) of gensim; the vectors lie beside in PATH.vectors.npy",
+    "projector": "a directory for TensorBoard's Embedding Projector",
+    "npz": "numpy.load(PATH): words, vectors, counts",
+}
 
 
 def main() -> NoReturn:
@@ -104,7 +110,20 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
+        self.refuse(message)
+
+    def refuse(self, message: str) -> NoReturn:
+        """End with that line alone."""
         self.exit(2, f"skipstream: error: {message}\n")
+
+
+def _options(command: argparse.ArgumentParser) -> dict[str, int | None]:
+    """How many words each option of a command takes; None: any number."""
+    return {
+        option: 1 if action.nargs is None else action.nargs if action.nargs == 0 else None
+        for action in command._actions
+        for option in action.option_strings
+    }
 
 
 class _Version(argparse.Action):
@@ -130,16 +149,27 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     _add_version_commands(commands)
     _add_model_commands(commands)
 
+    if argv and argv[0] not in (*commands.choices, "-h", "--help", "--version"):
+        known, options = list(commands.choices), _options(commands.choices["run"])
+        parser.refuse(usage.unknown_command(argv, known, options))
     beam_options: Sequence[str] = ()
     if argv and argv[0] in _STAGES and "--" in argv:
         end = list(argv).index("--")
         argv, beam_options = argv[:end], argv[end + 1 :]
+    if argv and argv[0] in _STAGES:
+        # Other programs have an option -hs, which is not -h.
+        argv = [f"-{word}" if re.match("-h.", word) else word for word in argv]
     arguments, rest = parser.parse_known_args(argv)
+    if rest and argv[0] in (*_STAGES, "settings"):
+        command = commands.choices[argv[0]]
+        behind = ["--", *beam_options] if beam_options else []
+        command.refuse(usage.corrected(argv[0], [*argv[1:], *behind], _options(command)))
     # Up to Python 3.12.6, argparse takes no words behind an option if there may be none.
     if getattr(arguments, "words", None) == [] and not any(word[0] == "-" for word in rest if word):
         arguments.words, rest = rest, []
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = usage.of_model(argv[0], rest)
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     arguments.beam_options = beam_options
     return arguments
 
@@ -317,8 +347,11 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         f"{queries.TEXTS_A_CALL} lines at a time.",
     )
     export = add("export", queries.export, "Write words and vectors in another format.")
-    export.add_argument("--format", required=True, choices=FORMATS)
-    export.add_argument("--output", required=True, type=Path, metavar="PATH")
+    lines = "\n".join(f"  {name:<16} {text}" for name, text in FORMATS.items())
+    export.usage = f"skipstream export MODEL --format FORMAT --output PATH\n\nformats:\n{lines}\n"
+    export.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT")
+    help_text = "the file or directory to write; a word2vec format is packed as .gz or .bz2"
+    export.add_argument("--output", required=True, type=Path, metavar="PATH", help=help_text)
 
 
 def _load_settings(arguments: argparse.Namespace) -> config.Settings:

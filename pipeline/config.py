@@ -8,10 +8,12 @@ A TOML file has a table for each stage::
 
 import difflib
 import json
+import os
 import re
+import shlex
 import textwrap
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,6 +33,7 @@ from components.settings import (
     TrainerSettings,
     TransformSettings,
 )
+from pipeline import aliases
 
 _TYPES = {
     "bool_type": "true or false",
@@ -82,10 +85,12 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
     components.errors.SettingsError: trainer.window must be at least 1, got 0
     """
     tree = _read(config) if config else {}
-    for override in overrides:
+    given: dict[str, str] = {}
+    for place, override in enumerate(overrides):
         name, equals, text = override.partition("=")
-        if not equals:
-            raise SettingsError(f"--set takes stage.name=value, got {override!r}")
+        if not equals or not name:
+            raise SettingsError(_no_override(override, *overrides[place + 1 : place + 2]))
+        given[name.strip()] = text
         _put(tree, name.strip(), _parse(text))
     if input:
         _put(tree, "example_gen.input", list(input))
@@ -98,7 +103,7 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
         details = error.errors(include_url=False)
         # An unknown name comes first: it often explains the rest.
         details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-        raise SettingsError("; ".join(_explain(detail) for detail in details)) from error
+        raise SettingsError("; ".join(_explain(detail, given) for detail in details)) from error
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -108,6 +113,54 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
         if isinstance(settings, type) and issubclass(settings, StageSettings):
             for name, field in settings.model_fields.items():
                 yield f"{stage}.{name}", field
+
+
+def meant(name: str) -> str | None:
+    """The setting, or the option of `run`, that a user means by `name`; None if nobody knows.
+
+    >>> meant("min-count"), meant("trainer.minCount"), meant("vector_size"), meant("corpus_file")
+    ('transform.min_count', 'transform.min_count', 'trainer.dimensions', '--input')
+    """
+    key = aliases.normal(name.rpartition(".")[2])
+    ours = {aliases.normal(full.partition(".")[2]): full for full, _ in fields()}
+    return ours.get(key) or aliases.HERE.get(key)
+
+
+def absent(name: str) -> str | None:
+    """Why there is no setting of a name that other programs know; None if none of them does.
+
+    >>> absent("min_n")
+    'there are no subwords yet: leave it out'
+    """
+    why = aliases.NOT_HERE.get(aliases.normal(name.rpartition(".")[2]))
+    return why and f"{why}: leave it out"
+
+
+def close(name: str) -> str:
+    """What a misspelt setting could be.
+
+    >>> close("windw"), close("q.zzzz")
+    ("did you mean 'trainer.window'?", "see 'skipstream settings'")
+    """
+    known = {full: full for full, _ in fields()}
+    # A stage that was left out: "window" means "trainer.window".
+    known |= {full.partition(".")[2]: full for full in known}
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{known[found[0]]}'?" if found else "see 'skipstream settings'"
+
+
+def override(setting: str, text: str) -> str:
+    """`text`, the value that somebody gave to `setting` under another name, as --set takes it.
+
+    Raises:
+        SettingsError: The setting cannot have it.
+
+    >>> override("transform.lowercase", "False"), override("trainer.epochs", "3")
+    ('transform.lowercase=false', 'trainer.epochs=3')
+    """
+    written = f"{setting}={text.lower() if text in ('True', 'False', 'None') else text}"
+    load(None, [written])
+    return written
 
 
 def template(settings: Settings) -> str:
@@ -175,7 +228,7 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
 
 def _toml(value: Any) -> str:
     """JSON's numbers, strings, lists and booleans are TOML's, too, but for escaped emoji."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _spell_out(tree: dict[str, Any], name: str, field: FieldInfo) -> None:
@@ -189,11 +242,30 @@ def _spell_out(tree: dict[str, Any], name: str, field: FieldInfo) -> None:
             table[key] = None
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _no_override(text: str, after: str = "") -> str:
+    """What is wrong with a word behind --set, given the one after it."""
+    hint = ""
+    if os.path.exists(text):
+        hint = f": files are given with --input {shlex.quote(text)}"
+    elif after and "=" not in text + after:
+        hint = f": write {shlex.quote(f'{meant(text) or text}={after}')}"
+    return f"--set takes stage.name=value, got {text!r}{hint}"
+
+
+def _explain(detail: ErrorDetails, given: Mapping[str, str]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     name = ".".join(str(part) for part in detail["loc"])
     if kind == "extra_forbidden":
-        return _unknown(name, value)
+        if name in given:
+            return _unknown(name, given[name])
+        if isinstance(value, dict) and value:  # A table that is none of ours.
+            # Of a misspelt one, what it holds helps to guess.
+            names = {f"{name}.{key}": inner for key, inner in value.items()}
+            return "; ".join(
+                _unknown(inner, given[inner]) if inner in given else _unknown_in_file(inner, found)
+                for inner, found in names.items()
+            )
+        return _unknown_in_file(name, value)
     if kind in _TYPES:
         rule = _TYPES[kind]
     elif kind in _LIMITS:
@@ -208,14 +280,30 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{name} must be {rule}, got {value!r}"
 
 
-def _unknown(name: str, value: Any) -> str:
-    if isinstance(value, dict) and value:  # A misspelt table: its first key helps to guess.
-        name = f"{name}.{next(iter(value))}"
-    known = {full: full for full, _ in fields()}
-    # A stage that was left out: "window" means "trainer.window".
-    known |= {full.partition(".")[2]: full for full in known}
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{known[close[0]]}'?" if close else "see 'skipstream settings'"
+def _unknown(name: str, text: str) -> str:
+    """Of a name behind --set."""
+    if (found := meant(name)) is None:
+        hint = absent(name) or close(name)
+    elif found.startswith("--"):
+        hint = f"use {found} {shlex.quote(text)}"
+    else:
+        try:
+            hint = f"use --set {shlex.quote(override(found, text))}"
+        except SettingsError as error:  # That it has another name is the smaller mistake.
+            hint = str(error)
+    return f"unknown setting '{name}': {hint}"
+
+
+def _unknown_in_file(name: str, value: Any) -> str:
+    found = meant(name)
+    found = "example_gen.input" if found == "--input" else found
+    if found is None:
+        hint = absent(name) or close(name)
+    elif found.startswith("--"):
+        hint = f"give {found} on the command line"
+    else:
+        stage, _, key = found.partition(".")
+        hint = f"write {key} = {_toml(value)} below [{stage}]"
     return f"unknown setting '{name}': {hint}"
 
 

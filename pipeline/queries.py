@@ -1,8 +1,10 @@
 """`skipstream stats`, `drift`, `neighbors`, `analogy`, `embed` and `export`: what models answer."""
 
 import argparse
+import difflib
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from components.exporter.embeddings import Embeddings
 
 TEXTS_A_CALL = 256  # Of `embed`.
+# What unknown words are compared with, most frequent first: 0.2 s a word.
+_COMPARED_TOKENS = 100_000
+_MOST_HINTS = 3
 
 
 def stats(arguments: argparse.Namespace) -> None:
@@ -52,6 +57,7 @@ def drift(arguments: argparse.Namespace) -> None:
 
 def neighbors(arguments: argparse.Namespace) -> None:
     """`skipstream neighbors`."""
+    _check_order("neighbors", arguments.model, arguments.words)
     embeddings = _load(arguments.model)
 
     def answer(words: Sequence[str]) -> None:
@@ -62,13 +68,14 @@ def neighbors(arguments: argparse.Namespace) -> None:
                 unknown.append(word)
             for neighbor, similarity in nearest or ():
                 print(word, neighbor, f"{similarity:.4f}", sep="\t")
-        _refuse_unknown(unknown)
+        _refuse_unknown(unknown, embeddings)
 
     _ask(answer, arguments.words, "a word a line")
 
 
 def analogy(arguments: argparse.Namespace) -> None:
     """`skipstream analogy`."""
+    _check_order("analogy", arguments.model, arguments.words)
     if arguments.words:
         _check_three(arguments.words)
     embeddings = _load(arguments.model)
@@ -76,7 +83,8 @@ def analogy(arguments: argparse.Namespace) -> None:
     def answer(words: Sequence[str]) -> None:
         _check_three(words)
         _, known = embeddings.vectors_of(words)
-        _refuse_unknown([word for word, found in zip(words, known, strict=True) if not found])
+        unknown = [word for word, found in zip(words, known, strict=True) if not found]
+        _refuse_unknown(unknown, embeddings)
         a, b, c = words
         for word, similarity in embeddings.analogy(a, b, c, arguments.k) or ():
             print(word, f"{similarity:.4f}", sep="\t")
@@ -100,6 +108,7 @@ def export(arguments: argparse.Namespace) -> None:
     """`skipstream export`."""
     from components.exporter import formats
 
+    formats.check(arguments.format, arguments.output)  # Before the model is loaded.
     embeddings = _load(arguments.model)
     for path in formats.write(embeddings, format=arguments.format, output=arguments.output):
         print(path)
@@ -146,14 +155,52 @@ def _lines() -> Iterator[str]:
         yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
 
+def _check_order(command: str, model: Path, words: Sequence[str]) -> None:
+    if not model.exists() and (models := [word for word in words if Path(word).is_dir()]):
+        others = [word for word in (str(model), *words) if word != models[0]]
+        right = shlex.join(["skipstream", command, models[0], *others])
+        raise SettingsError(f"MODEL comes first, got {model}, which is not there: {right}")
+
+
 def _check_three(words: Sequence[str]) -> None:
     if len(words) != 3:
         raise SettingsError(f"an analogy takes three words, A B C, got {' '.join(words)}")
 
 
-def _refuse_unknown(words: Sequence[str]) -> None:
-    if words:
-        raise SkipstreamError(
-            f"not in the model's vocabulary: {', '.join(words)}: "
-            "look for the form that the tokeniser makes of it"
-        )
+def _refuse_unknown(words: Sequence[str], embeddings: "Embeddings") -> None:
+    if not words:
+        return
+    tokens = embeddings.tokens() if len(words) <= _MOST_HINTS else []
+    close = [close_to(word, tokens) for word in words]
+    named = [
+        f"{word} (did you mean {token}?)" if token else word
+        for word, token in zip(words, close, strict=True)
+    ]
+    said = f"not in the model's vocabulary: {', '.join(named)}"
+    if not all(close):
+        said += ": look for the form that the tokeniser makes of it"
+    raise SkipstreamError(said)
+
+
+def close_to(word: str, tokens: Sequence[str]) -> str | None:
+    """The token that somebody may have meant by `word`; None if there is none like it.
+
+    Args:
+        word: Is no token.
+        tokens: Most frequent first.
+
+    >>> tokens = ["the", "King", "kings", "new_york"]
+    >>> [close_to(word, tokens) for word in ("king", "teh", "kingz", "new york", "of")]
+    ['King', 'the', 'kings', 'new_york', None]
+    """
+    folded = word.casefold()
+    swapped = (
+        f"{folded[:i]}{folded[i + 1]}{folded[i]}{folded[i + 2 :]}" for i in range(len(folded) - 1)
+    )
+    alike = {folded, *swapped}
+    compared = tokens[:_COMPARED_TOKENS]
+    for token in compared:
+        if token.casefold() in alike:
+            return token
+    found = difflib.get_close_matches(folded, compared, n=1, cutoff=0.75)
+    return found[0] if found else None

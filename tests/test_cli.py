@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
-from pipeline import cli
+from pipeline import cli, usage
 
 
 def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -98,6 +100,126 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run ten.txt", "files are given with --input: skipstream run --input ten.txt"),
+        ("transform ten.txt", "files are given with --input: skipstream transform --input ten.txt"),
+        (
+            "run 'a b.txt' '*.gz' gs://b/x --output OUT -- --runner=DirectRunner",
+            "files are given with --input: skipstream run --output OUT --input 'a b.txt' '*.gz' "
+            "gs://b/x -- --runner=DirectRunner",
+        ),
+        (
+            "train ten.txt",
+            "files are given with --input; 'train' is one stage of 'run': "
+            "skipstream run --input ten.txt",
+        ),
+        (
+            "train corpus.txt model.bin",
+            "files are given with --input; 'train' is one stage of 'run': "
+            "skipstream run --input corpus.txt --output model",
+        ),
+        (
+            "skipgram -input x.txt -output y.bin",
+            "no command is called 'skipgram'; -input is --input here; "
+            "-output is --output here, a directory: skipstream run --input x.txt --output y",
+        ),
+        (
+            "-train x.txt -output y.bin -size 200",
+            "a command comes first; -train is --input here; -output is --output here, a "
+            "directory; -size is trainer.dimensions here: "
+            "skipstream run --input x.txt --output y --set trainer.dimensions=200",
+        ),
+        (
+            "ten.txt",
+            "a command comes first; files are given with --input: skipstream run --input ten.txt",
+        ),
+        (
+            "run --min-count 1 --force-push",
+            "settings are given with --set: "
+            "skipstream run --set transform.min_count=1 --force-push",
+        ),
+        (
+            "run --trainer.epochs=3 --set trainer.window=2",
+            "settings are given with --set: "
+            "skipstream run --set trainer.epochs=3 --set trainer.window=2",
+        ),
+        (
+            "run -dim 100",
+            "-dim is trainer.dimensions here: skipstream run --set trainer.dimensions=100",
+        ),
+        (
+            "run -hs 0 --input x.txt",
+            "--hs: skip-gram with negative sampling is the only model: leave it out: "
+            "skipstream run --input x.txt",
+        ),
+        (
+            "settings --workers 8",
+            "--workers is trainer.threads here: skipstream settings --set trainer.threads=8",
+        ),
+        (
+            "run \N{EN DASH}input a.txt \N{EM DASH}dim=50",
+            "\N{EN DASH}input begins with a dash that is no hyphen; \N{EM DASH}dim=50 begins with "
+            "a dash that is no hyphen; --dim is trainer.dimensions here: "
+            "skipstream run --input a.txt --set trainer.dimensions=50",
+        ),
+        ("run --force", "--force is --force-push here: skipstream run --force-push"),
+    ],
+)
+def test_a_mistaken_command_is_answered_with_the_right_one(
+    line: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    with pytest.raises(SystemExit) as caught:
+        cli.run(shlex.split(line))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"skipstream: error: {message}\n"
+    program, *words = shlex.split(message.rpartition(": ")[2])
+    assert program == "skipstream"
+    monkeypatch.setattr(cli, "_run_stages", cli._load_settings)
+    assert cli.run(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run --negative 0", "--negative: trainer.negatives must be at least 1, got 0"),
+        ("run --epochs", "--epochs is trainer.epochs here, and needs a value"),
+        ("run --windw 3", "unrecognized arguments: --windw: did you mean 'trainer.window'?"),
+        ("run --frob x.txt", "unrecognized arguments: --frob: see 'skipstream settings'"),
+        ("nn model.bin", "no command is called 'nn': 'skipstream neighbors' is meant"),
+        ("evalute", "no command is called 'evalute': did you mean 'skipstream evaluate'?"),
+        ("frob", "no command is called 'frob': see 'skipstream --help'"),
+    ],
+)
+def test_a_mistake_that_is_half_understood_is_one_line(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as caught:
+        cli.run(shlex.split(line))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"skipstream: error: {message}\n"
+
+
+def test_many_files_that_a_shell_named_become_a_pattern_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    names = [f"texts/{name}.txt" for name in "abcd"]
+    (tmp_path / "texts").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    options = {"--input": None}
+    mistake = "files are given with --input: skipstream run --input "
+    assert usage.corrected("run", names, options) == f"{mistake}'texts/*.txt'"
+    assert usage.corrected("run", ["texts/"], options) == f"{mistake}'texts/*'"
+    (tmp_path / "texts" / "e.txt").touch()
+    assert usage.corrected("run", names, options) == mistake + " ".join(names)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["run", "--set", "trainer.window=0"],
@@ -134,7 +256,7 @@ def test_what_stands_behind_the_dashes_goes_to_beam(monkeypatch: pytest.MonkeyPa
 def test_mistakes_and_help_are_answered_without_tensorflow_or_beam(tmp_path: Path):
     program = """if True:
         import sys
-        from pipeline import cli
+        from pipeline import cli, usage
         code = cli.run(sys.argv[1:])
         assert not {"tensorflow", "apache_beam", "numpy"} & set(sys.modules)
         sys.exit(code)
@@ -188,3 +310,18 @@ def test_a_closed_pipe_ends_in_silence():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_commands_that_messages_name_are_there(capsys: pytest.CaptureFixture[str]):
+    root = Path(cli.__file__).parents[1]
+    texts = [
+        path.read_text()
+        for place in ("components", "pipeline")
+        for path in root.glob(f"{place}/**/*.py")
+    ]
+    named = set(re.findall(r"'skipstream ([a-z]+)", "\n".join(texts)))
+    assert {"settings", "transform"} <= named
+    for command in named:
+        with pytest.raises(SystemExit) as caught:
+            cli.run([command, "--help"])
+        assert caught.value.code == 0, command

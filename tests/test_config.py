@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import SkipstreamError
-from pipeline import config
+from pipeline import aliases, config
 from pipeline.config import Settings
 
 
@@ -79,16 +79,109 @@ def test_none_is_no_limit():
         ("example_gen.input=['']", "example_gen.input.0 must not be empty"),
         ("trainer=3", "trainer must be a table, got 3"),
         ("trainer.windw=3", "unknown setting 'trainer.windw': did you mean 'trainer.window'?"),
-        ("trainr.window=3", "unknown setting 'trainr.window': did you mean 'trainer.window'?"),
-        ("window=3", "unknown setting 'window': did you mean 'trainer.window'?"),
+        ("windw=3", "unknown setting 'windw': did you mean 'trainer.window'?"),
+        ("trainr.window=3", "unknown setting 'trainr.window': use --set trainer.window=3"),
+        ("window=3", "unknown setting 'window': use --set trainer.window=3"),
+        (
+            "trainer.min_count=3",
+            "unknown setting 'trainer.min_count': use --set transform.min_count=3",
+        ),
+        ("minCount=3", "unknown setting 'minCount': use --set transform.min_count=3"),
+        ("a.vector_size=50", "unknown setting 'a.vector_size': use --set trainer.dimensions=50"),
+        ("negative=0", "unknown setting 'negative': trainer.negatives must be at least 1, got 0"),
+        ("lower=False", "unknown setting 'lower': use --set transform.lowercase=false"),
+        ("inputCol=a b", "unknown setting 'inputCol': use --set 'example_gen.field=a b'"),
+        ("sentences=a b.txt", "unknown setting 'sentences': use --input 'a b.txt'"),
+        (
+            "hs=1",
+            "unknown setting 'hs': skip-gram with negative sampling is the only model: "
+            "leave it out",
+        ),
+        (
+            "trainer.min_n=3",
+            "unknown setting 'trainer.min_n': there are no subwords yet: leave it out",
+        ),
         ("q.zzzz=3", "unknown setting 'q.zzzz': see 'skipstream settings'"),
         ("trainer.epochs", "--set takes stage.name=value, got 'trainer.epochs'"),
+        ("=3", "--set takes stage.name=value, got '=3'"),
     ],
 )
 def test_a_mistake_is_one_line(override: str, message: str):
     with pytest.raises(SkipstreamError) as caught:
         config.load(None, [override])
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (["trainer.epochs", "3"], "'trainer.epochs': write trainer.epochs=3"),
+        (["min_count", "1"], "'min_count': write transform.min_count=1"),
+        (["trainer.epochs", "=", "3"], "'trainer.epochs'"),
+        (["trainer.epochs=3", "a b.txt"], "'a b.txt': files are given with --input 'a b.txt'"),
+    ],
+)
+def test_what_is_no_setting_behind_set_is_named(
+    overrides: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.txt").touch()
+    with pytest.raises(SkipstreamError) as caught:
+        config.load(None, overrides)
+    assert str(caught.value) == f"--set takes stage.name=value, got {hint}"
+
+
+def test_names_in_a_file_are_corrected_as_a_file_has_them(tmp_path: Path):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        'vector_size = 50\ncorpus_file = "a.txt"\n[word2vec]\nsg = 1\nminCount = 3\n'
+        "[trainer]\nlr = 0.1\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SkipstreamError) as caught:
+        config.load(file, ["iter=3"])
+    assert str(caught.value).split("; ") == [
+        "unknown setting 'trainer.lr': write learning_rate = 0.1 below [trainer]",
+        "unknown setting 'vector_size': write dimensions = 50 below [trainer]",
+        "unknown setting 'corpus_file': write input = \"a.txt\" below [example_gen]",
+        "unknown setting 'word2vec.sg': skip-gram with negative sampling is the only model: "
+        "leave it out",
+        "unknown setting 'word2vec.minCount': write min_count = 3 below [transform]",
+        "unknown setting 'iter': use --set trainer.epochs=3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # gensim's Word2Vec, FastText and Phrases; before version 4: size, iter.
+        "sentences corpus_file vector_size alpha window min_count max_vocab_size max_final_vocab "
+        "sample seed workers min_alpha sg hs negative ns_exponent cbow_mean epochs sorted_vocab "
+        "batch_words compute_loss shrink_windows min_n max_n bucket word_ngrams "
+        "size iter threshold",
+        # fastText
+        "input output dim ws epoch lr minCount minn maxn neg loss bucket thread t lrUpdateRate "
+        "pretrainedVectors saveOutput wordNgrams",
+        # word2vec.c
+        "-train -output -size -window -sample -hs -negative -threads -iter -min-count -alpha "
+        "-classes -debug -binary -save-vocab -read-vocab -cbow",
+        # Spark, TFX, TensorFlow's tutorial
+        "numPartitions maxIter stepSize vectorSize windowSize inputCol minCount maxSentenceLength",
+        "input_base pipeline_root push_destination train_steps",
+        "vocab_size embedding_dim num_ns window_size sequence_length batch_size",
+    ],
+)
+def test_names_of_other_programs_are_known(names: str):
+    assert [name for name in names.split() if not (config.meant(name) or config.absent(name))] == []
+
+
+def test_all_that_hints_name_is_there():
+    settings = {name for name, _ in config.fields()}
+    assert set(aliases.HERE.values()) <= settings | {"--input", "--output", "--config"}
+    ours = {aliases.normal(name.partition(".")[2]) for name in settings}
+    assert len(ours) == len(settings)
+    assert not ours & (set(aliases.HERE) | set(aliases.NOT_HERE))
+    assert not set(aliases.HERE) & set(aliases.NOT_HERE)
 
 
 def test_all_mistakes_are_named_unknown_names_first():

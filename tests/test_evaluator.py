@@ -10,7 +10,6 @@ from test_dataset import random_documents, write_examples
 
 from components import trainer
 from components.artifacts import Evaluation, Examples, ExportedModel, Model
-from components.errors import SkipstreamError
 from components.evaluator import scores
 from components.evaluator.evaluator import build, find_ids, neighbors, probes
 from components.settings import (
@@ -39,33 +38,6 @@ def test_words_are_found_as_the_tokeniser_writes_them() -> None:
 def test_spearman_equals_scipy_with_ties(seed: int) -> None:
     a, b = np.random.default_rng(seed).integers(0, 6, [2, 40])
     assert scores.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "the\tcat\t3\ncat\tcafé\t1.5\n",
-        "# comment\nword1,word2,score\nthe,cat,3\ncat,café,1.5\n",
-        "\ufeffthe cat 3\r\n\r\ncat café 1.5\r\n",
-    ],
-)
-def test_word_pairs_are_read_from_common_formats(tmp_path: Path, content: str) -> None:
-    (tmp_path / "pairs").write_bytes(content.encode())
-    pairs = scores.read_word_pairs(tmp_path / "pairs")
-    assert pairs == (["the", "cat"], ["cat", "café"], [3, 1.5])
-
-
-@pytest.mark.parametrize("content", ["a\tb\t1\na\tb\n", "a\tb\t1\na\tb\tmuch\n", "\n"])
-def test_malformed_word_pairs_are_an_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "pairs").write_text(content)
-    with pytest.raises(SkipstreamError, match="pairs"):
-        scores.read_word_pairs(tmp_path / "pairs")
-
-
-def test_malformed_analogies_are_an_error(tmp_path: Path) -> None:
-    (tmp_path / "analogies").write_text(": section\na b c\n")
-    with pytest.raises(SkipstreamError, match=r"analogies:2 must be four words, got 'a b c'"):
-        scores.read_analogies(tmp_path / "analogies")
 
 
 def test_scores_equal_those_of_gensim(shared: Path) -> None:

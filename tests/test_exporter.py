@@ -350,6 +350,19 @@ def test_embeddings_answer_in_python_values(exported: ExportedModel) -> None:
         embeddings.nearest(["north"], 0)
 
 
+def test_a_model_that_travels_alone_has_its_counts(exported: ExportedModel, tmp_path: Path) -> None:
+    copy = tmp_path / "1"
+    shutil.copytree(exported.saved_model, copy)
+    counts = Embeddings.load(copy).counts()
+    assert counts is not None
+    assert (counts.dtype, counts.tolist()) == (np.int64, [7, 6, 5, 4, 3, 2, 1])
+    (copy / "assets.extra" / "counts.txt").write_text("7\n")
+    with pytest.raises(SkipstreamError, match=r"counts.txt must hold a number for each word"):
+        Embeddings.load(copy).counts()
+    (copy / "assets.extra" / "counts.txt").unlink()  # As models of before have none.
+    assert Embeddings.load(copy).counts() is None
+
+
 def test_a_serving_root_means_its_newest_version(tmp_path: Path) -> None:
     for version in ("9", "10", ".push-x", "11"):
         (tmp_path / version).mkdir()

@@ -37,6 +37,9 @@ class Model:
     def analogy(self, a: str, b: str, c: str, k: int) -> Any:
         return [(f"{a}{b}{c}", 0.5)] * k
 
+    def tokens(self) -> list[str]:
+        return ["tensor", "where", "Don't"]
+
     def embed(self, texts: list[str]) -> tuple[Any, Any, Any]:
         lengths = np.array([len(text) for text in texts], np.int32)
         return np.array([[0.1, length] for length in lengths], np.float32), lengths, lengths - 1
@@ -146,6 +149,77 @@ def test_an_unknown_word_does_not_hide_the_others(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.out == "tensor\ttensors\t0.7500\n"
     assert captured.err.startswith("skipstream: error: not in the model's vocabulary: x: ")
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tesnor"], "tesnor (did you mean tensor?)"),
+        (["don't"], "don't (did you mean Don't?)"),
+        (
+            ["tensors", "x"],
+            "tensors (did you mean tensor?), x: look for the form that the tokeniser makes of it",
+        ),
+        (list("abcd"), "a, b, c, d: look for the form that the tokeniser makes of it"),
+    ],
+)
+def test_an_unknown_word_is_answered_with_one_like_it(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.run(["neighbors", "model", *words]) == 1
+    expected = f"skipstream: error: not in the model's vocabulary: {message}\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("command", ["neighbors", "analogy"])
+def test_a_model_behind_the_words_is_put_first(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+):
+    monkeypatch.chdir(tmp_path)
+    Path("my model").mkdir()
+    assert cli.run([command, "king", "queen", "my model"]) == 2
+    assert capsys.readouterr().err == (
+        "skipstream: error: MODEL comes first, got king, which is not there: "
+        f"skipstream {command} 'my model' king queen\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["neighbors", "m", "x", "--topn", "5"], "--topn 5: answers are counted by -k"),
+        (
+            ["embed", "m", "it's"],
+            """it's: texts are lines of stdin: echo 'it'"'"'s' | skipstream embed MODEL""",
+        ),
+    ],
+)
+def test_habits_of_other_programs_are_answered(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        cli.run(arguments)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"skipstream: error: unrecognized arguments: {hint}"
+
+
+def test_export_names_the_formats(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["--output", "x"], ["--output", "x", "--format", "csv"]):
+        with pytest.raises(SystemExit):
+            cli.run(["export", "model", *arguments])
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("  ")] == list(cli.FORMATS)
+        assert lines[-1].startswith("skipstream: error: ")
+
+
+def test_export_refuses_a_name_before_it_loads_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = str(tmp_path / "vectors.zip")
+    arguments = ["export", "/none", "--format", "npz", "--output", output]
+    assert cli.run(arguments) == 2
+    assert "npz is not packed as .zip" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("model")

@@ -1,13 +1,13 @@
 """Intrinsic scores of word vectors: word similarity and analogies, coverage beside each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from components.errors import SkipstreamError
+from components.evaluator.score_files import read_analogies, read_word_pairs
 
 # Types that may answer an analogy, the most frequent ones, as gensim's restrict_vocab.
 ANALOGY_TYPES = 300_000
@@ -29,67 +29,6 @@ class Score:
     value: float | None
     covered: int
     total: int
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SkipstreamError(f"{path} must be UTF-8, got {error}: convert it") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            yield number, line
-
-
-def read_word_pairs(path: Path) -> tuple[list[str], list[str], list[float]]:
-    """Read `word1 word2 score` lines: separated by tabs, else commas, else white space.
-
-    Blank lines, lines that start with # and a heading before the first pair are passed over.
-
-    Raises:
-        SkipstreamError: Another line is not a pair.
-    """
-    first: list[str] = []
-    second: list[str] = []
-    scores: list[float] = []
-    for number, line in _lines(path):
-        separator = "\t" if "\t" in line else "," if "," in line else None
-        parts = [part.strip() for part in line.split(separator)]
-        try:
-            score = float(parts[2])
-        except (IndexError, ValueError) as error:
-            if not scores and len(parts) > 2:
-                continue
-            raise SkipstreamError(
-                f"{path}:{number} must be word<TAB>word<TAB>score, got {line[:80]!r}"
-            ) from error
-        first.append(parts[0])
-        second.append(parts[1])
-        scores.append(score)
-    if not scores:
-        raise SkipstreamError(f"{path} must hold word pairs, got none")
-    return first, second, scores
-
-
-def read_analogies(path: Path) -> dict[str, list[list[str]]]:
-    """Read the format of questions-words.txt: `: section` lines, then four words a line.
-
-    Raises:
-        SkipstreamError: A line is neither.
-    """
-    sections: dict[str, list[list[str]]] = {}
-    section = ""
-    for number, line in _lines(path):
-        if line.startswith(":"):
-            section = line[1:].strip()
-            continue
-        words = line.split()
-        if len(words) != 4:
-            raise SkipstreamError(f"{path}:{number} must be four words, got {line[:80]!r}")
-        sections.setdefault(section, []).append(words)
-    if not sections:
-        raise SkipstreamError(f"{path} must hold analogies, got none")
-    return sections
 
 
 def ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -129,7 +68,7 @@ def word_similarity(unit: Floats, find: FindId, path: Path) -> Score:
     Args:
         unit: float32 [types, dimensions], rows of length 1.
         find: Words -> int64 ids, -1 where unknown.
-        path: See `read_word_pairs`.
+        path: See `score_files.read_word_pairs`.
     """
     first, second, scores = read_word_pairs(path)
     a, b = find(first), find(second)

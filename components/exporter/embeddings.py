@@ -1,5 +1,6 @@
 """Exported models for Python callers: find one, load it, ask it."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from components.artifacts import versions_in
 from components.errors import SkipstreamError
 from components.exporter.storage import Stored
 
+# How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
+COUNTS = "assets.extra/counts.txt"
 Neighbors = list[tuple[str, float]]
 
 
@@ -26,17 +29,22 @@ def resolve(path: Path) -> Path:
     """
     if _is_saved_model(path):
         return path
-    reason = ""
+    got = f"{path}: run.json names the model of a run"
     versions = []
     try:
         versions = [child for child in versions_in(path).values() if _is_saved_model(child)]
+    except NotADirectoryError:
+        got = (
+            f"the file {path}: vectors of other programs are of use where a training begins "
+            f"(--set {shlex.quote(f'trainer.start_vectors={path}')})"
+        )
     except OSError as error:
-        reason = f" ({error.strerror})"
+        got = f"{path} ({error.strerror}): check the path"
     if not versions:
         raise SkipstreamError(
             "MODEL must be a SavedModel directory (with saved_model.pb), a serving root (with such "
             "directories named 1, 2, …) or the output directory of a run that pushed one, "
-            f"got {path}{reason}: run.json names the model of a run"
+            f"got {got}"
         )
     return versions[-1]
 
@@ -125,6 +133,22 @@ class Embeddings:
         """The vocabulary, in the order of the ids."""
         lines = (self.path / "assets" / "vocabulary.txt").read_bytes().split(b"\n")
         return [line.decode() for line in lines[:-1]]
+
+    def counts(self) -> npt.NDArray[np.int64] | None:
+        """int64 [types], occurrences in the corpus by id; None if the model has none.
+
+        Raises:
+            SkipstreamError: They are damaged.
+        """
+        path = self.path / COUNTS
+        if not path.exists():
+            return None
+        lines = path.read_bytes().split()
+        if len(lines) != len(self.tokens()) or not all(map(bytes.isdigit, lines)):
+            raise SkipstreamError(
+                f"{path} must hold a number for each word, and does not: export or push it again"
+            )
+        return np.array(lines, np.int64)
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """float32 [types, dimensions], by id."""

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, Served
 from components.errors import SkipstreamError
 from components.exporter import alignment
-from components.exporter.embeddings import Embeddings
+from components.exporter.embeddings import COUNTS, Embeddings
 from components.exporter.signatures import EmbeddingModel
 from components.settings import ExporterSettings
 from components.text import Tokenizer
@@ -35,7 +35,7 @@ def build(
     out: ExportedModel,
     before: Served | None = None,
 ) -> ExportedModel:
-    """Write saved_model/: signatures, vocabulary, phrases and TF Serving's warm-up requests.
+    """Write saved_model/: signatures, vocabulary, phrases, warm-up requests of TF Serving, counts.
 
     Args:
         model: The trained vectors.
@@ -85,6 +85,8 @@ def build(
         )
         tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
     _write_warmup(out.saved_model, types.tokens)
+    counts = b"".join(b"%d\n" % count for count in types.counts.tolist())
+    (out.saved_model / COUNTS).write_bytes(counts)
     size = sum(file.stat().st_size for file in out.saved_model.rglob("*") if file.is_file())
     return out.finish(
         types=len(types),

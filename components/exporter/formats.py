@@ -4,20 +4,29 @@ Every file is written beside its destination and renamed into place when it is w
 neither gensim nor TensorBoard.
 """
 
+import bz2
+import gzip
 import pickle
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
+
+_PACKED = (".gz", ".bz2")  # What gensim, too, unpacks by the name.
+_OTHER_PACKED = (".zst", ".xz", ".zip", ".lz4", ".7z", ".tar", ".tgz")
 
 _Vectors = npt.NDArray[np.float32]
+_Counts = npt.NDArray[np.int64]
 _BLOCK_BYTES = 1 << 24  # of vectors, turned into text at a time
 _PADDED_WORDS_BYTES = 1 << 32
 
@@ -31,6 +40,45 @@ class Source(Protocol):
     def vectors(self) -> _Vectors:
         """float32 [types, dimensions], by id."""
 
+    def counts(self) -> _Counts | None:
+        """int64 [types], occurrences in the corpus by id; None if they are not known."""
+
+
+class _Table(NamedTuple):
+    """What is written: tokens, vectors and counts, by id."""
+
+    tokens: Sequence[str]
+    vectors: _Vectors
+    counts: _Counts | None
+
+
+def check(format: str, output: Path) -> None:
+    """Whether `write` could begin; needs no model.
+
+    Raises:
+        SkipstreamError: The format is unknown, or `output` promises another one, or has no place.
+    """
+    if format not in _WRITERS:
+        raise SettingsError(f"format must be one of {', '.join(_WRITERS)}, got {format}")
+    packs = _PACKED if format.startswith("word2vec") else ()
+    if (suffix := output.suffix.lower()) in {*_PACKED, *_OTHER_PACKED} - {*packs}:
+        other = f" ({' and '.join(packs)} work)" if packs else ""
+        raise SettingsError(
+            f"{format} is not packed as {suffix}{other}, got {output}: "
+            f"--output {shlex.quote(str(output.with_suffix('')))}"
+        )
+    parent = output.absolute().parent
+    if not parent.exists():
+        raise SkipstreamError(
+            f"output must be writable, got {output} in a directory that does not exist: "
+            f"mkdir -p {shlex.quote(str(parent))}"
+        )
+    if output.is_dir() and format != "projector":
+        raise SkipstreamError(
+            f"output must be writable as a file, got the directory {output}: "
+            f"--output {shlex.quote(str(output / 'vectors'))}"
+        )
+
 
 def write(embeddings: Source, *, format: str, output: Path) -> list[Path]:
     """Write all words and vectors, in the order of the ids (most frequent word first).
@@ -38,29 +86,23 @@ def write(embeddings: Source, *, format: str, output: Path) -> list[Path]:
     Args:
         embeddings: The model.
         format: word2vec-text, word2vec-binary, keyedvectors, projector or npz.
-        output: The file to write; for projector, the directory; for keyedvectors, the file that
-            `KeyedVectors.load` takes, whose vectors lie beside it as `<output>.vectors.npy`.
+        output: The file to write, packed if a word2vec format's name ends in .gz or .bz2; for
+            projector, the directory; for keyedvectors, the file that `KeyedVectors.load` takes,
+            whose vectors lie beside it as `<output>.vectors.npy`.
 
     Returns:
         The files written.
 
     Raises:
-        SkipstreamError: The format is unknown, or `output` cannot be written.
+        SkipstreamError: As `check`, or `output` cannot be written.
     """
-    writers: dict[str, Callable[[Path, Sequence[str], _Vectors], None]] = {
-        "word2vec-text": _word2vec_text,
-        "word2vec-binary": _word2vec_binary,
-        "keyedvectors": _keyedvectors,
-        "projector": _projector,
-        "npz": _npz,
-    }
-    if format not in writers:
-        raise SkipstreamError(f"format must be one of {', '.join(writers)}, got {format}")
+    check(format, output)
     output = output.absolute()
     try:
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             written = Path(scratch) / output.name
-            writers[format](written, embeddings.tokens(), embeddings.vectors())
+            table = _Table(embeddings.tokens(), embeddings.vectors(), embeddings.counts())
+            _WRITERS[format](written, table)
             if written.is_dir():
                 output.mkdir(exist_ok=True)
                 return [_move(file, output / file.name) for file in sorted(written.iterdir())]
@@ -79,8 +121,23 @@ def _move(source: Path, destination: Path) -> Path:
     return source.replace(destination)
 
 
-def _word2vec_text(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
+@contextmanager
+def _packed(path: Path) -> Iterator[BufferedIOBase]:
+    """The file, packed as its name says; the same content is the same bytes, whenever written."""
     with path.open("wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                yield packed
+        elif path.suffix.lower() == ".bz2":
+            with bz2.BZ2File(file, "wb") as packed:
+                yield packed
+        else:
+            yield file
+
+
+def _word2vec_text(path: Path, table: _Table) -> None:
+    tokens, vectors, _ = table
+    with _packed(path) as file:
         file.write(b"%d %d\n" % vectors.shape)
         step = _rows_per_block(vectors)
         for start in range(0, len(vectors), step):
@@ -89,21 +146,19 @@ def _word2vec_text(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None
             file.write(_lines(pc.binary_join_element_wise(words, rows, " ")))
 
 
-def _word2vec_binary(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
-    rows = vectors.astype("<f4", copy=False)
-    with path.open("wb") as file:
-        file.write(b"%d %d\n" % vectors.shape)
+def _word2vec_binary(path: Path, table: _Table) -> None:
+    rows = table.vectors.astype("<f4", copy=False)
+    with _packed(path) as file:
+        file.write(b"%d %d\n" % rows.shape)
         file.writelines(
             b"%s %s\n" % (token.encode(), row.tobytes())
-            for token, row in zip(tokens, rows, strict=True)
+            for token, row in zip(table.tokens, rows, strict=True)
         )
 
 
-def _keyedvectors(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
-    """What gensim 4's `KeyedVectors.save` leaves when it stores the vectors apart.
-
-    Counts are not part of an exported model, so `expandos` has none.
-    """
+def _keyedvectors(path: Path, table: _Table) -> None:
+    """What gensim 4's `KeyedVectors.save` leaves when it stores the vectors apart."""
+    tokens, vectors, counts = table
     np.save(path.with_name(f"{path.name}.vectors.npy"), vectors)
     state = {
         "vector_size": vectors.shape[1],
@@ -111,7 +166,7 @@ def _keyedvectors(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
         "key_to_index": {token: id_ for id_, token in enumerate(tokens)},
         "next_index": len(tokens),
         "norms": None,
-        "expandos": {},
+        "expandos": {} if counts is None else {"count": counts},
         "mapfile_path": None,
         "__numpys": ["vectors"],
         "__scipys": [],
@@ -128,7 +183,8 @@ def _keyedvectors(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
         file.write(body.removesuffix(pickle.STOP) + pickle.BUILD + pickle.STOP)
 
 
-def _projector(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
+def _projector(path: Path, table: _Table) -> None:
+    tokens, vectors, _ = table
     path.mkdir()
     with (path / "vectors.tsv").open("wb") as file:
         step = _rows_per_block(vectors)
@@ -146,15 +202,28 @@ def _projector(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
     )
 
 
-def _npz(path: Path, tokens: Sequence[str], vectors: _Vectors) -> None:
+def _npz(path: Path, table: _Table) -> None:
+    tokens, vectors, counts = table
     longest = max(map(len, tokens), default=0)
     if longest * 4 * len(tokens) > _PADDED_WORDS_BYTES:
         raise SkipstreamError(
             f"npz pads every word to the longest, which must fit 4 GiB, got {len(tokens)} words "
             f"of up to {longest} characters: choose keyedvectors"
         )
+    arrays: dict[str, Any] = {"words": np.array(tokens, f"<U{max(longest, 1)}"), "vectors": vectors}
+    if counts is not None:
+        arrays["counts"] = counts
     with path.open("wb") as file:
-        np.savez(file, words=np.array(tokens, f"<U{max(longest, 1)}"), vectors=vectors)
+        np.savez(file, **arrays)
+
+
+_WRITERS: dict[str, Callable[[Path, _Table], None]] = {
+    "word2vec-text": _word2vec_text,
+    "word2vec-binary": _word2vec_binary,
+    "keyedvectors": _keyedvectors,
+    "projector": _projector,
+    "npz": _npz,
+}
 
 
 def _rows_per_block(vectors: _Vectors) -> int:
