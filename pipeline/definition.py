@@ -203,6 +203,14 @@ class Chain:
         def build(out: Model) -> Model:
             from components.trainer import trainer
 
+            found = {
+                name: getattr(used(start), name)
+                for name in ("epochs", "sample")
+                if getattr(settings, f"warm_{name}" if start and name == "epochs" else name) is None
+            }
+            if found:
+                what = ", ".join(f"{name} {value:g}" for name, value in found.items())
+                logs.say(f"{'trainer':<15} chosen for the text: {what}", event="chosen", **found)
             return trainer.build(examples, settings=used(start), out=out, start=start)
 
         return self._runner.stage(

@@ -47,15 +47,20 @@ def trained(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Mod
     return train(examples, tmp_path_factory.mktemp("trained"))
 
 
-def test_words_that_share_contexts_come_to_lie_together(tmp_path: Path) -> None:
+def test_the_defaults_teach_a_small_text_which_words_are_of_a_kind(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    documents = [(2 * draw.integers(0, 20, 30) + parity).tolist() for parity in [0, 1] * 300]
+    # A sentence holds words of the kinds 0, 1 and 2, or of 3, 4 and 5, each at its place.
+    documents = []
+    for _ in range(1500):
+        first, (a, b, c) = draw.integers(2), draw.integers(0, 8, 3)
+        kinds = [8 * (3 * first + kind) + word for kind, word in enumerate((a, b, c))]
+        documents.append([48 + first, kinds[0], kinds[1], 48 + first, kinds[2]])
     examples = write_examples(tmp_path / "examples", documents, types=50)
-    model = train(examples, tmp_path / "model")
-    seen = vectors(model)[:40]
-    unit = seen / np.linalg.norm(seen, axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    assert cosines[::2, ::2].mean() > cosines[::2, 1::2].mean() + 0.5
+    model = train(examples, tmp_path / "model", TrainerSettings(dimensions=16))
+    unit = vectors(model)[:48]
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = unit @ unit.T - 9 * np.eye(48)
+    assert (cosines.argmax(1) // 8 == np.arange(48) // 8).mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_bits_however_many_steps_a_call_takes(
