@@ -113,9 +113,13 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
     assert stages["transform"]["documents"] == 4000 + 301
 
 
-def test_the_same_command_reuses_every_stage(corpus: Path, finished: Any) -> None:
+def test_the_same_files_elsewhere_and_at_another_time_reuse_every_stage(
+    corpus: Path, finished: Any, tmp_path: Path
+) -> None:
     output, first = finished
-    again = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
+    shutil.copytree(corpus.parent, tmp_path / "copy", copy_function=shutil.copyfile)
+    (tmp_path / "copy" / "awkward.txt").rename(tmp_path / "copy" / "b.txt")
+    again = skipstream("run", "--input", tmp_path / "copy/*", "--output", output, *SETTINGS)
     assert again.returncode == 0
     assert again.stdout == first.stdout
     assert all(stage["reused"] for stage in report(output)["stages"].values())

@@ -329,7 +329,7 @@ def test_a_record_file_that_did_not_arrive_is_noticed(tmp_path: Path) -> None:
     counts = records.write_segment(0, 0, segment, np.arange(3), str(tmp_path))
 
     def describe() -> dict[str, Any]:
-        listing = Listing((), (), "lines", "text", 0.0, "fail", {})
+        listing = Listing((), (), "lines", "text", 0.0, "fail", {}, ())
         return statistics.describe(dict(counts), 3, 3, listing, Examples(tmp_path, "examples"))
 
     assert list(describe()["splits"]["eval"]["files"]) == ["000000-0000.tfrecord.gz"]

@@ -17,12 +17,19 @@ class File:
     Attributes:
         path: Absolute local path, or URL of another file system.
         size: Bytes as stored, so compressed ones where it is compressed.
-        modified: Seconds since 1970; 0 where the file system does not say.
+        modified: Nanoseconds since 1970; 0 where the file system does not say.
+        changed: The same, of its name and rights, too, and nobody can set it; 0 for URLs.
     """
 
     path: str
     size: int
-    modified: float
+    modified: int
+    changed: int = 0
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> "File":
+        """A local file."""
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_remote(path: str) -> bool:
@@ -60,8 +67,8 @@ def list_files(patterns: Iterable[str]) -> tuple[list[File], dict[str, int]]:
     return sorted(files.values()), dict(sorted(Counter(skipped.values()).items()))
 
 
-def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[int, float] | None]:
-    """Bytes and time of change of files; None where one is gone.
+def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[int, int] | None]:
+    """Bytes and time of change, in nanoseconds, of files; None where one is gone.
 
     Two states that are equal mean that nothing was written in between.
 
@@ -74,7 +81,7 @@ def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[
         SkipstreamError: One of `urls` cannot be listed.
     """
     listed = {path: what for pattern in urls for path, what in _match_remote(pattern)}
-    found: dict[str, tuple[int, float] | None] = {}
+    found: dict[str, tuple[int, int] | None] = {}
     for path in paths:
         if is_remote(path):
             if urls:
@@ -125,7 +132,7 @@ def _match_local(pattern: str) -> Iterator[tuple[str, File | str]]:
         elif not os.access(path, os.R_OK):
             raise SkipstreamError(f"cannot read {path}: permission denied, try chmod +r")
         else:
-            yield path, File(path, status.st_size, status.st_mtime)
+            yield path, File.of(path, status)
 
 
 def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
@@ -158,7 +165,5 @@ def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
         if found.path.endswith("/"):  # The empty object that consoles make for a folder.
             yield found.path, "directory"
         else:
-            yield (
-                found.path,
-                File(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0),
-            )
+            modified = round((found.last_updated_in_seconds or 0) * 1e9)
+            yield found.path, File(found.path, found.size_in_bytes, modified)

@@ -91,7 +91,8 @@ def build(
             "transform.work_directory: set it"
         )
     files = [path for path, _ in listing.files]
-    before = state_of(files, listing.urls)
+    # As they were listed: what was written since then is not what the fingerprint says.
+    before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
     tokens_in = cache if settings.cache and awaited else None
     if holds(work, _LAUNCHED):
