@@ -25,8 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from components.artifacts import write_atomically
 from components.errors import SkipstreamError
 from components.example_gen.files import File, is_remote
@@ -114,6 +112,8 @@ def _state(file: File) -> list[int]:
 def _entries(files: Sequence[File], skip_unreadable: bool) -> Iterator[tuple[File, _Entry]]:
     if not files:
         return
+    from tqdm import tqdm  # When logs.use_json has had its say: tqdm asks the environment once.
+
     stop = threading.Event()
     lock = threading.Lock()
     total = sum(file.size for file in files if not is_remote(file.path))

@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
 from components.artifacts import Artifact, write_json
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.identity import code_identity
+from components.names import encodable
 from components.settings import StageSettings
 from pipeline import config, failures, interrupts, logs, metrics
 
@@ -85,8 +86,13 @@ class Runner:
         """Lock the output directory.
 
         Raises:
+            SettingsError: Its name is not UTF-8, which TensorFlow cannot write to.
             SkipstreamError: It cannot be written, or another run holds it.
         """
+        if encodable(str(self.output)) != str(self.output):
+            raise SettingsError(
+                f"--output must have a name in UTF-8, got {self.output}: name another directory"
+            )
         self._lock = lock(self.output)
         self._start = time.monotonic()
         now = datetime.now(UTC)

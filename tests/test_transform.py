@@ -205,21 +205,24 @@ def test_an_awkward_corpus_runs_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "settings"),
+    ("content", "settings", "said"),
     [
-        ("", {}),
-        ("\n\n \n", {"deduplicate": True}),
-        ("", {"phrase_passes": 1}),
-        ("… !\nall words differ\n", {"min_count": 2}),
+        ("\n\n \n", {"deduplicate": True}, r"without a document \(3 are blank\)"),
+        ("", {"phrase_passes": 1}, r"hold text, got 1 file without a document: check"),
+        ("… !\n?\n", {}, r"hold words, got 1 file whose 2 documents have no letter and no digit"),
+        (
+            "… !\nall words differ\n",
+            {"min_count": 2},
+            r"vocabulary is empty: no token occurs at least transform\.min_count = 2 times",
+        ),
     ],
 )
-def test_an_empty_vocabulary_is_an_error(
-    tmp_path: Path, content: str, settings: dict[str, Any]
+def test_a_corpus_without_a_vocabulary_is_an_error(
+    tmp_path: Path, content: str, settings: dict[str, Any], said: str
 ) -> None:
     (tmp_path / "a.txt").write_text(content)
     chosen = TransformSettings(**{"min_count": 1} | settings)
-    said = f"no token occurs at least transform.min_count = {chosen.min_count} times"
-    with pytest.raises(SkipstreamError, match=f"the vocabulary is empty: {said}"):
+    with pytest.raises(SkipstreamError, match=said):
         run(tmp_path / "out", str(tmp_path / "a.txt"), settings=chosen)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from components.artifacts import Corpus
 from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
+from components.names import shown
 
 Format = Literal["lines", "paragraphs", "files", "jsonl", "parquet"]
 Compression = Literal["gzip", "bz2", "zstd"]
@@ -142,23 +143,24 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
     stem, suffix = os.path.splitext(path.lower())
     compression = _COMPRESSIONS.get(suffix)
     inner = os.path.splitext(stem)[1] if compression else suffix
+    name = shown(path)
     for refused in (suffix, inner):
         if refused in _UNREADABLE:
             raise SkipstreamError(
-                f"{path} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
+                f"{name} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
                 "unpack it, or leave it out of example_gen.input"
             )
     # Wikipedia's are cut into parts such as pages.xml-p1p41242.bz2.
     dump = inner.partition("-")[0]
     if format == "auto" and dump in _DUMPS:
         raise SkipstreamError(
-            f"{path} is a {dump} dump, whose mark-up is no text: extract its text first "
+            f"{name} is a {dump} dump, whose mark-up is no text: extract its text first "
             f"({_DUMPS[dump]}), or set example_gen.format to read it as it is"
         )
     chosen: Format = _FORMATS.get(inner, "lines") if format == "auto" else format  # type: ignore[assignment]
     if chosen == "parquet" and compression:
         raise SkipstreamError(
-            f"{path} is a compressed Parquet file, which cannot be read in parts: unpack it "
+            f"{name} is a compressed Parquet file, which cannot be read in parts: unpack it "
             "(Parquet compresses its columns itself)"
         )
     return chosen, compression

@@ -33,6 +33,7 @@ from components.artifacts import Corpus, Examples, by_reason, write_json
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Listing, plan
+from components.names import shown
 from components.phrases import FILE as PHRASES
 from components.settings import TransformSettings
 from components.transform import job, preprocessing, progress, records, statistics, storage
@@ -111,6 +112,7 @@ def build(
     fetch(work, out.path)
     written = json.loads((out.path / job.COUNTS).read_text())
     _check_unreadable(written["counts"], max_unreadable)
+    _check_text(written["counts"], listing)
     _take_vocabulary(out, settings, documents=written["counts"].get("documents", 0))
     tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
     content = statistics.describe(written["counts"], tokens, types, listing, out)
@@ -220,8 +222,26 @@ def _check_unchanged(
             remove(tokens_in)  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
-            f"the corpus must not change while it is read, but {changed[0]}{more} did: "
+            f"the corpus must not change while it is read, but {shown(changed[0])}{more} did: "
             "run again when it is whole"
+        )
+
+
+def _check_text(read: dict[str, int], listing: Listing) -> None:
+    """Refuse a corpus without a document or without a token, whatever the settings further on."""
+    documents, files = read.get("documents", 0), len(listing.files)
+    of_files = f"{files:,} file{'s' * (files > 1)}"
+    if not documents:
+        empty = read.get("empty", 0)
+        blank = f" ({empty:,} are blank)" if empty else ""
+        raise SkipstreamError(
+            f"the corpus must hold text, got {of_files} without a document{blank}: check "
+            "example_gen.input and example_gen.format"
+        )
+    if read.get("dropped.no_token") == documents and not read.get("tokens.too_long"):
+        raise SkipstreamError(
+            f"the corpus must hold words, got {of_files} whose {documents:,} documents have no "
+            "letter and no digit: check example_gen.input"
         )
 
 
