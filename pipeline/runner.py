@@ -4,7 +4,7 @@ Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `
 report of the last run, which `metrics.prom` has for Prometheus. Commands with one run ID are one
 run: stages that a scheduler runs one by one. A fingerprint stands for everything an artifact
 depends on: the stage's settings, the artifacts it reads, our code and the versions of the libraries
-that compute.
+that compute. `digests/` remembers what the given files hold (see `components.contents`).
 """
 
 import errno
