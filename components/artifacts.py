@@ -24,10 +24,13 @@ VOCABULARY = "vocabulary.tsv"  # Of examples and models.
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Write `content` to `path` so that a reader sees all of it or the file that was there."""
+    r"""Write `content` to `path` so that a reader sees all of it or the file that was there.
+
+    Lone surrogates, as in names of files that are not UTF-8, are written as JSON's escapes: \udce9.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

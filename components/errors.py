@@ -2,6 +2,8 @@
 
 import re
 
+from components.names import encodable
+
 
 class SkipstreamError(Exception):
     """A mistake in settings, input or environment that the user can mend.
@@ -11,6 +13,10 @@ class SkipstreamError(Exception):
     """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """Names of files that are not UTF-8 are escaped: loggers and workers take only text."""
+        super().__init__(encodable(message))
 
 
 class SettingsError(SkipstreamError):

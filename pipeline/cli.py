@@ -10,6 +10,7 @@ interrupted; 141 nobody reads our output.
 import argparse
 import gc
 import importlib.metadata
+import io
 import logging
 import os
 import re
@@ -44,6 +45,8 @@ def main() -> NoReturn:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Paths that are not UTF-8, byte by byte.
+        sys.stdout.reconfigure(errors="surrogateescape")
     interrupts.install()
     # Importing TensorFlow and Beam makes a million objects that stay. Looking through them after
     # every 700 new ones, as is Python's default, takes a fifth of the time.

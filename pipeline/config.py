@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components.errors import SettingsError, SkipstreamError
+from components.names import encodable
 from components.settings import (
     EvaluatorSettings,
     ExampleGenSettings,
@@ -72,7 +73,8 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
         config: A TOML file.
         overrides: `stage.name=value`, later ones win. The value is TOML; what is not valid TOML
             is text, so words and paths need no quotes.
-        input: File patterns of the corpus; they win over `example_gen.input`.
+        input: File patterns of the corpus; they win over `example_gen.input`. Bytes that are not
+            UTF-8 are escaped, as settings are text.
 
     Raises:
         SettingsError: A name is unknown, a value out of range, the file missing or not TOML.
@@ -90,10 +92,14 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise SettingsError(_no_override(override, *overrides[place + 1 : place + 2]))
+        if encodable(override) != override:
+            raise SettingsError(
+                f"--set takes text in UTF-8, got {override}: rename the file or directory"
+            )
         given[name.strip()] = text
         _put(tree, name.strip(), _parse(text))
     if input:
-        _put(tree, "example_gen.input", list(input))
+        _put(tree, "example_gen.input", list(map(encodable, input)))
     for name, field in fields():
         _spell_out(tree, name, field)
     try:

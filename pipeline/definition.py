@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import word2vec_files
 from components.artifacts import (
     Corpus,
     Evaluation,
@@ -25,8 +26,11 @@ from components.artifacts import (
     Served,
     Statistics,
 )
+from components.contents import Contents
 from components.errors import NotBlessedError
-from components.evaluator.files import matching
+from components.evaluator.files import matching, named
+from components.evaluator.score_files import read_analogies, read_word_pairs
+from components.example_gen.files import File
 from components.infra_validator import model_server
 from components.pusher.destination import open_destination
 from components.pusher.history import History
@@ -76,18 +80,26 @@ class Chain:
     @cached_property
     def corpus(self) -> Corpus:
         """The files, listed."""
-        from components.example_gen.build import build, describe
+        from components.example_gen.build import build, describe, find, relist
 
         settings = self._settings.example_gen
-        return self._runner.stage(
+        files, listing = find(settings)
+        identity, reordered = describe(files, listing, self._memory("example_gen.input"))
+        # The content counts, however the patterns spell it.
+        key = {"settings": settings.model_copy(update={"input": ()}), "identity": identity}
+        if reordered and not self._runner.finished("example_gen", Corpus, **key):
+            news = "the same files in another order: all that is made of them is made anew"
+            logs.say(f"{'example_gen':<15}  {news}", event="corpus_reordered")
+        corpus = self._runner.stage(
             "example_gen",
             Corpus,
-            lambda out: build(settings=settings, out=out),
+            lambda out: build(settings=settings, out=out, listing=listing),
             command="transform",
-            # The files count, however the patterns spell them.
-            settings=settings.model_copy(update={"input": ()}),
-            identity=describe(settings),
+            **key,
         )
+        if files:
+            relist(corpus, listing)
+        return corpus
 
     @cached_property
     def examples(self) -> Examples:
@@ -169,9 +181,14 @@ class Chain:
     def model(self) -> Model:
         """The trained vectors."""
         settings = self._settings.trainer
-        # Before the examples: a name mistyped should not cost the Beam job's time.
-        start_vectors = _states("trainer.start_vectors", settings.start_vectors)
-        found = tuple(path for path, *_ in start_vectors)
+        # Before the examples: a mistake in a name or a file should not cost the Beam job's time.
+        start_vectors = matching(settings.start_vectors, "trainer.start_vectors")
+        for path in start_vectors:
+            word2vec_files.check(path, settings.dimensions)
+        found = tuple(str(path.absolute()) for path in start_vectors)
+        contents = self._contents("trainer.start_vectors", start_vectors)
+        # The end of a name says whether the file is packed.
+        start_identity = [[path.suffix, contents[path]] for path in start_vectors]
         start = lookup.given_start(settings.warm_start, self._runner.output)
         _ = self.statistics  # Refuses a corpus before it is trained on.
         examples = self.examples
@@ -184,11 +201,11 @@ class Chain:
             return {
                 "inputs": [examples, start] if start else [examples],
                 "settings": used(start),
-                # Of the start vectors, the files' states count; of a warm start, its model, and
+                # Of the start vectors, the files' content counts; of a warm start, its model, and
                 # the epochs and the rate, which stand in the places of a cold one's.
                 "neutral": ["checkpoint_minutes", "start_vectors", "threads"]
                 + ["warm_start", "warm_epochs", "warm_learning_rate"],
-                "identity": start_vectors,
+                "identity": start_identity,
             }
 
         if settings.warm_start == lookup.LATEST:
@@ -260,17 +277,31 @@ class Chain:
         """The scores, and whether they bless the model."""
         settings, text = self._settings.evaluator, self._settings.transform
         served = self._settings.exporter
-        # Before the model: a name mistyped should not cost the training's time.
-        files = {
-            "word_pairs": _states("evaluator.word_pairs", settings.word_pairs),
-            "analogies": _states("evaluator.analogies", settings.analogies),
-        }
+        # Before the model: a mistake in a name or a file should not cost the training's time.
+        patterns = {"word_pairs": settings.word_pairs, "analogies": settings.analogies}
+        read = {"word_pairs": read_word_pairs, "analogies": read_analogies}
+        files: dict[str, dict[str, str]] = {}
+        for name in patterns:
+            setting = f"evaluator.{name}"
+            paths = matching(patterns[name], setting)
+            for path in paths:
+                read[name](path)
+            contents = self._contents(setting, paths)
+            # The report has the names.
+            files[name] = {label: contents[path] for label, path in named(paths).items()}
         exported, model, examples, before = self.exported, self.model, self.examples, self.before
 
         def key(missing: Sequence[str]) -> dict[str, Any]:
             identity = [files, before and before.fingerprint, missing]
             inputs = [exported, model, examples]
-            return {"inputs": inputs, "settings": settings, "identity": identity}
+            # Of the files, names and content count.
+            neutral = list(patterns)
+            return {
+                "inputs": inputs,
+                "settings": settings,
+                "neutral": neutral,
+                "identity": identity,
+            }
 
         # A comparison that was made holds, whatever is gone since.
         missing = before.missing if before else ()
@@ -378,8 +409,14 @@ class Chain:
         """Path or URL of the pushed version."""
         return self._destination.path_of(self.pushed.version)
 
+    def _memory(self, setting: str) -> Path:
+        """The file that remembers what the files of a setting hold."""
+        return self._runner.output / "digests" / f"{setting}.json"
 
-def _states(setting: str, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Path, bytes and time of change, in nanoseconds, of all files that `patterns` match."""
-    stats = [(str(path.absolute()), path.stat()) for path in matching(patterns, setting)]
-    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    def _contents(self, setting: str, paths: Sequence[Path]) -> dict[Path, str]:
+        """A digest of each file, by its path."""
+        if not paths:
+            return {}
+        files = [File.of(str(path.absolute()), path.stat()) for path in paths]
+        digests = Contents(self._memory(setting)).digests(files)
+        return dict(zip(paths, digests, strict=True))

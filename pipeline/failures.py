@@ -5,6 +5,7 @@ import re
 import sys
 
 from components.errors import SkipstreamError
+from components.names import shown
 from pipeline import interrupts
 
 _NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
@@ -34,7 +35,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         # Libraries raise OSErrors that no system call returned, with a text alone.
         reason = error.strerror or one_line(error)
-        return (f"{error.filename}: {reason}" if error.filename else reason), 1
+        return (f"{shown(str(error.filename))}: {reason}" if error.filename else reason), 1
     return _explain_tensorflow(error)
 
 

@@ -4,7 +4,7 @@ Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `
 report of the last run, which `metrics.prom` has for Prometheus. Commands with one run ID are one
 run: stages that a scheduler runs one by one. A fingerprint stands for everything an artifact
 depends on: the stage's settings, the artifacts it reads, our code and the versions of the libraries
-that compute.
+that compute. `digests/` remembers what the given files hold (see `components.contents`).
 """
 
 import errno
@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
 from components.artifacts import Artifact, write_json
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.identity import code_identity
+from components.names import encodable
 from components.settings import StageSettings
 from pipeline import config, failures, interrupts, logs, metrics
 
@@ -85,8 +86,13 @@ class Runner:
         """Lock the output directory.
 
         Raises:
+            SettingsError: Its name is not UTF-8, which TensorFlow cannot write to.
             SkipstreamError: It cannot be written, or another run holds it.
         """
+        if encodable(str(self.output)) != str(self.output):
+            raise SettingsError(
+                f"--output must have a name in UTF-8, got {self.output}: name another directory"
+            )
         self._lock = lock(self.output)
         self._start = time.monotonic()
         now = datetime.now(UTC)

@@ -1,5 +1,7 @@
 """An object store for Beam's file systems to find: bucket://a/b is the local file a/b."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
@@ -24,3 +26,6 @@ class BucketFileSystem(LocalFileSystem):
 
     def open(self, path: str, *arguments: Any, **options: Any) -> Any:
         return super().open(path.removeprefix("bucket:/"), *arguments, **options)
+
+    def checksum(self, path: str) -> str:
+        return hashlib.md5(Path(path.removeprefix("bucket:/")).read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
 from gensim.models import KeyedVectors
 
 README = Path(__file__).parents[1] / "README.md"
+AWKWARD = os.fsdecode(b"awkw\xe9rd 'name'\n.txt")  # Not UTF-8, in two lines.
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_corpus(folder)
     lines = "\r\n".join(f"我爱北京 smile😀 cafe\u0301 don’t nul\0byte {i}" for i in range(300))
     awkward = b"\xef\xbb\xbf" + lines.encode() + b"\r\nbad \xff\xfe bytes\n"
-    (folder / "awkward.txt").write_bytes(awkward)
+    (folder / AWKWARD).write_bytes(awkward)
     (folder / "empty.txt").touch()
     (folder / "directory").mkdir()
     return folder / "*"
@@ -113,9 +115,13 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
     assert stages["transform"]["documents"] == 4000 + 301
 
 
-def test_the_same_command_reuses_every_stage(corpus: Path, finished: Any) -> None:
+def test_the_same_files_elsewhere_and_at_another_time_reuse_every_stage(
+    corpus: Path, finished: Any, tmp_path: Path
+) -> None:
     output, first = finished
-    again = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
+    shutil.copytree(corpus.parent, tmp_path / "copy", copy_function=shutil.copyfile)
+    (tmp_path / "copy" / AWKWARD).rename(tmp_path / "copy" / "b.txt")
+    again = skipstream("run", "--input", tmp_path / "copy/*", "--output", output, *SETTINGS)
     assert again.returncode == 0
     assert again.stdout == first.stdout
     assert all(stage["reused"] for stage in report(output)["stages"].values())

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from bucket import BucketFileSystem
 
 from components.artifacts import Corpus
-from components.errors import SettingsError, SkipstreamError, from_beam
+from components.errors import SkipstreamError, from_beam
 from components.example_gen import default_corpus, units
-from components.example_gen.build import build, describe
+from components.example_gen.build import build, describe, find, relist
 from components.example_gen.files import File, list_files
 from components.example_gen.reader import read
 from components.example_gen.split import held_out
@@ -47,25 +48,10 @@ def test_files_are_listed_once_in_the_order_of_their_paths(tmp_path, monkeypatch
     files, skipped = list_files(["*", "./a.txt", "~/**/*.txt", "x[1].txt"])
     names = ["a.txt", "b/c.txt", "b/deep/d.txt", "x[1].txt", "z.txt"]
     assert [file.path for file in files] == [str(tmp_path / name) for name in names]
-    assert files[0] == File(str(tmp_path / "a.txt"), 5, (tmp_path / "a.txt").stat().st_mtime)
+    status = (tmp_path / "a.txt").stat()
+    modified, changed = status.st_mtime_ns, status.st_ctime_ns
+    assert files[0] == File(str(tmp_path / "a.txt"), 5, modified, changed)
     assert skipped == {"directory": 1, "not_a_file": 1}
-
-
-def test_patterns_without_a_file_are_refused(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(
-        SkipstreamError, match=r"no file matches example_gen\.input pattern '.*b\*'"
-    ):
-        list_files([f"{tmp_path}/a.txt", f"{tmp_path}/b*"])
-    with pytest.raises(
-        SkipstreamError, match=r"is a directory: name its files, as in '.*folder/\*'"
-    ):
-        list_files([f"{tmp_path}/folder/"])
-    with pytest.raises(SkipstreamError, match=r"only 1 × directory"):
-        list_files([f"{tmp_path}/fold*"])
-    with pytest.raises(SettingsError, match="no file system for .*'ftpx://a/b'"):
-        list_files(["ftpx://a/b"])
 
 
 def test_a_bucket_that_cannot_be_listed_says_what_to_check(monkeypatch):
@@ -110,10 +96,11 @@ def test_urls_are_read_through_beam(tmp_path):
 
 def test_the_listing_says_everything_the_reader_needs(tmp_path):
     (tmp_path / "a.txt").write_text("four")
+    os.utime(tmp_path / "a.txt", ns=(10**18, 10**18))
     (tmp_path / "folder").mkdir()
     corpus = corpus_of(tmp_path / "out", tmp_path / "*", format="files", eval_share=0.1)
     assert json.loads((corpus.path / "corpus.json").read_text()) == {
-        "files": [{"path": str(tmp_path / "a.txt"), "size": 4}],
+        "files": [{"path": str(tmp_path / "a.txt"), "size": 4, "modified": 10**18}],
         "urls": [],
         "format": "files",
         "field": "text",
@@ -124,23 +111,103 @@ def test_the_listing_says_everything_the_reader_needs(tmp_path):
     assert corpus.summary == {"files": 1, "bytes": 4, "skipped": {"directory": 2}}
 
 
-def test_description_follows_the_files(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("one")
-    settings = ExampleGenSettings(input=(f"{tmp_path}/*",))
-    before = describe(settings)
-    os.utime(path, (1, 1))
-    assert describe(settings) == {"files": [{"path": str(path), "size": 3, "modified": 1.0}]}
-    assert before != describe(settings)
+def identity(tmp_path: Path, *patterns: object, **settings: object) -> tuple[object, bool]:
+    chosen = ExampleGenSettings(input=tuple(map(str, patterns)), **settings)
+    return describe(*find(chosen), memory=tmp_path / "digests" / "x.json")
 
 
-def test_describing_needs_neither_beam_nor_tensorflow():
-    code = (
-        "import sys; from components.example_gen.build import describe;"
-        "from components.settings import ExampleGenSettings;"
-        "assert describe(ExampleGenSettings())['docstrings']['tensorflow'];"
-        "assert not {'tensorflow', 'apache_beam', 'numpy'} & set(sys.modules)"
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+def test_the_same_content_is_the_same_corpus(tmp_path):
+    folder = write(tmp_path / "day", a="one\n", b="two\n")
+    before = identity(tmp_path, folder / "*")
+    os.utime(folder / "a.txt", (1, 1))
+    assert identity(tmp_path, folder / "*") == before
+    shutil.copytree(folder, tmp_path / "copy")
+    assert identity(tmp_path, tmp_path / "copy" / "*") == before
+    (folder / "a.txt").rename(folder / "aa.txt")
+    assert identity(tmp_path, folder / "*") == before
+    assert identity(tmp_path / "other_memory", folder / "*.txt") == before
+    (tmp_path / "x").mkdir()
+    (folder / "b.txt").rename(tmp_path / "x" / "b.txt")  # Units as small as this ignore folders.
+    assert identity(tmp_path, folder / "*", tmp_path / "x" / "*") == before
+
+
+def test_other_content_is_another_corpus(tmp_path):
+    folder = write(tmp_path / "day", a="one\n", b="two\n")
+    seen = {str(identity(tmp_path, folder / "*", format=f)) for f in ("lines", "files")}
+    (folder / "a.txt").write_text("One\n")
+    seen.add(str(identity(tmp_path, folder / "*")))
+    (folder / "c.txt").write_text("")
+    seen.add(str(identity(tmp_path, folder / "*")))
+    (folder / "a.txt").rename(folder / "a.txt.gz")
+    seen.add(str(identity(tmp_path, folder / "*")))
+    assert len(seen) == 5
+
+
+def test_another_order_is_another_corpus_and_is_noticed(tmp_path):
+    folder = write(tmp_path / "day", a="one\n", b="two\n")
+    before, reordered = identity(tmp_path, folder / "*")
+    assert not reordered
+    (folder / "a.txt").rename(folder / "c.txt")
+    after, reordered = identity(tmp_path, folder / "*")
+    assert reordered and after != before
+    assert identity(tmp_path, folder / "*") == (after, False)
+
+
+def test_directories_count_where_they_begin_a_unit(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "UNIT_BYTES", 100)
+    monkeypatch.setattr(units, "_FILE_BYTES", 1)
+    together = write(tmp_path / "a", x="x" * 50, y="y" * 20)
+    write(tmp_path / "b" / "1", x="x" * 50)
+    write(tmp_path / "b" / "2", y="y" * 20)
+    before, _ = identity(tmp_path, together / "*")
+    assert identity(tmp_path, tmp_path / "b" / "*" / "*") != (before, False)
+
+
+def test_a_corpus_of_empty_files_is_refused(tmp_path):
+    folder = write(tmp_path / "day", a="", b="")
+    with pytest.raises(SkipstreamError) as caught:
+        identity(tmp_path, folder / "*")
+    assert str(caught.value) == (
+        f"example_gen.input must name files that hold text, got {folder}/a.txt, which is empty, "
+        "as all 2 files are: check what wrote them"
     )
+
+
+def test_a_listing_follows_its_files(tmp_path):
+    folder = write(tmp_path / "day", a="one\n")
+    corpus = corpus_of(tmp_path / "out", folder / "*")
+    folder.rename(tmp_path / "moved")
+    chosen = ExampleGenSettings(input=(f"{tmp_path}/moved/*",))
+    _, listing = find(chosen)
+    relist(corpus, listing)
+    moved = tmp_path / "moved" / "a.txt"
+    assert units.Listing.load(corpus) == listing
+    assert listing.states == {str(moved): (4, moved.stat().st_mtime_ns)}
+    written = (corpus.path / "corpus.json").stat()
+    relist(corpus, listing)
+    assert (corpus.path / "corpus.json").stat() == written
+
+
+def test_describing_needs_neither_beam_nor_tensorflow(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from components.example_gen.build import describe, find
+        from components.settings import ExampleGenSettings as Settings
+        memory = Path({str(tmp_path)!r}) / "memory.json"
+        docstrings, _ = describe(*find(Settings()), memory)
+        assert docstrings["docstrings"]["tensorflow"]
+        describe(*find(Settings(input=({f"{tmp_path}/a.txt"!r},))), memory)
+        assert not {{"tensorflow", "apache_beam", "numpy"}} & set(sys.modules)
+    """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -286,9 +353,9 @@ def test_without_input_the_docstrings_are_the_corpus(tmp_path, monkeypatch):
 # multi_processing reports as multi_threading does, after seconds of starting workers.
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
 def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
-    path = tmp_path / "it's [a].txt"
+    path = tmp_path / os.fsdecode(b"it's [\xe9]\n.txt")
     path.write_text("x")
-    corpus = corpus_of(tmp_path / "out", path)
+    corpus = corpus_of(tmp_path / "out", tmp_path / "it*")
     path.unlink()
     options = PipelineOptions([f"--direct_running_mode={mode}", "--direct_num_workers=2"])
     with (
@@ -297,7 +364,8 @@ def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
     ):
         pipeline | beam.Create(plan(corpus)) | "Read [it]" >> beam.FlatMap(read)
     assert str(from_beam(caught.value)) == (
-        f"{path} was listed and is gone now: leave the corpus in place and run again"
+        rf"{tmp_path}/it's [\xe9]\n.txt was listed and is gone now: "
+        "leave the corpus in place and run again"
     )
 
 

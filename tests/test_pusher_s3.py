@@ -14,6 +14,7 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from test_pusher import content, model, push
 
+from components.contents import Contents
 from components.errors import SkipstreamError
 from components.example_gen.files import list_files
 from components.pusher import pusher
@@ -97,7 +98,7 @@ def test_pushes_of_two_processes_get_versions_of_their_own(bucket: str, tmp_path
 
 
 def test_a_corpus_is_listed_before_there_is_a_pipeline(
-    bucket: str, server: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(FileSystems, "_pipeline_options", None)
     url = f"{server}/{bucket.removeprefix('s3://')}/texts/a.txt"
@@ -107,6 +108,9 @@ def test_a_corpus_is_listed_before_there_is_a_pipeline(
     (file,), skipped = list_files([f"{bucket}/texts/*.txt"])
     assert (file.path, file.size, skipped) == (f"{bucket}/texts/a.txt", 9, {})
     assert file.modified > 0
+    # The ETag, which is the content's MD5 in quotes.
+    digests = Contents(tmp_path / "x.json").digests([file])
+    assert digests == ['s3:"552e21cd4cd9918678e3c1a0df491bc3"']
 
 
 def test_a_bucket_that_is_not_there_is_one_line(server: str, bucket: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.artifacts import Corpus, Examples
-from components.errors import SkipstreamError
+from components.errors import SettingsError, SkipstreamError
 from components.settings import TransformSettings
 from pipeline import runner as runner_module
 from pipeline.config import Settings
@@ -202,6 +202,24 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path):
     for output in (file, file / "below"):
         with pytest.raises(SkipstreamError, match=r"cannot be written \(.*\): choose another"):
             run(output, Counter())
+
+
+def test_an_output_that_is_not_utf8_is_refused(tmp_path: Path):
+    with pytest.raises(SettingsError) as caught:
+        run(tmp_path / "caf\udce9", Counter())
+    assert str(caught.value) == (
+        rf"--output must have a name in UTF-8, got {tmp_path}/caf\xe9: name another directory"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_reports_hold_any_name(tmp_path: Path):
+    def build(out: Corpus) -> Corpus:
+        return out.finish(name="caf\udce9")
+
+    run(tmp_path, build)
+    assert r'"name": "caf\udce9"' in (tmp_path / "run.json").read_text(encoding="utf-8")
+    assert report(tmp_path)["stages"]["example_gen"]["name"] == "caf\udce9"
 
 
 def chain(output: Path, min_count: int, command: str | None) -> Examples:

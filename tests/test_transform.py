@@ -215,8 +215,9 @@ TOO_SMALL = (
 @pytest.mark.parametrize(
     ("content", "settings", "said"),
     [
-        ("\n\n \n", {"deduplicate": True}, "got no document that is not empty: check example_gen"),
-        ("", {"phrase_passes": 1}, "got no document that is not empty: check example_gen.input"),
+        ("\n\n \n", {"deduplicate": True}, "without a document (3 are blank)"),
+        ("", {"phrase_passes": 1}, "hold text, got 1 file without a document: check"),
+        ("… !\n?\n", {}, "hold words, got 1 file whose 2 documents have no letter and no digit"),
         ("… !\nthe words of the text\n", {"min_count": 2}, TOO_SMALL),
     ],
 )
@@ -336,7 +337,7 @@ def test_a_record_file_that_did_not_arrive_is_noticed(tmp_path: Path) -> None:
     counts = records.write_segment(0, 0, segment, np.arange(3), str(tmp_path))
 
     def describe() -> dict[str, Any]:
-        listing = Listing((), (), "lines", "text", 0.0, "fail", {})
+        listing = Listing((), (), "lines", "text", 0.0, "fail", {}, ())
         return statistics.describe(dict(counts), 3, 3, listing, Examples(tmp_path, "examples"))
 
     assert list(describe()["splits"]["eval"]["files"]) == ["000000-0000.tfrecord.gz"]

@@ -1,7 +1,6 @@
 """The stage: a trained model -> scores and a verdict."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from components.artifacts import (
 )
 from components.defaults import chosen, kept_tokens
 from components.evaluator import drift, gate, scores
-from components.evaluator.files import matching
+from components.evaluator.files import matching, named
 from components.exporter.alignment import served_vectors
 from components.settings import (
     EvaluatorSettings,
@@ -256,16 +255,6 @@ def neighbors(
             (vocabulary.tokens[near], round(float(similarity[near]), 4)) for near in nearest
         ]
     return found
-
-
-def named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names; by their whole paths where two have the same name.
-
-    >>> list(named([Path("a/x.tsv"), Path("b/x.tsv"), Path("b/y.tsv")]))
-    ['a/x.tsv', 'b/x.tsv', 'y.tsv']
-    """
-    names = Counter(path.name for path in paths)
-    return {path.name if names[path.name] == 1 else str(path): path for path in paths}
 
 
 def _as_json(name: str, score: scores.Score) -> dict[str, float | int | None]:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from components import names
 from components.errors import SettingsError, SkipstreamError
+from components.example_gen import patterns
 
 
 @dataclass(frozen=True, order=True)
@@ -17,12 +19,19 @@ class File:
     Attributes:
         path: Absolute local path, or URL of another file system.
         size: Bytes as stored, so compressed ones where it is compressed.
-        modified: Seconds since 1970; 0 where the file system does not say.
+        modified: Nanoseconds since 1970; 0 where the file system does not say.
+        changed: The same, of its name and rights, too, and nobody can set it; 0 for URLs.
     """
 
     path: str
     size: int
-    modified: float
+    modified: int
+    changed: int = 0
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> "File":
+        """A local file."""
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_remote(path: str) -> bool:
@@ -34,34 +43,49 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def list_files(patterns: Iterable[str]) -> tuple[list[File], dict[str, int]]:
-    """All files that match any of `patterns`, each once, in the order of their paths.
+def list_files(wanted: Iterable[str]) -> tuple[list[File], dict[str, int]]:
+    r"""All files that match any of `wanted`, each once, in the order of their paths.
 
-    Local patterns follow the shell: `~` is the home directory, `**` any number of directories, and
-    a name that starts with a dot has to be named so. URLs follow Beam's FileSystems.
+    Local patterns follow the shell: `~` is the home directory, `**` any number of directories,
+    `{a,b}` one of the two, `{01..12}` one of the numbers, and a name that starts with a dot has to
+    be named so. `\xe9` is a byte that is not UTF-8, as messages show it. URLs follow Beam's
+    FileSystems.
 
     Returns:
         The files, and how many matches were left out by reason: `directory` and `not_a_file`
         (broken links, pipes, sockets).
 
     Raises:
+        SettingsError: A pattern names a stream, or a place that cannot be read from.
         SkipstreamError: A pattern matches no file, or a file cannot be read.
     """
     files: dict[str, File] = {}
     skipped: dict[str, str] = {}
-    for pattern in patterns:
-        match = _match_remote if is_remote(pattern) else _match_local
-        found = dict(match(pattern))
-        reasons = {path: what for path, what in found.items() if isinstance(what, str)}
-        if len(reasons) == len(found):
-            raise SkipstreamError(_no_file(pattern, reasons))
-        skipped |= reasons
-        files |= {path: what for path, what in found.items() if isinstance(what, File)}
+    for pattern in wanted:
+        for path, what in _matches(pattern).items():
+            if isinstance(what, File):
+                files[path] = what
+            else:
+                skipped[path] = what
     return sorted(files.values()), dict(sorted(Counter(skipped.values()).items()))
 
 
-def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[int, float] | None]:
-    """Bytes and time of change of files; None where one is gone.
+def _matches(pattern: str) -> dict[str, File | str]:
+    """What a pattern matches, by path: files, or the reason why not; at least one file."""
+    patterns.refuse_what_is_no_file(pattern)
+    found = dict(_match_remote(pattern) if is_remote(pattern) else _match_local(pattern))
+    # A file whose very name has braces is meant before those that they could stand for.
+    choices = () if found else patterns.choices(pattern)
+    for choice in choices:
+        found |= _matches(choice)
+    if not any(isinstance(what, File) for what in found.values()):
+        reasons = {path: what for path, what in found.items() if isinstance(what, str)}
+        raise SkipstreamError(patterns.no_file(pattern, reasons))
+    return found
+
+
+def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[int, int] | None]:
+    """Bytes and time of change, in nanoseconds, of files; None where one is gone.
 
     Two states that are equal mean that nothing was written in between.
 
@@ -74,7 +98,7 @@ def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[
         SkipstreamError: One of `urls` cannot be listed.
     """
     listed = {path: what for pattern in urls for path, what in _match_remote(pattern)}
-    found: dict[str, tuple[int, float] | None] = {}
+    found: dict[str, tuple[int, int] | None] = {}
     for path in paths:
         if is_remote(path):
             if urls:
@@ -90,26 +114,13 @@ def state_of(paths: Iterable[str], urls: Iterable[str] = ()) -> dict[str, tuple[
     return found
 
 
-def _no_file(pattern: str, reasons: dict[str, str]) -> str:
-    message = f"no file matches example_gen.input pattern '{pattern}'"
-    if list(reasons.values()) == ["directory"] and next(iter(reasons)) == _absolute(pattern):
-        return f"{message}, which is a directory: name its files, as in '{pattern.rstrip('/')}/*'"
-    if reasons:
-        counts = Counter(reasons.values()).most_common()
-        found = ", ".join(f"{count} × {reason}" for reason, count in counts)
-        return f"{message}, only {found}: name the files"
-    return f"{message}: check the path, and that the quotes keep the shell from expanding it"
-
-
-def _absolute(path: str) -> str:
-    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
-
-
 def _match_local(pattern: str) -> Iterator[tuple[str, File | str]]:
     """Python's glob, as Beam's walks through every folder below the pattern's fixed part."""
-    path = _absolute(pattern)
+    path = os.path.abspath(os.path.expanduser(pattern))
     # A file whose very name has brackets is meant before the pattern it could be.
     paths = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)
+    if not paths and (named := names.meant(path)) != path:
+        paths = [named] if os.path.lexists(named) else glob.glob(named, recursive=True)
     for path in map(os.path.abspath, paths):
         try:
             status = os.stat(path)
@@ -117,15 +128,16 @@ def _match_local(pattern: str) -> Iterator[tuple[str, File | str]]:
             yield path, "not_a_file"
             continue
         except OSError as error:
-            raise SkipstreamError(f"cannot read {path}: {error.strerror}") from error
+            raise SkipstreamError(f"cannot read {names.shown(path)}: {error.strerror}") from error
         if stat.S_ISDIR(status.st_mode):
             yield path, "directory"
         elif not stat.S_ISREG(status.st_mode):
             yield path, "not_a_file"
         elif not os.access(path, os.R_OK):
-            raise SkipstreamError(f"cannot read {path}: permission denied, try chmod +r")
+            name = names.shown(path)
+            raise SkipstreamError(f"cannot read {name}: permission denied, try chmod +r")
         else:
-            yield path, File(path, status.st_size, status.st_mtime)
+            yield path, File.of(path, status)
 
 
 def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
@@ -158,7 +170,5 @@ def _match_remote(pattern: str) -> Iterator[tuple[str, File | str]]:
         if found.path.endswith("/"):  # The empty object that consoles make for a folder.
             yield found.path, "directory"
         else:
-            yield (
-                found.path,
-                File(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0),
-            )
+            modified = round((found.last_updated_in_seconds or 0) * 1e9)
+            yield found.path, File(found.path, found.size_in_bytes, modified)

@@ -20,6 +20,7 @@ from components.example_gen import formats
 from components.example_gen.files import is_remote
 from components.example_gen.formats import CHUNK, LONGEST, Batch
 from components.example_gen.units import Piece, Unit
+from components.names import shown
 
 BLOCK_BYTES = 2**20
 DAMAGED = "damaged_parts"
@@ -158,11 +159,11 @@ def _is_utf8(document: bytes) -> bool:
 def _batches(piece: Piece, field: str) -> Iterator[Batch]:
     with _naming(piece), _opened(piece.path) as file:
         if piece.format == "parquet":
-            yield from formats.rows(file, path=piece.path, field=field, longest=LONGEST)
+            yield from formats.rows(file, path=shown(piece.path), field=field, longest=LONGEST)
             return
         texts = _decompressed(file, piece) if piece.compression else _stored(file, piece)
         if piece.start == 0:
-            texts = _checked(texts, piece.path)
+            texts = _checked(texts, shown(piece.path))
         by_line = piece.format != "files"
         chunks = formats.carve(texts, by_line=by_line, longest=LONGEST)
         match piece.format:
@@ -184,7 +185,7 @@ def _opened(path: str) -> IO[bytes]:
 @contextmanager
 def _naming(piece: Piece) -> Iterator[None]:
     """Turn what reading can raise into an error that names the file."""
-    path = piece.path
+    path = shown(piece.path)
     try:
         yield
     except (SkipstreamError, GeneratorExit):
@@ -268,7 +269,7 @@ def _stored(file: IO[bytes], piece: Piece) -> Iterator[bytes]:
 def _refuse_end(text: bytes, piece: Piece) -> None:
     if not text:
         raise SkipstreamError(
-            f"{piece.path} is shorter than when it was listed: run again when it is complete"
+            f"{shown(piece.path)} is shorter than when it was listed: run again when it is complete"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from components.artifacts import Corpus
 from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
+from components.names import shown
 
 Format = Literal["lines", "paragraphs", "files", "jsonl", "parquet"]
 Compression = Literal["gzip", "bz2", "zstd"]
@@ -77,6 +78,8 @@ class Listing:
         urls: The patterns that found the files that are not local.
         format: As in the settings, and so are `field`, `eval_share` and `damaged_files`.
         skipped: Matches that were left out, by reason.
+        modified: When each of `files` was changed, in nanoseconds since 1970; None: the artifact
+            brings it along.
     """
 
     files: tuple[tuple[str, int], ...]
@@ -86,6 +89,7 @@ class Listing:
     eval_share: float
     damaged_files: str
     skipped: dict[str, int]
+    modified: tuple[int | None, ...]
 
     @classmethod
     def load(cls, corpus: Corpus) -> "Listing":
@@ -93,24 +97,35 @@ class Listing:
         content: dict[str, Any] = json.loads(
             (corpus.path / Corpus.LISTING).read_text(encoding="utf-8")
         )
-        files = tuple(
-            (
-                file["path"]
-                if is_remote(file["path"])
-                else os.path.abspath(corpus.path / file["path"]),
-                file["size"],
-            )
-            for file in content["files"]
-        )
+        files = content.pop("files")
+        paths = [
+            file["path"] if is_remote(file["path"]) else os.path.abspath(corpus.path / file["path"])
+            for file in files
+        ]
         return cls(
-            files,
-            tuple(content["urls"]),
-            content["format"],
-            content["field"],
-            content["eval_share"],
-            content["damaged_files"],
-            content["skipped"],
+            files=tuple((path, file["size"]) for path, file in zip(paths, files, strict=True)),
+            modified=tuple(file["modified"] for file in files),
+            urls=tuple(content.pop("urls")),
+            **content,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """What `load` reads."""
+        files = [
+            {"path": path, "size": size, "modified": modified}
+            for (path, size), modified in zip(self.files, self.modified, strict=True)
+        ]
+        others = {name: value for name, value in vars(self).items() if name != "modified"}
+        return others | {"files": files, "urls": list(self.urls)}
+
+    @property
+    def states(self) -> dict[str, tuple[int, int]]:
+        """Bytes and time of change when they were listed, as `files.state_of` has them."""
+        return {
+            path: (size, modified)
+            for (path, size), modified in zip(self.files, self.modified, strict=True)
+            if modified is not None
+        }
 
 
 def detect(path: str, format: str) -> tuple[Format, Compression | None]:
@@ -128,23 +143,24 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
     stem, suffix = os.path.splitext(path.lower())
     compression = _COMPRESSIONS.get(suffix)
     inner = os.path.splitext(stem)[1] if compression else suffix
+    name = shown(path)
     for refused in (suffix, inner):
         if refused in _UNREADABLE:
             raise SkipstreamError(
-                f"{path} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
+                f"{name} is packed as {refused}, expected plain text, .gz, .bz2 or .zst: "
                 "unpack it, or leave it out of example_gen.input"
             )
     # Wikipedia's are cut into parts such as pages.xml-p1p41242.bz2.
     dump = inner.partition("-")[0]
     if format == "auto" and dump in _DUMPS:
         raise SkipstreamError(
-            f"{path} is a {dump} dump, whose mark-up is no text: extract its text first "
+            f"{name} is a {dump} dump, whose mark-up is no text: extract its text first "
             f"({_DUMPS[dump]}), or set example_gen.format to read it as it is"
         )
     chosen: Format = _FORMATS.get(inner, "lines") if format == "auto" else format  # type: ignore[assignment]
     if chosen == "parquet" and compression:
         raise SkipstreamError(
-            f"{path} is a compressed Parquet file, which cannot be read in parts: unpack it "
+            f"{name} is a compressed Parquet file, which cannot be read in parts: unpack it "
             "(Parquet compresses its columns itself)"
         )
     return chosen, compression

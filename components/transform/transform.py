@@ -34,6 +34,7 @@ from components.artifacts import Corpus, Examples, by_reason, write_json
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Listing, plan
+from components.names import shown
 from components.phrases import FILE as PHRASES
 from components.settings import TransformSettings
 from components.transform import job, preprocessing, progress, records, statistics, storage
@@ -94,7 +95,8 @@ def build(
             "transform.work_directory: set it"
         )
     files = [path for path, _ in listing.files]
-    before = state_of(files, listing.urls)
+    # As they were listed: what was written since then is not what the fingerprint says.
+    before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
     tokens_in = cache if settings.cache and awaited else None
     if holds(work, _LAUNCHED):
@@ -113,6 +115,7 @@ def build(
     fetch(work, out.path)
     written = json.loads((out.path / job.COUNTS).read_text())
     _check_unreadable(written["counts"], max_unreadable)
+    _check_text(written["counts"], listing)
     tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
     _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
     content = statistics.describe(written["counts"], tokens, types, listing, out)
@@ -207,20 +210,15 @@ def _too_few_words(
     lines: list[bytes], settings: TransformSettings, tokens: int, documents: int
 ) -> str:
     """Why the vocabulary is too small: because the text is, or the settings leave out too much."""
-    if not documents:
-        return (
-            "the corpus must hold text, got no document that is not empty: check "
-            "example_gen.input and example_gen.format"
-        )
-    text = f"{tokens:,} tokens in {documents:,} documents"
-    if not tokens:
-        return f"the corpus must hold words, got {text}: check transform.tokenizer"
     words = [line.split(b"\t")[0].decode() for line in lines]
     kept = " and ".join(f"'{word}'" for word in words if word) or "none"
     message = f"the vocabulary must hold at least {LEAST_TYPES} words to compare, got {kept}"
     if settings.max_size is not None and settings.max_size < LEAST_TYPES:
         return f"{message}: raise transform.max_size = {settings.max_size}"
-    message += f": of {text}, no other occurs transform.min_count = {settings.min_count} times"
+    message += (
+        f": of {tokens:,} tokens in {documents:,} documents, no other occurs "
+        f"transform.min_count = {settings.min_count} times"
+    )
     if tokens < ENOUGH_TOKENS:
         return (
             f"{message}; the text is too small: word vectors begin to be of use at some "
@@ -254,8 +252,26 @@ def _check_unchanged(
             remove(tokens_in)  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
-            f"the corpus must not change while it is read, but {changed[0]}{more} did: "
+            f"the corpus must not change while it is read, but {shown(changed[0])}{more} did: "
             "run again when it is whole"
+        )
+
+
+def _check_text(read: dict[str, int], listing: Listing) -> None:
+    """Refuse a corpus without a document or without a token, whatever the settings further on."""
+    documents, files = read.get("documents", 0), len(listing.files)
+    of_files = f"{files:,} file{'s' * (files > 1)}"
+    if not documents:
+        empty = read.get("empty", 0)
+        blank = f" ({empty:,} are blank)" if empty else ""
+        raise SkipstreamError(
+            f"the corpus must hold text, got {of_files} without a document{blank}: check "
+            "example_gen.input and example_gen.format"
+        )
+    if read.get("dropped.no_token") == documents and not read.get("tokens.too_long"):
+        raise SkipstreamError(
+            f"the corpus must hold words, got {of_files} whose {documents:,} documents have no "
+            "letter and no digit: check example_gen.input"
         )
 
 

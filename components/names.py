@@ -1,0 +1,39 @@
+"""File names as messages show them: whatever bytes a name holds, in one line of printable text.
+
+Linux lets a name be any bytes. Python keeps those that are not UTF-8 as lone surrogates, which no
+encoder takes, so a message, a setting or a protocol buffer cannot hold them as they are.
+"""
+
+import re
+
+_BYTES = re.compile("[\udc80-\udcff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SHOWN = re.compile(r"\\x([89a-fA-F][0-9a-fA-F])")
+
+
+def encodable(text: str) -> str:
+    r"""`text` with the bytes that are not UTF-8 as escapes, so that any encoder takes it.
+
+    >>> print(encodable("caf\udce9.txt"))
+    caf\xe9.txt
+    """
+    return _BYTES.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+
+
+def shown(name: str) -> str:
+    r"""A name for a message: as `encodable`, and control characters such as newlines escaped, too.
+
+    >>> print(shown("caf\udce9 'new\nline' 😀.txt"))
+    caf\xe9 'new\nline' 😀.txt
+    """
+    escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    return encodable(escaped)
+
+
+def meant(shown: str) -> str:
+    r"""The name that `encodable` shows.
+
+    >>> meant(r"caf\xe9.txt") == "caf\udce9.txt"
+    True
+    """
+    return _SHOWN.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), shown)
