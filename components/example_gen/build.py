@@ -56,6 +56,8 @@ def build(*, settings: ExampleGenSettings, out: Corpus) -> Corpus:
             "eval_share": settings.eval_share,
             "damaged_files": settings.damaged_files,
             "skipped": skipped,
+            "max_unreadable": settings.max_unreadable,
+            "max_invalid_utf8": settings.max_invalid_utf8,
         },
     )
     return out.finish(files=len(sizes), bytes=sum(sizes.values()), skipped=skipped)
