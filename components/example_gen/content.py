@@ -9,15 +9,16 @@ SAMPLE = 2**16  # Bytes of a file that are looked at.
 
 _LEAVE = "leave it out of example_gen.input"
 _UNPACK = "unpack it"
+_NAME = "give it a name that ends in"
 _AS_TEXT = "save it as plain text, as pandoc or LibreOffice can"
 _AS_CSV = "save its sheet as CSV in UTF-8"
 _AS_IT_IS = "or set example_gen.format to read it as it is"
 
 # The first that matches counts.
 _BINARY = {
-    rb"\x1f\x8b": ("gzip data", "give it a name that ends in .gz"),
-    rb"\x28\xb5\x2f\xfd": ("Zstandard data", "give it a name that ends in .zst"),
-    rb"BZh[1-9]1AY&SY": ("bzip2 data", "give it a name that ends in .bz2"),
+    rb"\x1f\x8b": ("gzip data", f"{_NAME} .gz"),
+    rb"\x28\xb5\x2f\xfd": ("Zstandard data", f"{_NAME} .zst"),
+    rb"BZh[1-9]1AY&SY": ("bzip2 data", f"{_NAME} .bz2"),
     rb"PK\x03\x04.*word/": ("a Word document (.docx)", _AS_TEXT),
     rb"PK\x03\x04.*xl/w": ("an Excel workbook (.xlsx)", _AS_CSV),
     rb"PK\x03\x04.*ppt/": ("a PowerPoint presentation (.pptx)", _AS_TEXT),
@@ -69,15 +70,11 @@ _MARK_UP = {
 }
 
 
-def _compiled(
-    kinds: dict[bytes, tuple[str, str]], flags: int = 0
-) -> list[tuple[re.Pattern[bytes], tuple[str, str]]]:
-    return [(re.compile(pattern, re.DOTALL | flags), said) for pattern, said in kinds.items()]
-
-
-_BINARY_KINDS = _compiled(_BINARY)
-_MARK_UP_KINDS = _compiled(_MARK_UP, re.IGNORECASE)
-
+# One look is enough at what matches none of them, as almost all files do.
+_ANY_BINARY, _ANY_MARK_UP = (
+    re.compile(b"|".join(b"(?:%s)" % pattern for pattern in kinds), re.DOTALL | re.IGNORECASE)
+    for kinds in (_BINARY, _MARK_UP)
+)
 _CONTROL = bytes(encodings.CONTROL)
 _FEW = 10  # Bytes, of any share, that a small file may hold by mistake.
 _MANY_LINES = 30  # with invalid UTF-8, before their share of a sample says something of the file
@@ -95,8 +92,20 @@ def kind_of(sample: bytes, *, mark_up: bool = False) -> tuple[str, str] | None:
     >>> kind_of(b"<html><body>", mark_up=True)[0]
     'an HTML page'
     """
-    kinds = _BINARY_KINDS + _MARK_UP_KINDS if mark_up else _BINARY_KINDS
-    return next((said for pattern, said in kinds if pattern.match(sample)), None)
+    if _ANY_BINARY.match(sample):
+        for pattern, said in _BINARY.items():
+            if re.match(pattern, sample, re.DOTALL):
+                return said
+    if mark_up and _ANY_MARK_UP.match(sample):
+        for pattern, said in _MARK_UP.items():
+            if re.match(pattern, sample, re.DOTALL | re.IGNORECASE):
+                return said
+    return None
+
+
+def _nuls_in(sample: bytes) -> int:
+    """How many NUL bytes there are; to see that there are none is fast."""
+    return sample.count(b"\0") if b"\0" in sample else 0
 
 
 def is_binary(sample: bytes) -> bool:
@@ -106,7 +115,7 @@ def is_binary(sample: bytes) -> bool:
     (True, False, True)
     """
     controls = len(sample) - len(sample.translate(None, _CONTROL))
-    nuls = sample.count(b"\0")
+    nuls = _nuls_in(sample)
     return controls + nuls > _FEW and (20 * controls > len(sample) or 4 * nuls > len(sample))
 
 
@@ -122,35 +131,36 @@ def check(sample: bytes, path: str, *, mark_up: bool, most_invalid: float) -> No
     Raises:
         SkipstreamError: It is something else; the message says what, and the remedy.
     """
-    inside = "" if remedies.unpacked_name(path) == path else ", unpacked,"
-    rule = f"{path}{inside} must be UTF-8 text"
     if kind := kind_of(sample, mark_up=mark_up):
         what, remedy = kind
-        raise SkipstreamError(f"{rule}, got {what}: {_UNPACK if inside else remedy}")
+        if remedy.startswith(_NAME) and remedies.unpacked_name(path) != path:
+            remedy = _UNPACK  # for the second time
+        raise _not_text(path, f"{what}: {remedy}")
     encoding = encodings.marked(sample)
-    nuls = sample.count(b"\0")
+    nuls = _nuls_in(sample)
     many_nuls = nuls > max(_FEW, len(sample) // 1000) or 3 * nuls > len(sample) > _FEW
     invalid = not encodings.starts_utf8(sample)
     if not encoding and (many_nuls or (nuls and invalid)):
         encoding = encodings.wide(sample)
     if encoding:
         how = remedies.iconv(path, encoding)
-        raise SkipstreamError(
-            f"{rule}, got {encoding}: convert it with `{how}` and give that in its place"
-        )
+        raise _not_text(path, f"{encoding}: convert it with `{how}` and give that in its place")
     if is_binary(sample):
-        raise SkipstreamError(f"{rule}, got binary data: {_LEAVE}")
+        raise _not_text(path, f"binary data: {_LEAVE}")
     if many_nuls:
         # Where no lines are, NULs end the records.
         to = "\\n" if sample.count(b"\n") < nuls // 2 else " "
         out = remedies.beside(path, "clean")
         how = remedies.command(f"tr '\\000' '{to}'", path, out, redirect=True)
-        raise SkipstreamError(
-            f"{rule}, got {nuls / len(sample):.1%} NUL bytes: replace them with "
-            f"`{how}` and give that in its place"
-        )
+        share = f"{nuls / len(sample):.1%} NUL bytes"
+        raise _not_text(path, f"{share}: replace them with `{how}` and give that in its place")
     if invalid:
         _check_lines(sample, path, most_invalid)
+
+
+def _not_text(path: str, got: str) -> SkipstreamError:
+    inside = "" if remedies.unpacked_name(path) == path else ", unpacked,"
+    return SkipstreamError(f"{path}{inside} must be UTF-8 text, got {got}")
 
 
 def _check_lines(sample: bytes, path: str, most_invalid: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -140,8 +141,10 @@ def check_no_json(sample: bytes, path: str) -> None:
     Raises:
         SkipstreamError: It begins with a JSON object.
     """
+    if not re.match(rb"\s*\{", sample):
+        return
     lines = sample.strip().splitlines()
-    if lines and (is_object(lines[0]) or spans_lines(lines)):
+    if is_object(lines[0]) or spans_lines(lines):
         raise SkipstreamError(
             f"{path} must be text, got JSON: set example_gen.format=jsonl to read a field of it, "
             "or example_gen.format=lines to read it as it is"
