@@ -96,12 +96,14 @@ def fingerprint(piece: Piece) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     # A range sees the byte before it, and the line that its end cuts to that line's end.
     position = max(0, piece.start - 1)
+    any_line = piece.start == 0
     with _naming(piece), _opened(piece.path) as file:
         file.seek(position)
         while position < piece.stop and (text := file.read(min(CHUNK, piece.stop - position))):
             digest.update(text)
             position += len(text)
-        while position >= piece.stop and (text := file.read(CHUNK)):
+            any_line = any_line or b"\n" in text
+        while any_line and position >= piece.stop and (text := file.read(CHUNK)):
             head, newline, _ = text.partition(b"\n")
             digest.update(head + newline)
             if newline:
