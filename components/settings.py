@@ -26,13 +26,18 @@ class ExampleGenSettings(StageSettings):
         description="File patterns (local, gs://, s3://). None: the docstrings of the "
         "installed dependencies.",
     )
-    format: Literal["auto", "lines", "paragraphs", "files", "jsonl", "parquet"] = Field(
-        "auto",
-        description="What a document is: a line, a paragraph (separated by blank lines), a whole "
-        "file, a JSON Lines record or a Parquet row. auto: by the file's name, else lines.",
+    format: Literal["auto", "lines", "paragraphs", "files", "jsonl", "csv", "tsv", "parquet"] = (
+        Field(
+            "auto",
+            description="What a document is: a line, a paragraph (separated by blank lines), a "
+            "whole file, a JSON Lines record, or a row of CSV, TSV (with a header) or Parquet. "
+            "auto: by the file's name, else lines; files with mark-up are refused.",
+        )
     )
     field: str = Field(
-        "text", min_length=1, description="The JSON field or Parquet column that holds the text."
+        "text",
+        min_length=1,
+        description="The JSON field, or the column of a table, that holds the text.",
     )
     eval_share: float = Field(
         0.01,
@@ -44,8 +49,16 @@ class ExampleGenSettings(StageSettings):
         0.01,
         ge=0,
         le=1,
-        description="Share of documents that may be unreadable (invalid JSON, field missing) "
-        "before the run fails.",
+        description="Share of documents that may be unreadable (invalid JSON or CSV, field "
+        "missing or no text) before the run fails.",
+    )
+    max_invalid_utf8: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of documents that may hold invalid UTF-8, which is read as separators, "
+        "before the run fails. A file most of whose first lines do is refused at once, unless "
+        "this is higher.",
     )
     damaged_files: Literal["fail", "skip"] = Field(
         "fail",

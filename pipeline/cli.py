@@ -24,6 +24,7 @@ from components.errors import NotBlessedError
 from pipeline import config, failures, interrupts, logs, queries, results, usage, versions
 from pipeline.console import filter_stderr
 from pipeline.definition import Chain
+from pipeline.notices import notices
 from pipeline.runner import Runner
 
 _MODEL = (
@@ -386,12 +387,22 @@ def _run(chain: Chain) -> str:
     try:
         return chain.served
     finally:  # A model that a gate refuses is looked at, too.
+        _show_notices(chain)
         print(results.summary(evaluation.report))
 
 
 def _transform(chain: Chain) -> Path:
-    _ = chain.statistics  # Refuses a corpus outside the limits.
-    return chain.examples.path
+    examples = chain.examples
+    try:
+        _ = chain.statistics  # Refuses a corpus outside the limits.
+    finally:
+        _show_notices(chain)
+    return examples.path
+
+
+def _show_notices(chain: Chain) -> None:
+    for notice in notices(chain.examples.statistics):
+        logs.say(f"warning: {notice}", event="notice")
 
 
 def _evaluate(chain: Chain) -> Path:

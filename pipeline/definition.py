@@ -117,7 +117,6 @@ class Chain:
             return transform.build(
                 corpus,
                 settings=settings,
-                max_unreadable=self._settings.example_gen.max_unreadable,
                 beam_options=self._beam_options,
                 cache=tokens,
                 out=out,

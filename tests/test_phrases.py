@@ -109,12 +109,11 @@ def test_documents_of_no_pair_stay_as_they_are(tmp_path: Path, documents: list[s
 def run(out: Path, source: Path, *flags: str, cache: Path | None = None, **settings: float) -> Path:
     for name in ("corpus", "examples"):
         (out / name).mkdir(parents=True)
-    chosen = ExampleGenSettings(input=(str(source),))
+    chosen = ExampleGenSettings(input=(str(source),), max_unreadable=0)
     corpus = list_corpus(settings=chosen, out=Corpus(out / "corpus", "corpus"))
     transform.build(
         corpus,
         settings=TransformSettings(**settings),
-        max_unreadable=0,
         beam_options=flags,
         cache=str(cache) if cache else None,
         out=Examples(out / "examples", "examples"),

@@ -52,7 +52,6 @@ def run(
     return transform.build(
         corpus,
         settings=settings or TransformSettings(min_count=1),
-        max_unreadable=chosen.max_unreadable,
         beam_options=beam_options,
         cache=cache,
         out=Examples(out / "examples", "examples"),
@@ -193,14 +192,15 @@ def test_an_awkward_corpus_runs_through(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     # Longer than a block of the reader, and with a word that is.
     (tmp_path / "huge.txt").write_bytes(b"word " * 400_000 + b"x" * 3_000_000)
-    examples = run(tmp_path / "out", str(tmp_path / "*.txt"), eval_share=0)
+    pattern = str(tmp_path / "*.txt")
+    examples = run(tmp_path / "out", pattern, eval_share=0, max_invalid_utf8=0.2)
     documents = words_of(examples)
     assert documents[:2] == [["one", "two"], ["three"]]
     assert documents[3:] == [["smile", "cafe\u0301"], ["nul", "byte"], ["bad", "end"]]
     assert len(documents[2]) == 400_001
     statistics = examples.statistics
     assert statistics["documents_dropped"] == {"empty": 1}
-    assert statistics["documents_repaired"] == {"invalid_utf8": 1, "cut": 0}
+    assert statistics["documents_repaired"] == {"invalid_utf8": 1, "nul": 1, "cut": 0}
     assert sum(statistics["files_skipped"].values()) == 1
 
 
@@ -243,7 +243,7 @@ def test_too_many_unreadable_documents_are_an_error(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "one two"})] * 8 + ["{broken", '{"body": "one two"}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     pattern = str(tmp_path / "a.jsonl")
-    said = r"got 20.0%: \{'invalid_json': 1, 'missing_field': 1\}; check example_gen.field"
+    said = r"got 20.0% \(1 invalid_json, 1 missing_field\): in .*/a\.jsonl, for example, a line "
     with pytest.raises(SkipstreamError, match=said):
         run(tmp_path / "1", pattern)
     examples = run(tmp_path / "2", pattern, max_unreadable=0.2, eval_share=0)
@@ -337,7 +337,7 @@ def test_a_record_file_that_did_not_arrive_is_noticed(tmp_path: Path) -> None:
     counts = records.write_segment(0, 0, segment, np.arange(3), str(tmp_path))
 
     def describe() -> dict[str, Any]:
-        listing = Listing((), (), "lines", "text", 0.0, "fail", {}, ())
+        listing = Listing((), (), "lines", "text", 0.0, "fail", {}, 0.01, 0.1, ())
         return statistics.describe(dict(counts), 3, 3, listing, Examples(tmp_path, "examples"))
 
     assert list(describe()["splits"]["eval"]["files"]) == ["000000-0000.tfrecord.gz"]

@@ -34,6 +34,8 @@ def find(settings: ExampleGenSettings) -> tuple[list[File], Listing]:
         field=settings.field,
         eval_share=settings.eval_share,
         damaged_files=settings.damaged_files,
+        max_unreadable=settings.max_unreadable,
+        max_invalid_utf8=settings.max_invalid_utf8,
         skipped=skipped,
         modified=tuple(file.modified for file in files),
     )

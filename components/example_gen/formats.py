@@ -1,25 +1,22 @@
-"""What a document is, format by format: text in chunks in, batches of documents out.
+"""What a document is in text: text in chunks in, batches of documents out.
 
 A chunk holds whole lines, about CHUNK bytes of them, so that the cost is per chunk. The one
 exception is a line beyond LONGEST bytes, which comes in several chunks marked `cut`.
 """
 
-import json
+import itertools
 import re
-from collections.abc import Iterable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-from components.errors import SkipstreamError
 
 CHUNK = 2**20
 LONGEST = 64 * 2**20
 
 # Spaces may stand on a blank line. A chunk that begins a line gets a newline in front, so the
 # pattern also sees a blank line that begins it.
-_BLANK_LINES = re.compile(rb"\n(?:[ \t\r\f\v]*\n)+")
+_BLANK_LINES = re.compile(rb"\n(?:[ \t\f\v]*\n)+")
 
 
 class Chunk(NamedTuple):
@@ -30,10 +27,17 @@ class Chunk(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """binary [documents], none empty, and what was dropped or changed on the way, by reason."""
+    """Documents, and what was dropped or changed on the way.
+
+    Attributes:
+        documents: binary [documents], none empty.
+        counts: How many were dropped or changed, by reason.
+        examples: What the first one that cannot be read looks like, and what to do, by reason.
+    """
 
     documents: pa.Array
     counts: dict[str, int]
+    examples: Mapping[str, str] = {}
 
 
 def cut_point(text: bytes, longest: int) -> int:
@@ -72,22 +76,64 @@ def carve(texts: Iterable[bytes], *, by_line: bool, longest: int) -> Iterator[Ch
         yield Chunk(b"".join(pending), cut=False)
 
 
-def _batch(documents: list[bytes], **counts: int) -> Batch:
+def newlines(texts: Iterable[bytes]) -> Iterator[bytes]:
+    r"""The stream that `texts` make, with \n for the line ends of all systems: \r\n, and \r alone.
+
+    >>> list(newlines([b"one\r", b"\ntwo\rthree", b"\n"]))
+    [b'one', b'\ntwo\nthree', b'\n']
+    """
+    held = b""  # Of \r at the end of a text, the next one says what it means.
+    for text in texts:
+        if held or b"\r" in text:
+            text = held + text
+            held = text[len(text.rstrip(b"\r")) :]
+            text = text.removesuffix(held).replace(b"\r\n", b"\n")
+            # A text that was converted twice has \r\r\n.
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        yield text
+    if held:
+        yield held.replace(b"\r", b"\n")
+
+
+def batch_of(
+    documents: list[bytes], examples: Mapping[str, str] | None = None, **counts: int
+) -> Batch:
+    """A batch of those `documents` that are not empty; those that are, are counted."""
     kept = [document for document in documents if document and not document.isspace()]
-    return Batch(pa.array(kept, pa.binary()), counts | {"empty": len(documents) - len(kept)})
+    counts["empty"] = len(documents) - len(kept)
+    return Batch(pa.array(kept, pa.binary()), counts, examples or {})
+
+
+def excerpt(value: Any, longest: int = 60) -> str:
+    """The beginning of a value, for a message.
+
+    >>> excerpt(12), excerpt("x" * 99, 3)
+    ("'12'", "'xxx…'")
+    """
+    text = str(value)
+    shown = text if len(text) <= longest else f"{text[:longest]}…"
+    return repr(shown)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of fields, for a message.
+
+    >>> listed(["id", "text"]), listed(map(str, range(99)))[-19:]
+    ("'id', 'text'", "'18', '19' and more")
+    """
+    shown = [excerpt(name, 40) for name in itertools.islice(names, 21)]
+    return ", ".join(shown[:20]) + (" and more" if len(shown) > 20 else "")
 
 
 def lines(chunks: Iterable[Chunk]) -> Iterator[Batch]:
-    r"""A document a line, ended by \n or \r\n.
+    r"""A document a line, ended by \n.
 
-    >>> (batch,) = lines([Chunk(b"one\r\n\n \ntwo", cut=False)])
+    >>> (batch,) = lines([Chunk(b"one\n\n \ntwo", cut=False)])
     >>> batch.documents.to_pylist(), batch.counts
     ([b'one', b'two'], {'cut': 0, 'empty': 2})
     """
     for text, cut in chunks:
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
-        yield _batch(text.removesuffix(b"\n").split(b"\n"), cut=int(cut))
+        yield batch_of(text.removesuffix(b"\n").split(b"\n"), cut=int(cut))
 
 
 def whole(chunks: Iterable[Chunk]) -> Iterator[Batch]:
@@ -95,9 +141,9 @@ def whole(chunks: Iterable[Chunk]) -> Iterator[Batch]:
     seen = False
     for text, cut in chunks:
         seen = True
-        yield _batch([text], cut=int(cut))
+        yield batch_of([text], cut=int(cut))
     if not seen:
-        yield _batch([b""])
+        yield batch_of([b""])
 
 
 def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Batch]:
@@ -110,7 +156,7 @@ def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Batch]:
     pending: list[bytes] = []  # of the paragraph that is not over yet
     start = b"\n"
     for text, cut in chunks:
-        first, *others = _BLANK_LINES.split(start + text.replace(b"\r\n", b"\n"))
+        first, *others = _BLANK_LINES.split(start + text)
         pending.append(first.removeprefix(start))
         start = b"" if cut else b"\n"
         documents: list[bytes] = []
@@ -128,110 +174,4 @@ def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Batch]:
 def _paragraphs(texts: list[bytes], cut: int) -> Batch:
     # White space around a separator is none of the user's documents: nothing was dropped.
     documents = [text.strip().replace(b"\n", b" ") for text in texts]
-    return _batch([document for document in documents if document], cut=cut)
-
-
-def records(chunks: Iterable[Chunk], *, field: str) -> Iterator[Batch]:
-    r"""A document a line of JSON, an object whose `field` is the text.
-
-    >>> chunk = Chunk(b'{"text": "one"}\n{"text": null}\n{"te', cut=False)
-    >>> (batch,) = records([chunk], field="text")
-    >>> batch.documents.to_pylist(), {name: n for name, n in batch.counts.items() if n}
-    ([b'one'], {'invalid_json': 1, 'missing_field': 1})
-    """
-    inside = False  # a line that was too long to be parsed
-    for text, cut in chunks:
-        if inside:
-            text = text[text.find(b"\n") + 1 :] if b"\n" in text else b""
-        too_long, inside = int(cut and not inside), cut
-        if cut:
-            text = b""
-        try:
-            decoded = text.decode("utf-8")
-        except UnicodeDecodeError:
-            decoded = text.decode("utf-8", "surrogateescape")
-        documents: list[bytes] = []
-        counts = {"invalid_json": 0, "missing_field": 0, "too_long": too_long}
-        for line in decoded.removesuffix("\n").split("\n") if decoded else ():
-            if not line or line.isspace():
-                documents.append(b"")
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                counts["invalid_json"] += 1
-                continue
-            value = record.get(field) if isinstance(record, dict) else None
-            if isinstance(value, str):
-                documents.append(_encoded(value))
-            else:
-                counts["missing_field"] += 1
-        yield _batch(documents, **counts)
-
-
-def _encoded(text: str) -> bytes:
-    """UTF-8; what cannot be, such as half a surrogate pair, becomes bytes that are not UTF-8."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-def rows(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator[Batch]:
-    """A document a row of the Parquet `file`, from its column `field`.
-
-    Raises:
-        SkipstreamError: There is no such column, or it does not hold text.
-    """
-    parquet = pq.ParquetFile(file, buffer_size=CHUNK)
-    schema = parquet.schema_arrow
-    if field not in schema.names:
-        raise SkipstreamError(
-            f"{path} has no column '{field}', only {', '.join(map(repr, schema.names))}: "
-            "set example_gen.field to the one that holds the text"
-        )
-    kind = schema.field(field).type
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not _is_text(value):
-        raise SkipstreamError(
-            f"column '{field}' of {path} must hold strings, got {kind}: "
-            "set example_gen.field to the one that holds the text"
-        )
-    for batch in parquet.iter_batches(_rows_a_chunk(parquet, field), columns=[field]):
-        yield _column(batch.column(0), value, longest)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_binary_view(kind)
-    )
-
-
-def _rows_a_chunk(parquet: pq.ParquetFile, field: str) -> int:
-    """Rows that hold about CHUNK bytes, as the file's own metadata has it."""
-    size = 0
-    for group in map(parquet.metadata.row_group, range(parquet.num_row_groups)):
-        columns = map(group.column, range(group.num_columns))
-        size += sum(c.total_uncompressed_size for c in columns if c.path_in_schema == field)
-    number: int = parquet.metadata.num_rows * CHUNK // max(1, size)
-    return max(1, min(2**14, number))
-
-
-def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Batch:
-    values = column.cast(kind).cast(pa.large_binary()).drop_null()
-    documents: list[bytes] = []
-    cuts = 0
-    for document in values.to_pylist():
-        while len(document) > longest:
-            end = cut_point(document, longest)
-            documents.append(document[:end])
-            document = document[end:]
-            cuts += 1
-        documents.append(document)
-    return _batch(documents, missing_field=len(column) - len(values), cut=cuts)
+    return batch_of([document for document in documents if document], cut=cut)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import logging
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,27 +17,18 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import SkipstreamError
-from components.example_gen import formats
+from components.example_gen import content, encodings, formats, json_lines, tables, unpacking
 from components.example_gen.files import is_remote
 from components.example_gen.formats import CHUNK, LONGEST, Batch
-from components.example_gen.units import Piece, Unit
+from components.example_gen.units import Piece, Rules, Unit
 from components.names import shown
 
 BLOCK_BYTES = 2**20
 DAMAGED = "damaged_parts"
+UNREADABLE = ("invalid_csv", "invalid_json", "missing_field", "not_text", "too_long")
 
 _UTF8_BOM = b"\xef\xbb\xbf"
-# A file that begins like this is not text, whatever its name says.
-_NOT_TEXT = {
-    b"\xff\xfe": "UTF-16 or UTF-32: convert it with `iconv -t UTF-8`",
-    b"\xfe\xff": "UTF-16: convert it with `iconv -t UTF-8`",
-    b"\x00\x00\xfe\xff": "UTF-32: convert it with `iconv -t UTF-8`",
-    b"\x1f\x8b": "gzip data: give it a name that ends in .gz",
-    b"\x28\xb5\x2f\xfd": "Zstandard data: give it a name that ends in .zst",
-    b"BZh91AY&SY": "bzip2 data: give it a name that ends in .bz2",
-    b"PK\x03\x04": "a ZIP archive: unpack it",
-    b"PAR1\x15": "a Parquet file: set example_gen.format to parquet",
-}
+_MANY_RECORDS = 100  # without text: so many are no accident
 
 
 @dataclass(frozen=True)
@@ -46,9 +38,9 @@ class Block:
     Attributes:
         documents: binary [documents], none empty, in the order of the corpus.
         counts: `documents` and `bytes` that the block holds; documents that were dropped, by
-            reason: `empty`, `invalid_json`, `missing_field`, `too_long`; and repairs:
-            `invalid_utf8` (documents that hold invalid UTF-8, kept as they are) and `cut`
-            (places where a document of more than 64 MiB was cut in two); DAMAGED: files, or
+            reason: `empty`, and those of UNREADABLE; and repairs: `invalid_utf8` and `nul`
+            (documents that hold invalid UTF-8 or NUL bytes, which the tokeniser replaces) and
+            `cut` (places where a document of more than 64 MiB was cut in two); DAMAGED: files, or
             parts of a large one, that were skipped. Zeros are left out.
     """
 
@@ -69,12 +61,22 @@ def read(unit: Unit) -> Iterator[Block]:
     return _blocks(batches)
 
 
+def batches_of(unit: Unit) -> Iterator[tuple[str, Batch]]:
+    """As `read` comes to them, with their file; of what cannot be read, nothing."""
+    for piece in unit.pieces:
+        try:
+            for batch in _batches(piece, unit.rules):
+                yield piece.path, batch
+        except SkipstreamError:
+            continue
+
+
 def _whole(piece: Piece, unit: Unit) -> Iterator[Batch]:
     """All of a piece; of one that is damaged, if those are skipped, nothing."""
-    batches = _batches(piece, unit.field)
-    if unit.skip_damaged:
+    batches = _batches(piece, unit.rules)
+    if unit.rules.skip_damaged:
         try:
-            for _ in _batches(piece, unit.field):
+            for _ in _batches(piece, unit.rules):
                 pass  # Read to its end before any of it is used.
             # Opened again: a local file that is deleted from here on is read all the same.
             first = list(itertools.islice(batches, 1))
@@ -95,12 +97,14 @@ def fingerprint(piece: Piece) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     # A range sees the byte before it, and the line that its end cuts to that line's end.
     position = max(0, piece.start - 1)
+    any_line = piece.start == 0
     with _naming(piece), _opened(piece.path) as file:
         file.seek(position)
         while position < piece.stop and (text := file.read(min(CHUNK, piece.stop - position))):
             digest.update(text)
             position += len(text)
-        while position >= piece.stop and (text := file.read(CHUNK)):
+            any_line = any_line or b"\n" in text
+        while any_line and position >= piece.stop and (text := file.read(CHUNK)):
             head, newline, _ = text.partition(b"\n")
             digest.update(head + newline)
             if newline:
@@ -136,7 +140,12 @@ def _slices(documents: pa.Array) -> Iterator[tuple[pa.Array, int]]:
 
 def _block(pending: list[pa.Array], size: int, counts: Counter[str]) -> Block:
     documents = pa.concat_arrays(pending) if pending else pa.array([], pa.binary())
-    counts.update(documents=len(documents), bytes=size, invalid_utf8=_invalid_utf8(documents))
+    counts.update(
+        documents=len(documents),
+        bytes=size,
+        invalid_utf8=_invalid_utf8(documents),
+        nul=_with_nul(documents),
+    )
     return Block(documents, {name: count for name, count in counts.items() if count})
 
 
@@ -144,37 +153,45 @@ def _invalid_utf8(documents: pa.Array) -> int:
     try:
         documents.cast(pa.string())
     except pa.ArrowInvalid:
-        return sum(not _is_utf8(document) for document in documents.to_pylist())
+        return sum(not encodings.is_utf8(document) for document in documents.to_pylist())
     return 0
 
 
-def _is_utf8(document: bytes) -> bool:
-    try:
-        document.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _with_nul(documents: pa.Array) -> int:
+    stored = documents.buffers()[2]
+    if not stored or np.frombuffer(stored, np.uint8).min(initial=1):  # A look at all is fast.
+        return 0
+    return int(pc.sum(pc.match_substring(documents, "\0")).as_py() or 0)
 
 
-def _batches(piece: Piece, field: str) -> Iterator[Batch]:
-    with _naming(piece), _opened(piece.path) as file:
+def _batches(piece: Piece, rules: Rules) -> Iterator[Batch]:
+    path, field = piece.path, rules.field
+    with _naming(piece), _opened(path) as file:
         if piece.format == "parquet":
-            yield from formats.rows(file, path=shown(piece.path), field=field, longest=LONGEST)
+            yield from tables.parquet(file, path=shown(path), field=field, longest=LONGEST)
             return
-        texts = _decompressed(file, piece) if piece.compression else _stored(file, piece)
+        if piece.compression:
+            texts = unpacking.unpacked(file, path, piece.compression, CHUNK)
+        else:
+            texts = _stored(file, piece)
         if piece.start == 0:
-            texts = _checked(texts, shown(piece.path))
-        by_line = piece.format != "files"
-        chunks = formats.carve(texts, by_line=by_line, longest=LONGEST)
+            texts = _checked(texts, piece, rules)
+        if piece.format == "files":
+            yield from formats.whole(formats.carve(texts, by_line=False, longest=LONGEST))
+            return
+        chunks = formats.carve(formats.newlines(texts), by_line=True, longest=LONGEST)
         match piece.format:
             case "lines":
                 yield from formats.lines(chunks)
             case "paragraphs":
                 yield from formats.paragraphs(chunks, longest=LONGEST)
-            case "files":
-                yield from formats.whole(chunks)
             case "jsonl":
-                yield from formats.records(chunks, field=field)
+                yield from _checked_records(json_lines.records(chunks, field=field), piece, rules)
+            case "csv" | "tsv":
+                tabs = piece.format == "tsv"
+                yield from tables.delimited(
+                    chunks, path=path, field=field, tabs=tabs, longest=LONGEST
+                )
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -198,7 +215,7 @@ def _naming(piece: Piece) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
             raise SkipstreamError(f"cannot read {path}: {error.strerror}") from error
-        if isinstance(error, (OSError, pa.ArrowInvalid)):
+        if isinstance(error, (OSError, pa.ArrowInvalid, zlib.error)):
             kind = piece.compression or piece.format
             raise SkipstreamError(
                 f"corrupt or truncated {kind} data in {path} ({reason}): replace the file"
@@ -206,27 +223,6 @@ def _naming(piece: Piece) -> Iterator[None]:
         if is_remote(path):  # Every cloud library has exceptions of its own.
             raise SkipstreamError(f"cannot read {path}: {reason}") from error
         raise
-
-
-def _fill(file: IO[bytes], size: int) -> bytes:
-    """`size` bytes, less only at the end: some files give what they happen to have."""
-    data = file.read(size)
-    if not data or len(data) == size:
-        return data
-    parts = [data]
-    missing = size - len(data)
-    while missing and (data := file.read(missing)):
-        parts.append(data)
-        missing -= len(data)
-    return b"".join(parts)
-
-
-def _decompressed(file: IO[bytes], piece: Piece) -> Iterator[bytes]:
-    # Beam's own decompression takes a truncated file for a whole one; Arrow's does not, reads
-    # concatenated members too, and is twice as fast as Python's.
-    with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), piece.compression) as stream:
-        while text := _fill(stream, CHUNK):
-            yield text
 
 
 def _stored(file: IO[bytes], piece: Piece) -> Iterator[bytes]:
@@ -237,7 +233,7 @@ def _stored(file: IO[bytes], piece: Piece) -> Iterator[bytes]:
         position -= 1
         file.seek(position)
         while True:
-            text = _fill(file, min(CHUNK, piece.stop - position))
+            text = unpacking.filled(file, min(CHUNK, piece.stop - position))
             position += len(text)
             end = text.find(b"\n") + 1
             if end:
@@ -252,13 +248,13 @@ def _stored(file: IO[bytes], piece: Piece) -> Iterator[bytes]:
     else:
         text = b"\n"
     while position < piece.stop:
-        text = _fill(file, min(CHUNK, piece.stop - position))
+        text = unpacking.filled(file, min(CHUNK, piece.stop - position))
         _refuse_end(text, piece)
         position += len(text)
         yield text
     # The last line may end in the next range.
     while text and not text.endswith(b"\n"):
-        text = _fill(file, CHUNK)
+        text = unpacking.filled(file, CHUNK)
         end = text.find(b"\n") + 1
         if end:
             yield text[:end]
@@ -273,13 +269,43 @@ def _refuse_end(text: bytes, piece: Piece) -> None:
         )
 
 
-def _checked(texts: Iterator[bytes], path: str) -> Iterator[bytes]:
-    """Without the byte order mark; refuses a file that is not text."""
-    first = next(texts, b"")
-    for magic, remedy in _NOT_TEXT.items():
-        if first.startswith(magic):
-            raise SkipstreamError(f"{path} must be UTF-8 text, got {remedy}")
-    if first[257:262] == b"ustar":
-        raise SkipstreamError(f"{path} must be UTF-8 text, got a tar archive: unpack it")
-    yield first.removeprefix(_UTF8_BOM)
+def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[bytes]:
+    """Without the byte order mark; refuses a file that is not what it is read as."""
+    parts: list[bytes] = []
+    size = 0
+    for text in texts:
+        parts.append(text)
+        size += len(text)
+        if size >= content.SAMPLE:
+            break
+    start = b"".join(parts)
+    mark = len(_UTF8_BOM) if start.startswith(_UTF8_BOM) else 0
+    sample, path = start[mark:][: content.SAMPLE], piece.path
+    content.check(sample, path, mark_up=rules.by_name, most_invalid=rules.most_invalid)
+    if piece.format == "jsonl":
+        json_lines.check(sample, path)
+    elif piece.format == "lines" and rules.by_name:
+        json_lines.check_no_json(sample, path)
+    for part in parts:
+        yield part[mark:]
+        mark = max(0, mark - len(part))
     yield from texts
+
+
+def _checked_records(batches: Iterator[Batch], piece: Piece, rules: Rules) -> Iterator[Batch]:
+    """Refuses a file in whose beginning is no record that can be read."""
+    first = next(batches)
+    unreadable = {reason: first.counts.get(reason, 0) for reason in UNREADABLE}
+    most = max(UNREADABLE, key=lambda reason: unreadable[reason])
+    if (
+        piece.start == 0
+        and not rules.any_unreadable
+        and not len(first.documents)
+        and unreadable[most] >= _MANY_RECORDS
+    ):
+        raise SkipstreamError(
+            f"{piece.path} must hold text in the field '{rules.field}' of each record, and none of "
+            f"its first {unreadable[most]:,} does: {first.examples[most]}"
+        )
+    yield first
+    yield from batches

@@ -11,7 +11,7 @@ from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
 from components.names import shown
 
-Format = Literal["lines", "paragraphs", "files", "jsonl", "parquet"]
+Format = Literal["lines", "paragraphs", "files", "jsonl", "csv", "tsv", "parquet"]
 Compression = Literal["gzip", "bz2", "zstd"]
 
 # Of text: a second of work, so that few files keep all cores busy. The last piece of a file may be
@@ -37,6 +37,8 @@ _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
 }
 
@@ -53,20 +55,38 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """How files are read, and when they are refused before they are read to their end.
+
+    Attributes:
+        field: JSON field, or column of a table, of the text.
+        by_name: Whether formats are chosen by the names of files, so that other content is a
+            mistake; else it is as the user says.
+        most_invalid: Share of a file's first lines that may hold invalid UTF-8.
+        any_unreadable: Whether a file may begin with records without text, however many.
+        skip_damaged: Whether a piece that cannot be read is left out; else it is an error.
+    """
+
+    field: str
+    by_name: bool
+    most_invalid: float
+    any_unreadable: bool
+    skip_damaged: bool
+
+
+@dataclass(frozen=True)
 class Unit:
     """What one worker reads at a time.
 
     Attributes:
         index: Place in the corpus, from 0.
         pieces: What to read, in order.
-        field: JSON field or Parquet column of the text.
-        skip_damaged: Whether a piece that cannot be read is left out; else it is an error.
+        rules: The same in all units.
     """
 
     index: int
     pieces: tuple[Piece, ...]
-    field: str
-    skip_damaged: bool = False
+    rules: Rules
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,8 @@ class Listing:
     Attributes:
         files: Path, ready to open, and bytes as stored.
         urls: The patterns that found the files that are not local.
-        format: As in the settings, and so are `field`, `eval_share` and `damaged_files`.
+        format: As in the settings, and so are `field`, `eval_share`, `damaged_files`,
+            `max_unreadable` and `max_invalid_utf8`.
         skipped: Matches that were left out, by reason.
         modified: When each of `files` was changed, in nanoseconds since 1970; None: the artifact
             brings it along.
@@ -89,6 +110,8 @@ class Listing:
     eval_share: float
     damaged_files: str
     skipped: dict[str, int]
+    max_unreadable: float
+    max_invalid_utf8: float
     modified: tuple[int | None, ...]
 
     @classmethod
@@ -107,6 +130,18 @@ class Listing:
             modified=tuple(file["modified"] for file in files),
             urls=tuple(content.pop("urls")),
             **content,
+        )
+
+    @property
+    def rules(self) -> Rules:
+        """For all units."""
+        return Rules(
+            self.field,
+            by_name=self.format == "auto",
+            # Below half, what the file's beginning says is not clear enough.
+            most_invalid=max(0.5, self.max_invalid_utf8),
+            any_unreadable=self.max_unreadable == 1,
+            skip_damaged=self.damaged_files == "skip",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +204,7 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
 def plan(listing: Listing) -> list[Unit]:
     """The units of a corpus, in its order: a function of the listing, not of the workers."""
     return [
-        Unit(index, pieces, listing.field, listing.damaged_files == "skip")
+        Unit(index, pieces, listing.rules)
         for index, pieces in enumerate(_packed(_pieces(listing, UNIT_BYTES), UNIT_BYTES))
     ]
 

@@ -65,7 +65,7 @@ def describe(
         )
     documents, size = read.pop("documents", 0), read.pop("bytes", 0)
     damaged = {name: read.pop(name) for name in (DAMAGED,) if name in read}
-    repaired = {name: read.pop(name, 0) for name in ("invalid_utf8", "cut")}
+    repaired = {name: read.pop(name, 0) for name in ("invalid_utf8", "nul", "cut")}
     dropped = read | {
         key.removeprefix("dropped."): count
         for key, count in encoded.items()

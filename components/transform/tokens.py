@@ -5,7 +5,7 @@ import json
 import pickle
 import secrets
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 import apache_beam as beam
@@ -49,7 +49,8 @@ class Tokens:
             return f"{self.directory}/{unit.index:06d}{SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS)
-        key = [code_identity(*_SOURCES), chosen, eval_share, unit.field]
+        rules = asdict(replace(unit.rules, skip_damaged=False))  # No token depends on that.
+        key = [code_identity(*_SOURCES), chosen, eval_share, rules]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             extent = piece.start > 0, piece.stop - piece.start
@@ -57,7 +58,7 @@ class Tokens:
             try:
                 digest.update(reader.fingerprint(piece))
             except SkipstreamError:
-                if not unit.skip_damaged:
+                if not unit.rules.skip_damaged:
                     raise
                 digest.update(secrets.token_bytes(16))  # A name that none finds again.
         return f"{self.directory}/{digest.hexdigest()}{SUFFIX}"

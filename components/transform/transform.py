@@ -37,7 +37,15 @@ from components.example_gen.units import Listing, plan
 from components.names import shown
 from components.phrases import FILE as PHRASES
 from components.settings import TransformSettings
-from components.transform import job, preprocessing, progress, records, statistics, storage
+from components.transform import (
+    job,
+    limits,
+    preprocessing,
+    progress,
+    records,
+    statistics,
+    storage,
+)
 from components.transform.options import is_awaited, runner_and_options
 from components.transform.phrases import WORK
 from components.transform.storage import fetch, holds, make_directory, remove
@@ -47,14 +55,12 @@ LEAST_TYPES = 3  # Of two words, each is the other's only neighbour, whatever is
 ENOUGH_TOKENS = 20_000  # With the defaults, 3,000 short sentences of 71 words are learned well.
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
-_UNREADABLE = ("invalid_json", "missing_field", "too_long")
 
 
 def build(
     corpus: Corpus,
     *,
     settings: TransformSettings,
-    max_unreadable: float,
     beam_options: Sequence[str] = (),
     cache: str | None = None,
     out: Examples,
@@ -64,7 +70,6 @@ def build(
     Args:
         corpus: What to read.
         settings: Tokeniser and vocabulary.
-        max_unreadable: Share of records that may be unreadable before the job fails.
         beam_options: Passed on untouched. Without a --runner among them the job runs in this
             process.
         cache: Directory of tokenised units, for the next run; removed if `settings.cache` is off.
@@ -114,7 +119,7 @@ def build(
         )
     fetch(work, out.path)
     written = json.loads((out.path / job.COUNTS).read_text())
-    _check_unreadable(written["counts"], max_unreadable)
+    limits.check(written["counts"], listing)
     _check_text(written["counts"], listing)
     tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
     _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
@@ -272,16 +277,4 @@ def _check_text(read: dict[str, int], listing: Listing) -> None:
         raise SkipstreamError(
             f"the corpus must hold words, got {of_files} whose {documents:,} documents have no "
             "letter and no digit: check example_gen.input"
-        )
-
-
-def _check_unreadable(read: dict[str, int], limit: float) -> None:
-    unreadable = {reason: read[reason] for reason in _UNREADABLE if reason in read}
-    bad = sum(unreadable.values())
-    share = bad / max(1, bad + read.get("documents", 0))
-    if share > limit:
-        raise SkipstreamError(
-            f"at most {limit:.1%} of the documents may be unreadable "
-            f"(example_gen.max_unreadable), got {share:.1%}: {unreadable}; check "
-            "example_gen.field and example_gen.format, or raise the limit"
         )

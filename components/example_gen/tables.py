@@ -1,0 +1,248 @@
+"""CSV, TSV and Parquet: a document a row, from the column that holds the text."""
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import SkipstreamError
+from components.example_gen import content
+from components.example_gen.formats import (
+    CHUNK,
+    Batch,
+    Chunk,
+    batch_of,
+    cut_point,
+    excerpt,
+    listed,
+)
+
+_DELIMITERS = ",;\t|"  # Spreadsheets write `;` where the comma is in numbers.
+_NONE = "\x1f"  # For a file of one column, whose texts may hold all of these.
+_MARK = re.compile(r"sep=(.)\n", re.IGNORECASE)  # What Excel writes and reads first.
+
+
+def delimited(
+    chunks: Iterable[Chunk], *, path: str, field: str, tabs: bool, longest: int
+) -> Iterator[Batch]:
+    r"""A document a row of CSV or TSV, from the column that the first row calls `field`.
+
+    The delimiter is that of the first row. A quoted value may hold it, doubled quotes and line
+    ends. Between tabs, quotes are letters if the beginning of the file makes no sense otherwise:
+    many programs write no others.
+
+    Args:
+        chunks: Of whole lines, which end in \n.
+        path: The file, for messages.
+        field: The column.
+        tabs: Whether tabs are more likely than commas.
+        longest: Bytes; a quote that is not closed after so many never will be.
+
+    Raises:
+        SkipstreamError: There is no such column, or a quote is not closed.
+
+    >>> chunk = Chunk(b'id;text\n1;"one\ntwo; ""3"" "\n2\n3;\n', cut=False)
+    >>> (batch,) = delimited([chunk], path="a.csv", field="text", tabs=False, longest=99)
+    >>> batch.documents.to_pylist(), batch.counts
+    ([b'one\ntwo; "3" '], {'invalid_csv': 1, 'empty': 1})
+    """
+    csv.field_size_limit(longest)
+    texts = (text.decode("utf-8", "surrogateescape") for text, _ in chunks)
+    head, whole = _head(texts)
+    if mark := _MARK.match(head):
+        head = head[mark.end() :]
+    if not head.strip():
+        return
+    delimiter = mark[1] if mark else "\t" if tabs else ","
+    format = _format(head, delimiter + _DELIMITERS, field, whole)
+    lines = itertools.chain.from_iterable(map(_lines, itertools.chain([head], texts)))
+    rows = _rows(csv.reader(lines, **format), path)
+    names = next(row for row in rows if row)
+    place = _place(names, field)
+    if place is None:
+        raise SkipstreamError(
+            f"{path} has no column '{field}', only {listed(names)}: set example_gen.field to the "
+            "one that holds the text; if its first line is no header, write one above it, or set "
+            "example_gen.format=lines to read all of it as text"
+        )
+    yield from _batches(rows, place, names)
+
+
+def _lines(text: str) -> Iterator[str]:
+    return io.StringIO(text, newline="\n")
+
+
+def _head(texts: Iterator[str]) -> tuple[str, bool]:
+    """At least SAMPLE characters that are not blank, and whether that is all there is."""
+    head = ""
+    for text in texts:
+        head = (head + text).lstrip("\n")
+        if len(head) >= content.SAMPLE:
+            return head, False
+    return head, True
+
+
+def _format(head: str, delimiters: str, field: str, whole: bool) -> dict[str, Any]:
+    """The arguments of csv.reader by which the beginning of a file makes sense."""
+    options: dict[str, Any] = {"skipinitialspace": True, "strict": True}
+    found: dict[str, tuple[bool, int]] = {}
+    for delimiter in delimiters:
+        try:
+            reader = csv.reader(_lines(head), delimiter=delimiter, **options)
+            names = next((row for row in reader if row), [])
+        except csv.Error:  # The quotes stand where other delimiters are.
+            names = []
+        found[delimiter] = _place(names, field) is not None, len(names)
+    # That which shows the column, else most columns.
+    delimiter = max(found, key=lambda delimiter: found[delimiter])
+    options["delimiter"] = _NONE if found[delimiter][1] == 1 else delimiter
+    others: list[dict[str, Any]] = [{"escapechar": "\\"}]
+    if delimiter == "\t":
+        others.append({"quoting": csv.QUOTE_NONE})
+    for other in ({}, *others):
+        try:
+            for _ in csv.reader(_lines(head), **options, **other):
+                pass
+        except csv.Error as error:
+            if whole or not str(error).startswith("unexpected end"):
+                continue
+        return options | other
+    return options
+
+
+def _place(names: Sequence[str], field: str) -> int | None:
+    """Which column is meant: the one of that name, else the only one that differs in case or space.
+
+    >>> _place(["id", "Text "], "text"), _place(["TEXT", "Text"], "text")
+    (1, None)
+    """
+    if field in names:
+        return names.index(field)
+    plain = ["".join(name.split()).casefold() for name in (field, *names)]
+    return plain.index(plain[0], 1) - 1 if plain.count(plain[0]) == 2 else None
+
+
+def _rows(reader: Any, path: str) -> Iterator[list[str] | None]:
+    """The rows; of one that is no CSV, a None for each of its lines."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if str(error).startswith(("field larger", "unexpected end")):
+                raise SkipstreamError(
+                    f"{path} must close each quote that it opens, and that of a value behind line "
+                    f"{line - 1:,} is not closed: close it, or write quotes inside of values twice"
+                ) from error
+            yield from [None] * (reader.line_num + 1 - line)
+
+
+def _batches(rows: Iterable[list[str] | None], place: int, names: Sequence[str]) -> Iterator[Batch]:
+    documents: list[bytes] = []
+    size = invalid = 0
+    examples: dict[str, str] = {}
+    for row in rows:
+        # Some programs write a delimiter behind the last value, too.
+        while row and len(row) > len(names) and not row[-1]:
+            row.pop()
+        if row is None or (row and len(row) != len(names)):
+            invalid += 1
+            if not examples:
+                examples["invalid_csv"] = _wrong(row, names)
+            continue
+        documents.append(row[place].encode("utf-8", "surrogateescape") if row else b"")
+        size += len(documents[-1])
+        if size >= CHUNK or len(documents) >= 2**14:
+            yield batch_of(documents, examples, invalid_csv=invalid)
+            documents, size, invalid, examples = [], 0, 0, {}
+    yield batch_of(documents, examples, invalid_csv=invalid)
+
+
+def _wrong(row: Sequence[str] | None, names: Sequence[str]) -> str:
+    if row is None:
+        return "a row with a quote inside of a quoted value: write it twice"
+    return (
+        f"a row of {len(row)} values below a header of {len(names)} "
+        f"({excerpt(' '.join(row))}): quote values that hold the delimiter"
+    )
+
+
+def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator[Batch]:
+    """A document a row of the Parquet `file`, from its column `field`; null is an empty one.
+
+    Raises:
+        SkipstreamError: It is no Parquet, there is no such column, or it does not hold text.
+    """
+    _check_parquet(file, path)
+    table = pq.ParquetFile(file, buffer_size=CHUNK)
+    schema = table.schema_arrow
+    place = _place(schema.names, field)
+    if place is None:
+        raise SkipstreamError(
+            f"{path} has no column '{field}', only {listed(schema.names)}: "
+            "set example_gen.field to the one that holds the text"
+        )
+    name, kind = schema.field(place).name, schema.field(place).type
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not _is_text(value):
+        raise SkipstreamError(
+            f"column '{name}' of {path} must hold strings, got {kind}: "
+            "set example_gen.field to the one that holds the text"
+        )
+    for batch in table.iter_batches(_rows_a_chunk(table, name), columns=[name]):
+        yield _column(batch.column(0), value, longest)
+
+
+def _check_parquet(file: IO[bytes], path: str) -> None:
+    sample = file.read(content.SAMPLE)
+    file.seek(0)
+    if not sample.startswith((b"PAR1", b"PARE")):
+        kind = content.kind_of(sample, mark_up=True)
+        binary = content.is_binary(sample)
+        what = kind[0] if kind else "binary data" if binary else "what looks like text"
+        raise SkipstreamError(
+            f"{path} must be a Parquet file, got {what if sample else 'nothing'}: give it the name "
+            "of what it is, or set example_gen.format"
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def _rows_a_chunk(parquet: pq.ParquetFile, field: str) -> int:
+    """Rows that hold about CHUNK bytes, as the file's own metadata has it."""
+    size = 0
+    for group in map(parquet.metadata.row_group, range(parquet.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        size += sum(c.total_uncompressed_size for c in columns if c.path_in_schema == field)
+    number: int = parquet.metadata.num_rows * CHUNK // max(1, size)
+    return max(1, min(2**14, number))
+
+
+def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Batch:
+    documents: list[bytes] = []
+    cuts = 0
+    for document in column.cast(kind).cast(pa.large_binary()).fill_null(b"").to_pylist():
+        while len(document) > longest:
+            end = cut_point(document, longest)
+            documents.append(document[:end])
+            document = document[end:]
+            cuts += 1
+        documents.append(document)
+    return batch_of(documents, cut=cuts)
