@@ -41,7 +41,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 def one_line(error: BaseException) -> str:
     """The error's text, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    # Spaces stay as they are: the text may hold a command with a file's name.
+    return re.sub(r"\s*\n\s*", " ", str(error)).strip() or type(error).__name__
 
 
 def _explain_tensorflow(error: BaseException) -> tuple[str, int] | None:

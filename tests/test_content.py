@@ -36,7 +36,8 @@ CHINESE = ["我每天早上喝咖啡。猫在花园里睡觉。", "北京是中�
 
 def listing_of(*paths: Path, format: str = "auto", most_invalid: float = 0.1) -> Listing:
     files = tuple((str(path), path.stat().st_size) for path in paths)
-    return Listing(files, (), format, "text", 0.0, "fail", {}, 0.01, most_invalid)
+    times = (None,) * len(files)
+    return Listing(files, (), format, "text", 0.0, "fail", {}, 0.01, most_invalid, times)
 
 
 def read_all(listing: Listing) -> tuple[list[bytes], dict[str, int]]:

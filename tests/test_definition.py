@@ -1,12 +1,15 @@
 """What the stages' fingerprints depend on."""
 
+import gzip
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from components.artifacts import Examples, ExportedModel, Model
+from components.defaults import Chosen, for_text
 from components.settings import EvaluatorSettings, TrainerSettings
 from pipeline.config import Settings
 from pipeline.definition import Chain
@@ -29,7 +32,9 @@ class Recorder:
 
 def fingerprint(output: Path, stage: str, settings: Settings) -> str:
     chain: Any = Chain(Recorder(output), settings)  # type: ignore[arg-type]
+    training = Chosen(**{**settings.trainer.model_dump(), **for_text(1000, np.ones(9))})
     chain.__dict__ |= {"statistics": None, "before": None, "examples": Examples(Path(), "e")}
+    chain.__dict__ |= {"training": training}
     if stage != "model":
         chain.__dict__ |= {"model": Model(Path(), "m"), "exported": ExportedModel(Path(), "x")}
     found: str = getattr(chain, stage).fingerprint
@@ -40,13 +45,13 @@ def fingerprint(output: Path, stage: str, settings: Settings) -> str:
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "given" / "file.txt"
     path.parent.mkdir()
-    path.write_text("one two 3\n")
+    path.write_text("one 2\nthree 4\n")
     return path
 
 
 def test_start_vectors_count_by_their_content(tmp_path: Path, file: Path):
     def model(path: Path) -> str:
-        settings = Settings(trainer=TrainerSettings(start_vectors=(str(path),)))
+        settings = Settings(trainer=TrainerSettings(start_vectors=(str(path),), dimensions=1))
         return fingerprint(tmp_path, "model", settings)
 
     before = model(file)
@@ -54,14 +59,22 @@ def test_start_vectors_count_by_their_content(tmp_path: Path, file: Path):
     assert model(file) == before
     moved = file.rename(tmp_path / "renamed.txt")
     assert model(moved) == before
-    assert model(moved.rename(tmp_path / "renamed.gz")) != before  # It would be unpacked.
-    (tmp_path / "renamed.gz").rename(moved).write_text("one two 4\n")
+    packed = tmp_path / "packed.txt.gz"
+    packed.write_bytes(gzip.compress(moved.read_bytes()))
+    assert model(packed) != before
+    moved.write_text("one 2\nthree 5\n")
     assert model(moved) != before
     assert fingerprint(tmp_path, "model", Settings()) != before
 
 
-@pytest.mark.parametrize("kind", ["word_pairs", "analogies"])
-def test_files_of_scores_count_by_their_names_and_content(tmp_path: Path, file: Path, kind: str):
+@pytest.mark.parametrize(
+    ("kind", "text"), [("word_pairs", "one two 3\n"), ("analogies", "one two three four\n")]
+)
+def test_files_of_scores_count_by_their_names_and_content(
+    tmp_path: Path, file: Path, kind: str, text: str
+):
+    file.write_text(text)
+
     def evaluation(path: Path) -> str:
         settings = Settings(evaluator=EvaluatorSettings(**{kind: (str(path),)}))
         return fingerprint(tmp_path, "evaluation", settings)
@@ -71,8 +84,8 @@ def test_files_of_scores_count_by_their_names_and_content(tmp_path: Path, file: 
     assert evaluation(file) == before
     moved = file.rename(tmp_path / file.name)
     assert evaluation(moved) == before
-    moved.write_text("one two 4\n")
+    moved.write_text(text.replace("one", "six"))
     assert evaluation(moved) != before
-    moved.write_text("one two 3\n")
+    moved.write_text(text)
     assert evaluation(moved) == before
     assert evaluation(moved.rename(tmp_path / "other.txt")) != before

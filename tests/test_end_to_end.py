@@ -115,7 +115,7 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
     assert not any(stage["reused"] for stage in stages.values())
     assert all((Path(stage["artifact"]) / "manifest.json").exists() for stage in stages.values())
     assert stages["trainer"]["words_per_second"] > 0
-    assert stages["transform"]["documents"] == 4000 + 301
+    assert stages["transform"]["documents"] == 4000 + 302
 
 
 def test_the_same_files_elsewhere_and_at_another_time_reuse_every_stage(

@@ -122,6 +122,6 @@ def test_a_missing_column_is_an_error_that_lists_those_there_are() -> None:
 def test_names_say_that_a_file_is_a_table_and_it_is_read_as_a_whole(tmp_path: Path) -> None:
     assert detect("a.CSV.gz", "auto") == ("csv", "gzip")
     assert detect("a.tsv", "auto") == ("tsv", None)
-    listing = Listing((("a.csv", 10**9),), (), "auto", "text", 0.0, "fail", {}, 0.01, 0.1)
+    listing = Listing((("a.csv", 10**9),), (), "auto", "text", 0.0, "fail", {}, 0.01, 0.1, (None,))
     (unit,) = plan(listing)
     assert [(piece.start, piece.stop, piece.format) for piece in unit.pieces] == [(0, 10**9, "csv")]

@@ -205,7 +205,7 @@ def test_an_awkward_corpus_runs_through(tmp_path: Path) -> None:
 
 
 TOO_SMALL = (
-    "the vocabulary must hold at least 3 words to compare, got 'the': of 5 tokens in 2 documents, "
+    "the vocabulary must hold at least 2 words to compare, got 'the': of 5 tokens in 2 documents, "
     "no other occurs transform.min_count = 2 times; the text is too small: word vectors begin to "
     "be of use at some 20,000 tokens and are good from a million on; give more text, or for a "
     "trial --set transform.min_count=1"

@@ -51,7 +51,7 @@ from components.transform.phrases import WORK
 from components.transform.storage import fetch, holds, make_directory, remove
 from components.transform.tokens import Tokens, remove_others
 
-LEAST_TYPES = 3  # Of two words, each is the other's only neighbour, whatever is learned.
+LEAST_TYPES = 2  # One word has no neighbours.
 ENOUGH_TOKENS = 20_000  # With the defaults, 3,000 short sentences of 71 words are learned well.
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
