@@ -8,6 +8,7 @@ each text are shuffled over its documents: the gate must refuse the model that i
 """
 
 import argparse
+import glob
 import gzip
 import itertools
 import json
@@ -38,7 +39,7 @@ GENSIM_EPOCHS, GENSIM_SAMPLES = (5, 20, 50), (1e-3, 1e-4)
 
 def first_lines(patterns: list[str], tokens: int) -> list[str]:
     """Whole lines with at least so many words between white space."""
-    paths = sorted(itertools.chain.from_iterable(Path().glob(p) for p in patterns))
+    paths = sorted(map(Path, itertools.chain.from_iterable(map(glob.glob, patterns))))
     lines: list[str] = []
     for path in paths:
         opened = gzip.open if path.suffix == ".gz" else open
