@@ -231,7 +231,7 @@ class Chain:
                 examples,
                 settings=settings,
                 tokenizer=text.tokenizer,
-                lowercase=text.lowercase,
+                lowercase=text.lowered,
                 out=out,
                 before=before,
             )
@@ -294,7 +294,7 @@ class Chain:
                 examples,
                 served=served,
                 tokenizer=text.tokenizer,
-                lowercase=text.lowercase,
+                lowercase=text.lowered,
                 out=out,
             )
 
