@@ -70,7 +70,9 @@ _SEPARATOR = (
     rf"[^{_LETTERS}{_ATTACHED}{_INNER}\s][^{_LETTERS}]*|\s[^{_LETTERS}]+|^[^{_LETTERS}]+"
     rf"|[{_INNER}][{_ATTACHED}]*[{_INNER}][^{_LETTERS}]*"
 )
-_UNSEGMENTED = r"([\p{Han}\p{Hiragana}\p{Katakana}][\pM\x{FF9E}\x{FF9F}]*)"
+# The marks of repetition and length are of no script.
+_KANA_MARKS = r"\x{3031}-\x{3035}\x{30FC}\x{FF70}"
+_UNSEGMENTED = rf"([\p{{Han}}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
 _WHITE_SPACE = r"[\s\pZ\x{85}\x{200B}\x{FEFF}]+"
 
 _VIRAMAS = character_class(c for c in range(0x20000) if unicodedata.combining(chr(c)) == 9)
@@ -206,16 +208,23 @@ def finish(words: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.Ten
     if tokenizer == "whitespace":
         return words
     rewrites = _REWRITES + (_SIGMAS if lowercase else ())
+    odd = _REWRITTEN + ("σς" if lowercase else "")
 
     def rewritten(chosen: tf.Tensor) -> tf.Tensor:
         for pattern, replacement in rewrites:
             chosen = tf.strings.regex_replace(chosen, pattern, replacement)
-        return nfc(chosen, undotted=lowercase)
+        return chosen
 
-    odd = _REWRITTEN + unsettled(undotted=lowercase) + ("σς" if lowercase else "")
-    # Other apostrophes than those in English: one at the end goes.
-    settled = rf"[^'{odd}]*(?:'[A-Za-z0-9][^'{odd}]*)*"
-    return change_others(words, settled, rewritten)
+    def finished(chosen: tf.Tensor) -> tf.Tensor:
+        return nfc(change_others(chosen, _without(odd), rewritten), undotted=lowercase)
+
+    # One look at most words: two would cost a tenth of all tokenising.
+    return change_others(words, _without(odd + unsettled(undotted=lowercase)), finished)
+
+
+def _without(odd: str) -> str:
+    """A pattern of words without odd characters and apostrophes, but for those of English."""
+    return rf"[^'{odd}]*(?:'[A-Za-z0-9][^'{odd}]*)*"
 
 
 def tokenize(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.RaggedTensor:

@@ -26,7 +26,7 @@ def kind(character: str) -> str:
     name = unicodedata.name(character, "")
     if (
         name.startswith(("CJK UNIFIED", "HIRAGANA LETTER", "KATAKANA LETTER"))
-        or character in "々〇"
+        or character in "々〇ー"
     ):
         return "alone"
     major = unicodedata.category(character)[0]
@@ -164,7 +164,7 @@ def test_words_equal_a_naive_reader(seed: int) -> None:
         ('צה"ל צה״ל צה”ל "צהל" 5"', ["צה״ל"] * 3 + ["צהל", "5"]),
         ("ג' (ג׳), צ'יפס צ’יפס", ["ג׳", "ג׳", "צ׳יפס", "צ׳יפס"]),
         ('x"צ צ"x', ["x", "צ", "צ", "x"]),
-        ("שָׁלוֹם מُحَمَّد", ["שָׁלוֹם", "מُحَمَّד"]),
+        ("שָׁלוֹם مُحَمَّد", ["שָׁלוֹם", "مُحَمَّد"]),
         # The middle dot joins letters, not numbers.
         ("col·lecció l·l·l 2·3 x·5 5·x a · b", ["col·lecció", "l·l·l", *"23x55xab"]),
         ("col\u0387lecció col\u2027lecció", ["col·lecció"] * 2),
