@@ -153,9 +153,8 @@ def nfc(texts: tf.Tensor, *, undotted: bool = False) -> tf.Tensor:
     >>> nfc(tf.constant(["i\u0307zmir"]), undotted=True).numpy().tolist()
     [b'izmir']
     """
-    tables = _tables(undotted)
-    settled = f"[^{tables.unsettled}]*"
-    return change_others(texts, settled, lambda others: _nfc(others, tables))
+    settled = f"[^{_tables(undotted).unsettled}]*"
+    return change_others(texts, settled, _graph(undotted))
 
 
 def unsettled(*, undotted: bool = False) -> str:
@@ -163,16 +162,33 @@ def unsettled(*, undotted: bool = False) -> str:
     return _tables(undotted).unsettled
 
 
+@functools.cache
+def _graph(undotted: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`_nfc`, traced once in a process, in a second, for all the graphs that call it."""
+    tables = _tables(undotted)
+    function: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda texts: _nfc(texts, tables.constants()),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+    return function
+
+
 def _nfc(texts: tf.Tensor, tables: _Tables) -> tf.Tensor:
-    tables = tables.constants()
     decoded = tf.strings.unicode_decode(texts, "UTF-8")
     codes, rows = _ordered(
         *_decomposed(decoded.flat_values, decoded.value_rowids(), tables), tables
     )
-    for _ in range(tables.rounds):
-        codes, rows = _composed(codes, rows, tables)
-    lengths = tf.math.bincount(tf.cast(rows, tf.int32), minlength=tf.size(texts))
-    return tf.strings.unicode_encode(tf.RaggedTensor.from_row_lengths(codes, lengths), "UTF-8")
+    codes, rows = tf.while_loop(
+        lambda *_: True,
+        lambda codes, rows: _composed(codes, rows, tables),
+        (codes, rows),
+        shape_invariants=(tf.TensorShape([None]), tf.TensorShape([None])),
+        maximum_iterations=tables.rounds,
+    )
+    ends = tf.searchsorted(rows, tf.range(tf.size(texts, tf.int64) + 1))
+    made = tf.RaggedTensor.from_row_splits(codes, ends, validate=False)
+    return tf.strings.unicode_encode(made, "UTF-8")
 
 
 def _find(values: tf.Tensor, among: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
