@@ -73,10 +73,14 @@ class TransformSettings(StageSettings):
 
     tokenizer: Literal["words", "whitespace"] = Field(
         "words",
-        description="words: runs of letters, marks and digits, one token per Han or kana "
-        "character. whitespace: for text that was segmented before.",
+        description="words: Unicode's words, and one token per Han or kana character. whitespace: "
+        "for text that was segmented before; its tokens stay as they are.",
     )
-    lowercase: bool = Field(True, description="Unicode lower case before anything else.")
+    lowercase: bool | None = Field(
+        None,
+        description="Whether letters become lower case; none: with tokenizer words, yes, with "
+        "whitespace, no.",
+    )
     min_count: int = Field(
         5, ge=1, description="Occurrences a token needs to be kept (word2vec.c and gensim: 5)."
     )
@@ -115,6 +119,11 @@ class TransformSettings(StageSettings):
         description="Keep the tokenised text (about half its bytes) so that the next run "
         "tokenises only what is new.",
     )
+
+    @property
+    def lowered(self) -> bool:
+        """Whether letters become lower case, unset or not."""
+        return self.tokenizer == "words" if self.lowercase is None else self.lowercase
 
 
 class StatisticsGenSettings(StageSettings):

@@ -264,7 +264,7 @@ class Chain:
                 examples,
                 settings=settings,
                 tokenizer=text.tokenizer,
-                lowercase=text.lowercase,
+                lowercase=text.lowered,
                 out=out,
                 before=before,
             )
@@ -341,7 +341,7 @@ class Chain:
                 examples,
                 served=served,
                 tokenizer=text.tokenizer,
-                lowercase=text.lowercase,
+                lowercase=text.lowered,
                 out=out,
             )
 

@@ -210,6 +210,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         config.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "lowered"),
+    [
+        ([], True),
+        (["transform.lowercase=false"], False),
+        (["transform.tokenizer=whitespace"], False),
+        (["transform.tokenizer=whitespace", "transform.lowercase=true"], True),
+        (["transform.tokenizer=whitespace", "transform.lowercase=none"], False),
+    ],
+)
+def test_letters_are_lowered_by_the_tokenizer_unless_set(
+    overrides: list[str], lowered: bool
+) -> None:
+    assert config.load(None, overrides).transform.lowered == lowered
+
+
 def test_the_template_names_all_settings_and_reads_back(tmp_path: Path):
     settings = config.load(
         None, ["trainer.epochs=3", "transform.max_size=9", "example_gen.input=😀\t\"'.txt"]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from components.exporter import exporter
 from components.exporter.embeddings import Embeddings, resolve
 from components.exporter.signatures import EmbeddingModel
 from components.exporter.storage import store
-from components.settings import ExporterSettings
+from components.settings import ExporterSettings, TransformSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
 
@@ -117,6 +118,43 @@ def test_unknown_and_empty_words_answer_zeros(ask: Signatures) -> None:
 def test_a_word_is_found_as_the_tokeniser_would_spell_it(ask: Signatures) -> None:
     words = ["EAST", " East\n", "Don’t", "東", "East.", "(east)", "north south", "東東"]
     assert ask("serving_default", words=words)["in_vocabulary"] == [True] * 4 + [False] * 4
+
+
+def test_a_word_is_found_however_it_is_typed(tmp_path: Path) -> None:
+    spellings = {
+        "café": ["cafe\u0301", "CAFE\u0301", "ca\u00adfé"],
+        "istanbul": ["İstanbul", "I\u0307stanbul", "\u200eIstanbul"],
+        "м'ята": ["м’ята", "Мʼята"],
+        "צה״ל": ['צה"ל', "צה”ל"],
+        "οδος": ["ΟΔΟΣ"],
+        "한국어": [unicodedata.normalize("NFD", "한국어")],
+        "new_york": ["New_York"],
+    }
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("".join(f"{token}\n" for token in spellings), encoding="utf-8")
+    vectors = np.arange(len(spellings), dtype=np.float32)[:, np.newaxis]
+    model = EmbeddingModel(vectors, vocabulary, tokenizer="words", lowercase=True)
+    asked = [(word, float(n)) for n, words in enumerate(spellings.values()) for word in words]
+    answer = model.look_up(tf.constant([word for word, _ in asked]))
+    assert answer["in_vocabulary"].numpy().all()
+    assert answer["embedding"].numpy()[:, 0].tolist() == [number for _, number in asked]
+
+
+def test_ids_of_segmented_text_are_found_by_themselves_alone(tmp_path: Path) -> None:
+    settings = TransformSettings(tokenizer="whitespace")
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("aBcD9\nAbCd9\ncafé\n", encoding="utf-8")
+    model = EmbeddingModel(
+        np.array([[1], [2], [3]], np.float32),
+        vocabulary,
+        tokenizer=settings.tokenizer,
+        lowercase=settings.lowered,
+    )
+    words = ["AbCd9", "aBcD9", " café ", "abcd9", "ABCD9", "cafe\u0301", "Café"]
+    answer = model.look_up(tf.constant(words))
+    assert answer["embedding"].numpy()[:, 0].tolist() == [2, 1, 3, 0, 0, 0, 0]
+    text = model.embed_text(tf.constant(["aBcD9 abcd9 café"]))
+    assert (int(text["token_count"][0]), int(text["known_count"][0])) == (3, 2)
 
 
 @pytest.mark.parametrize("word", ["", "!!!", " ", b"\xff", "\0"])

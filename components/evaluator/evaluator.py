@@ -210,8 +210,10 @@ def find_ids(
     What it would split may be a phrase: `New_York` is, as for the signatures, a spelling of one.
     """
     given = tf.strings.strip(tf.constant(words, tf.string))
-    options = tokens.model_dump(include={"tokenizer", "lowercase"})
-    spelled, split = text.spell(given, **options), text.tokenize(given, **options)
+    spelled, split = (
+        function(given, tokenizer=tokens.tokenizer, lowercase=tokens.lowered)
+        for function in (text.spell, text.tokenize)
+    )
     return np.array(
         [
             vocabulary.index.get((word[0] if len(word) == 1 else whole).decode(), -1)

@@ -203,8 +203,8 @@ class EmbeddingModel(tf.Module):
     def _ids_of(self, words: tf.Tensor) -> tf.Tensor:
         """int64 [batch]: the word as it is, else in the tokeniser's spelling, white space aside.
 
-        Nothing else is changed: what the tokeniser would cut off or split is unknown. Most requests
-        hold tokens as they are in the vocabulary and never pay for the second look.
+        Nothing else is changed: what the tokeniser would split is unknown. Most requests hold
+        tokens as they are in the vocabulary and never pay for the second look.
         """
         ids = self._ids.lookup(words)
 

@@ -1,5 +1,6 @@
 """What an export is asked, and what numpy and the tokeniser say that it must answer."""
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ Answer = dict[str, Any]  # output name -> array, or list of rows of strings
 
 COMPARED_WORDS = 10_000
 _QUERIES = 16
+_RESPELLED = 50
 _PHRASES = 50  # of each pass
 _K = 10
 _TOLERANCE = 1e-4  # of cosines and means: sums of float32 in another order
@@ -76,11 +78,26 @@ class Tables:
         cosines[left_out] = -np.inf
         return cosines
 
-    def tokenize(self, text: str) -> list[str]:
-        """The tokens of `text`, by the tokeniser of the training, phrases joined."""
-        raw = tf.constant([text.encode("utf-8", "surrogateescape")])
-        tokens = tokenize(raw, tokenizer=self.tokenizer, lowercase=self.lowercase)
-        return self.phrases.join(token.decode() for token in tokens.flat_values.numpy().tolist())
+    def respelled(self, ids: list[int]) -> tuple[list[str], list[int]]:
+        """Words that are not in the vocabulary, and which of `ids` the tokeniser reads them as."""
+        words = [(word, id_) for id_ in ids for word in _spellings(self.types.tokens[id_])]
+        read = self.tokenize([word for word, _ in words])
+        found = {
+            word: id_
+            for (word, id_), tokens in zip(words, read, strict=True)
+            if word not in self.types.index and tokens == [self.types.tokens[id_]]
+        }
+        return list(found), list(found.values())
+
+    def tokenize(self, texts: list[str]) -> list[list[str]]:
+        """The tokens of each text, by the tokeniser of the training, phrases joined."""
+        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+        split = tokenize(
+            tf.constant(raw, tf.string, [len(raw)]),
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
+        )
+        return [self.phrases.join(token.decode() for token in row) for row in split.to_list()]
 
 
 @dataclass(frozen=True)
@@ -166,6 +183,16 @@ def cases(tables: Tables) -> list[Case]:
     return [*_look_ups(tables), *_texts(tables), *_neighbors(tables), *_analogies(tables)]
 
 
+def _spellings(token: str) -> list[str]:
+    """A token as people may type it, too."""
+    return [
+        token.upper(),
+        unicodedata.normalize("NFD", token),
+        token.replace("'", "’"),
+        f"{token[:1]}\u00ad{token[1:]}",
+    ]
+
+
 _INVALID = "\udcff\udcfe"  # the bytes ff fe, which are no UTF-8
 
 
@@ -181,6 +208,9 @@ def _look_ups(tables: Tables) -> Iterator[Case]:
     ]:
         exact = {"embedding": embedding, "in_vocabulary": np.full(len(words), known)}
         yield Case(name, "serving_default", {"words": words}, tables, exact=exact)
+    words, ids = tables.respelled(tables.spread(_RESPELLED))
+    exact = {"embedding": tables.vectors[ids], "in_vocabulary": np.full(len(words), True)}
+    yield Case("other spellings", "serving_default", {"words": words}, tables, exact=exact)
 
 
 def _texts(tables: Tables) -> Iterator[Case]:
@@ -195,7 +225,7 @@ def _texts(tables: Tables) -> Iterator[Case]:
         "an empty batch": [],
         **({"phrases": [*phrases, " ".join(phrases)]} if phrases else {}),
     }.items():
-        tokens = [tables.tokenize(text) for text in texts]
+        tokens = tables.tokenize(texts)
         known = [
             [tables.types.index[token] for token in row if token in tables.types.index]
             for row in tokens

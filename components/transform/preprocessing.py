@@ -60,7 +60,7 @@ def make_preprocessing_fn(
             name="vocabulary",
         )
         tokens = text.tokenize(
-            inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowercase
+            inputs["text"], tokenizer=settings.tokenizer, lowercase=settings.lowered
         )
         look_up = _shared_look_up()
         if phrases:

@@ -25,7 +25,7 @@ from components.transform.segments import Segment
 
 SUFFIX = ".arrow"
 # What `segments.tokenise` depends on.
-_SETTINGS = {"tokenizer", "lowercase", "deduplicate", "min_tokens", "max_token_length"}
+_SETTINGS = {"tokenizer", "deduplicate", "min_tokens", "max_token_length"}
 # All of `components` that this module imports, and its neighbours; the later stages are left out.
 _SOURCES = ("*.py", "example_gen/*.py", "transform/*.py")
 
@@ -48,7 +48,7 @@ class Tokens:
         if not self.found_again:
             return f"{self.directory}/{unit.index:06d}{SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
-        chosen = settings.model_dump(include=_SETTINGS)
+        chosen = settings.model_dump(include=_SETTINGS) | {"lowercase": settings.lowered}
         rules = asdict(replace(unit.rules, skip_damaged=False))  # No token depends on that.
         key = [code_identity(*_SOURCES), chosen, eval_share, rules]
         digest.update(json.dumps(key, sort_keys=True).encode())
