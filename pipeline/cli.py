@@ -401,7 +401,7 @@ def _transform(chain: Chain) -> Path:
 
 
 def _show_notices(chain: Chain) -> None:
-    for notice in notices(chain.examples.statistics):
+    for notice in notices(chain.examples.statistics, chain.scripts):
         logs.say(f"warning: {notice}", event="notice")
 
 

@@ -9,6 +9,7 @@ The trainer reads nothing of statistics_gen, but begins only when that has accep
 """
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -128,17 +129,13 @@ class Chain:
             build,
             command="transform",
             inputs=[corpus],
-            settings=settings,
+            settings=settings.model_copy(update={"lowercase": settings.lowered}),
             neutral=["cache", "work_directory"],
         )
 
     @cached_property
-    def statistics(self) -> Statistics:
-        """The corpus in numbers.
-
-        Raises:
-            NotBlessedError: It is outside the limits.
-        """
+    def described(self) -> Statistics:
+        """The corpus in numbers, whether or not they are within the limits."""
         settings, output = self._settings.statistics_gen, self._runner.output
         # Before the examples: a name mistyped should not cost the Beam job's time.
         given = (
@@ -152,7 +149,7 @@ class Chain:
 
             return statistics_gen.build(examples, reference, settings=settings, out=out)
 
-        statistics = self._runner.stage(
+        return self._runner.stage(
             "statistics_gen",
             Statistics,
             build,
@@ -162,12 +159,30 @@ class Chain:
             # Of the reference, its content counts.
             neutral=["reference"],
         )
-        if not statistics.summary["accepted"]:
+
+    @property
+    def scripts(self) -> list[dict[str, Any]]:
+        """Those of the words that the tokeniser found; none where it was told the words."""
+        if self._settings.transform.tokenizer == "whitespace":
+            return []
+        scripts: list[dict[str, Any]] = self.described.report["corpus"]["scripts"]
+        return scripts
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The corpus in numbers.
+
+        Raises:
+            NotBlessedError: It is outside the limits.
+        """
+        summary = self.described.summary
+        if not summary["accepted"]:
+            see = shlex.join(["skipstream", "stats", str(self._runner.output)])
             raise NotBlessedError(
                 "only a corpus within the limits is trained on, and this one is not: "
-                f"{'; '.join(statistics.summary['reasons'])}: see 'skipstream stats {output}'"
+                f"{'; '.join(summary['reasons'])}: see '{see}'"
             )
-        return statistics
+        return self.described
 
     @cached_property
     def training(self) -> "Chosen":

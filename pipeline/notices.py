@@ -3,11 +3,18 @@
 Below the shares here, `skipstream stats` has the numbers, and they are no news.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _REPAIRED = 0.001  # Share of the documents; so many are no accident.
 _EMPTY = 0.5  # Text with a blank line behind each other one is usual.
+# Scripts whose words no space divides: those of Unicode's line breaks that need a dictionary (class
+# SA), Tibetan, Javanese and Balinese, and those of which the tokeniser takes each character alone.
+_UNSPACED = {
+    *("Thai", "Lao", "Khmer", "Myanmar", "Tai Le", "New Tai Lue", "Tai Tham", "Tai Viet", "Ahom"),
+    *("Tibetan", "Javanese", "Balinese", "Han", "Hiragana", "Katakana"),
+}
+_UNSPACED_SHARE = 0.1  # of the tokens, above which text is likely not to be in another language
 
 _UNREADABLE = {
     "invalid_csv": "are rows that are no CSV of the header's width: quote what holds the delimiter",
@@ -23,23 +30,31 @@ _CHANGED = {
 }
 
 
-def notices(statistics: Mapping[str, Any]) -> list[str]:
+def notices(statistics: Mapping[str, Any], scripts: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """A sentence for each thing that is news, with its count, its share and the remedy.
 
     Args:
         statistics: The content of an Examples artifact's statistics.json.
+        scripts: Of the words that the tokeniser `words` found, as report.json has them.
 
     >>> for notice in notices({
     ...     "documents": 990,
     ...     "documents_dropped": {"missing_field": 10, "empty": 3},
     ...     "documents_repaired": {"invalid_utf8": 0, "nul": 1},
     ...     "files_skipped": {},
-    ... }):
+    ... }, [{"script": "Latin", "share": 0.7}, {"script": "Thai", "share": 0.3}]):
     ...     print(notice)
     1.00 % of the documents (10 of 1,003) lack the field: check example_gen.field; left out
     0.10 % of the documents (1 of 990) hold NUL bytes, which are read as spaces
+    30% of the tokens are in scripts without spaces between words (Thai): segment the text first \
+with a tool for its language, put a space between words, and set transform.tokenizer=whitespace
     """
-    return [*_dropped(statistics), *_repaired(statistics), *_skipped(statistics)]
+    return [
+        *_dropped(statistics),
+        *_repaired(statistics),
+        *_skipped(statistics),
+        *_unspaced(scripts),
+    ]
 
 
 def _dropped(statistics: Mapping[str, Any]) -> Iterator[str]:
@@ -79,6 +94,17 @@ def _skipped(statistics: Mapping[str, Any]) -> Iterator[str]:
         )
     if count := skipped.get("not_a_file", 0):
         yield f"{count:,} matches of example_gen.input are no files (broken links, pipes)"
+
+
+def _unspaced(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    unspaced = [group for group in groups if group["script"] in _UNSPACED]
+    if (share := sum(group["share"] for group in unspaced)) >= _UNSPACED_SHARE:
+        yield (
+            f"{share:.0%} of the tokens are in scripts without spaces between words "
+            f"({', '.join(group['script'] for group in unspaced)}): segment the text first with a "
+            "tool for its language, put a space between words, and set "
+            "transform.tokenizer=whitespace"
+        )
 
 
 def _share(count: int, total: int) -> str:

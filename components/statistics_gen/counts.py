@@ -1,6 +1,5 @@
 """The vocabulary as Arrow arrays: some 30 bytes a type, where Python's strings take 300."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,14 +11,6 @@ from fontTools import unicodedata
 
 from components import vocabulary
 from components.artifacts import VOCABULARY, Examples
-
-# Scripts whose words no space divides: those of Unicode's line breaks that need a dictionary (class
-# SA), Tibetan, Javanese and Balinese, and those of which the tokeniser takes each character alone.
-_UNSPACED = {
-    *("Thai", "Lao", "Khmer", "Myanmar", "Tai Le", "New Tai Lue", "Tai Tham", "Tai Viet", "Ahom"),
-    *("Tibetan", "Javanese", "Balinese", "Han", "Hiragana", "Katakana"),
-}
-_UNSPACED_SHARE = 0.1  # of the tokens, above which text is likely not to be in another language
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,29 +80,3 @@ def scripts(counts: Counts) -> list[dict[str, Any]]:
         }
         for script in sorted(tokens, key=lambda script: (-tokens[script], script or ""))
     ]
-
-
-def segmentation_advice(groups: Sequence[Mapping[str, Any]]) -> str | None:
-    """What to do about text whose words are not divided by spaces, in one sentence.
-
-    Args:
-        groups: Of `scripts`, of tokens that the tokeniser `words` found.
-
-    Returns:
-        None where less than a tenth of the tokens are in such scripts.
-
-    >>> groups = [{"script": "Latin", "share": 0.7}, {"script": "Thai", "share": 0.3}]
-    >>> segmentation_advice(groups).partition(":")[0]
-    '30% of the tokens are in scripts without spaces between words (Thai)'
-    >>> segmentation_advice([{"script": "Latin", "share": 0.95}, {"script": "Han", "share": 0.05}])
-    """
-    unspaced = [group for group in groups if group["script"] in _UNSPACED]
-    share = sum(group["share"] for group in unspaced)
-    if share < _UNSPACED_SHARE:
-        return None
-    names = ", ".join(group["script"] for group in unspaced)
-    return (
-        f"{share:.0%} of the tokens are in scripts without spaces between words ({names}): segment "
-        "the text first with a tool for its language, put a space between words, and set "
-        "transform.tokenizer=whitespace"
-    )
