@@ -1,6 +1,15 @@
 """What a training does where its settings leave open what depends on the text.
 
-PLACEHOLDER
+From 20 million tokens on: `sample` 1e-4 and 5 epochs, which word2vec.c and gensim were tuned to.
+With these, a small text learns nothing: too few steps, and of few different words almost every
+occurrence is left out. What is chosen below was measured on the first .1, .3, 1 and 2.5 million
+tokens of English Wikipedia (`make benchmark-small`; see Small texts in the README):
+
+- `sample`: 2e-5 below two million tokens, 1e-4 above. Where that would leave less than a fifth of
+  the tokens, as of text with few different words, the next value in `_SAMPLES` that does not.
+- `epochs`: so many that training sees as many tokens as the text has, 6.5 x (1 million /
+  tokens)^(1/4) times: 12 times of 100,000 tokens, 5 of 2.5 million. With more, the text is learned
+  by heart, and scores fall.
 """
 
 from typing import Any, Self
@@ -12,11 +21,11 @@ from components.artifacts import VOCABULARY, Examples
 from components.settings import TrainerSettings
 from components.vocabulary import Vocabulary
 
-LARGE = 20_000_000
-SAMPLE, EPOCHS, WARM_SHARE = 1e-4, 5, 0.4
-MOST_EPOCHS = 20
-SAMPLES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-LEAST_KEPT = 1 / 3
+LARGE, SMALL = 20_000_000, 2_000_000  # Tokens.
+_SAMPLES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1, 1.0)
+_LEAST_LEFT = 0.2
+_MOST_EPOCHS = 60
+_WARM_SHARE = 0.4
 
 
 class Chosen(TrainerSettings):
@@ -39,27 +48,33 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
     counts = Vocabulary.load_counts(examples.path / VOCABULARY)
     given = settings.model_dump(exclude_none=True)
-    return Chosen.model_validate(for_text(tokens, counts) | given)
+    return Chosen.model_validate(for_text(tokens, counts, settings.sample) | given)
 
 
-def for_text(tokens: int, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+def for_text(
+    tokens: int, counts: npt.NDArray[np.int64], sample: float | None = None
+) -> dict[str, Any]:
     """`sample`, `epochs` and `warm_epochs` for a text.
 
     Args:
         tokens: That are trained on.
         counts: int64 [types] occurrences of each word.
+        sample: What is set, which stays.
 
-    >>> for_text(tokens=2_500_000, counts=np.full(50_000, 50))
-    {'sample': 0.0001, 'epochs': 10, 'warm_epochs': 4}
+    >>> for_text(tokens=20_000_000, counts=np.full(50_000, 400))
+    {'sample': 0.0001, 'epochs': 5, 'warm_epochs': 2}
     >>> for_text(tokens=45_000, counts=np.full(70, 643))
-    {'sample': 0.001, 'epochs': 20, 'warm_epochs': 8}
+    {'sample': 0.0005, 'epochs': 60, 'warm_epochs': 24}
     """
-    epochs, sample = EPOCHS, SAMPLE
+    epochs = 5
+    if sample is None:
+        least = 2e-5 if tokens < SMALL else 1e-4
+        few = [value for value in _SAMPLES if value > least and tokens < LARGE]
+        sample = next((s for s in (least, *few) if _left(counts, s) >= _LEAST_LEFT), least)
     if tokens < LARGE:
-        epochs = min(round(EPOCHS * (LARGE / max(1, tokens)) ** (1 / 3)), MOST_EPOCHS)
-        least = LEAST_KEPT * counts.sum()
-        sample = next((s for s in SAMPLES if kept_tokens(counts, s) >= least), 0.0)
-    return {"sample": sample, "epochs": epochs, "warm_epochs": round(WARM_SHARE * epochs)}
+        passes = 6.5 * (1e6 / max(1, tokens)) ** 0.25
+        epochs = min(_MOST_EPOCHS, round(passes / _left(counts, sample)))
+    return {"sample": sample, "epochs": epochs, "warm_epochs": round(_WARM_SHARE * epochs)}
 
 
 def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float32]:
@@ -84,3 +99,8 @@ def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArra
 def kept_tokens(counts: npt.NDArray[np.int64], sample: float) -> float:
     """How many tokens subsampling is expected to leave."""
     return float((counts * keep_probability(counts, sample).astype(np.float64)).sum())
+
+
+def _left(counts: npt.NDArray[np.int64], sample: float) -> float:
+    """The share of the tokens that subsampling is expected to leave."""
+    return kept_tokens(counts, sample) / float(counts.sum())

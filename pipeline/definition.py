@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import word2vec_files
 from components.artifacts import (
     Corpus,
     Evaluation,
@@ -194,6 +193,8 @@ class Chain:
     @cached_property
     def model(self) -> Model:
         """The trained vectors."""
+        from components import word2vec_files
+
         settings = self._settings.trainer
         # Before the examples: a mistake in a name or a file should not cost the Beam job's time.
         start_vectors = matching(settings.start_vectors, "trainer.start_vectors")

@@ -22,23 +22,29 @@ def test_large_texts_are_trained_as_word2vec_does(tokens: int, counts: np.ndarra
 def test_the_smaller_a_text_the_more_epochs() -> None:
     epochs = [for_text(10**n, ENGLISH)["epochs"] for n in range(3, 9)]
     assert epochs == sorted(epochs, reverse=True)
-    assert (epochs[0], epochs[-1]) == (20, 5)
+    assert (epochs[0], epochs[-1]) == (60, 5)
 
 
 @pytest.mark.parametrize("types", [3, 20, 70, 500, 50_000])
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
-def test_subsampling_leaves_a_third_of_a_small_text(types: int, power: float) -> None:
+def test_subsampling_leaves_a_fifth_of_a_small_text(types: int, power: float) -> None:
     counts = (1e6 / np.arange(1, types + 1) ** power).astype(np.int64) + 5
     sample = for_text(1_000_000, counts)["sample"]
-    assert kept_tokens(counts, sample) >= counts.sum() / 3
-    assert sample in (0, 1e-4) or kept_tokens(counts, sample / 10) < counts.sum() / 3
+    assert kept_tokens(counts, sample) >= counts.sum() / 5
+    assert sample == 2e-5 or kept_tokens(counts, sample / 2.5) < counts.sum() / 5
+
+
+def test_the_less_is_left_the_more_epochs() -> None:
+    epochs = [for_text(10**6, ENGLISH, sample)["epochs"] for sample in (1e-5, 1e-4, 1e-3, 0)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[-1] == 6  # 6.5, all tokens
 
 
 def test_what_is_set_stays_and_what_is_chosen_is_as_if_it_were_set(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "examples", random_documents(0), types=50)
     found = chosen(TrainerSettings(sample=0, seed=7), examples)
-    assert (found.sample, found.epochs, found.warm_epochs, found.seed) == (0, 20, 8, 7)
+    assert (found.sample, found.epochs, found.warm_epochs, found.seed) == (0, 29, 12, 7)
     assert chosen(found, examples) is found
-    spelled_out = chosen(TrainerSettings(sample=0, epochs=20, warm_epochs=8, seed=7), examples)
+    spelled_out = chosen(TrainerSettings(sample=0, epochs=29, warm_epochs=12, seed=7), examples)
     assert spelled_out == found
-    assert (found.warm().epochs, found.warm().learning_rate) == (8, 0.025)
+    assert (found.warm().epochs, found.warm().learning_rate) == (12, 0.025)

@@ -5,8 +5,7 @@ from typing import Any
 
 from components.settings import EvaluatorSettings
 
-# Nats a pair.
-LEAST_LEARNED = 0.05
+LEAST_LEARNED = 0.02  # Nats a pair. Text with its words shuffled is 0.05 and more above 0.
 # Of the scores of fewer questions, chance makes too much.
 FEWEST_QUESTIONS = 100
 
