@@ -186,14 +186,27 @@ def _nfc(texts: tf.Tensor, tables: _Tables) -> tf.Tensor:
         shape_invariants=(tf.TensorShape([None]), tf.TensorShape([None])),
         maximum_iterations=tables.rounds,
     )
-    ends = tf.searchsorted(rows, tf.range(tf.size(texts, tf.int64) + 1))
+    ends = _search(rows, tf.range(tf.size(texts, tf.int64) + 1))
     made = tf.RaggedTensor.from_row_splits(codes, ends, validate=False)
     return tf.strings.unicode_encode(made, "UTF-8")
 
 
+# These three in place of tf.searchsorted and tf.boolean_mask, which take any shape and make a graph
+# of half as many nodes again: it is traced and loaded at the start of each Beam job.
+def _search(among: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """int32 [values], how many of `among`, which ascends, are below each value."""
+    rows = {"sorted_inputs": tf.expand_dims(among, 0), "values": tf.expand_dims(values, 0)}
+    return tf.squeeze(tf.raw_ops.LowerBound(**rows), 0)
+
+
+def _places(chosen: tf.Tensor) -> tf.Tensor:
+    """int32, where `chosen`, bool [any], is true."""
+    return tf.cast(tf.squeeze(tf.where(chosen), 1), tf.int32)
+
+
 def _find(values: tf.Tensor, among: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where `values` are in `among`, which ascends, and whether they are."""
-    places = tf.minimum(tf.searchsorted(among, values), tf.size(among) - 1)
+    places = tf.minimum(_search(among, values), among.shape[0] - 1)
     return places, tf.gather(among, places) == values
 
 
@@ -235,7 +248,7 @@ def _composed(codes: tf.Tensor, rows: tf.Tensor, tables: _Tables) -> tuple[tf.Te
     is_letter = classes == 0
     before = tf.maximum(places - 1, 0)
     # A letter composes with the letter before it, a mark with the letter that it belongs to.
-    letters = tf.concat([[0], tf.cast(tf.where(is_letter)[:, 0], tf.int32)], axis=0)
+    letters = tf.concat([[0], _places(is_letter)], axis=0)
     own = tf.gather(letters, tf.cumsum(tf.cast(is_letter, tf.int32)))
     letter = tf.where(is_letter, before, own)
     free = (letter == before) | (tf.gather(classes, before) < classes)
@@ -245,9 +258,10 @@ def _composed(codes: tf.Tensor, rows: tf.Tensor, tables: _Tables) -> tuple[tf.Te
     first = tf.math.unsorted_segment_min(tf.where(found, places, size), letter, size)
     found &= places == tf.gather(first, letter)
     found &= ~tf.gather(is_letter & found, letter)  # What is taken itself takes nothing.
-    taken = tf.boolean_mask(letter, found)[:, tf.newaxis]
-    codes = tf.tensor_scatter_nd_update(codes, taken, tf.boolean_mask(made, found))
-    return tf.boolean_mask(codes, ~found), tf.boolean_mask(rows, ~found)
+    taken, left = _places(found), _places(~found)
+    targets = tf.expand_dims(tf.gather(letter, taken), 1)
+    codes = tf.tensor_scatter_nd_update(codes, targets, tf.gather(made, taken))
+    return tf.gather(codes, left), tf.gather(rows, left)
 
 
 def _pairs(first: tf.Tensor, second: tf.Tensor, tables: _Tables) -> tuple[tf.Tensor, tf.Tensor]:

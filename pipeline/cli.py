@@ -51,7 +51,7 @@ def main() -> NoReturn:
     interrupts.install()
     # Importing TensorFlow and Beam makes a million objects that stay. Looking through them after
     # every 700 new ones, as is Python's default, takes a fifth of the time.
-    gc.set_threshold(10_000)
+    gc.set_threshold(100_000)
     drain = filter_stderr()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().handlers[0].addFilter(_is_news)
