@@ -71,7 +71,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
         return len(json.loads(found[0].read_text())) if found else 0
 
     run = ["run", "--input", corpus, "--output", tmp_path, "--set", "trainer.dimensions=24"]
-    run += ["trainer.epochs=6", "trainer.checkpoint_minutes=0.001"]
+    run += ["trainer.sample=0", "trainer.epochs=12", "trainer.checkpoint_minutes=0.001"]
     process = start(*run)
     lines = send(process, signal.SIGINT, lambda: epochs() >= 2)
     assert process.returncode == 128 + signal.SIGINT
@@ -81,8 +81,8 @@ def test_an_interrupted_training_goes_on_where_it_was(
 
     resumed = command(*run)
     assert resumed.returncode == 0, resumed.stderr
-    assert "epoch 6/6" in resumed.stderr
-    assert "epoch 1/6" not in resumed.stderr
+    assert "epoch 12/12" in resumed.stderr
+    assert "epoch 1/12" not in resumed.stderr
     stages = json.loads((tmp_path / "run.json").read_text())["stages"]
     assert stages["transform"]["reused"]
     assert not stages["trainer"]["reused"]

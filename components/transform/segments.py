@@ -189,9 +189,11 @@ def _joined(parts: list[_Part], read: Counter[str], finish: _Graph) -> Segment:
     used = np.bincount(numbers, minlength=len(unified[0].dictionary)) > 0  # not so the boundary
     # Two words may be one token.
     tokens = _finished(unified[0].dictionary.filter(pa.array(used)), finish).dictionary_encode()
+    token_of = np.zeros(len(used), np.int32)
+    token_of[used] = tokens.indices.to_numpy()
     return Segment(
         types=tokens.dictionary,
-        tokens=tokens.indices.to_numpy()[np.cumsum(used) - 1][numbers],
+        tokens=token_of[numbers],
         lengths=np.concatenate(lengths).astype(np.int32),
         held_out=np.concatenate(eval_),
         too_long=np.zeros(sum(map(len, lengths)), np.int32),
