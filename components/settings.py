@@ -279,8 +279,9 @@ class EvaluatorSettings(StageSettings):
     max_loss: float | None = Field(
         None,
         gt=0,
-        description="Highest held-out loss, in nats a pair, that is blessed; none: what an "
-        "untrained model has, (1 + negatives) ln 2.",
+        description="Highest loss, in nats a pair, that is blessed: the held-out one, or where no "
+        "document is held out, the training's. none: 0.02 less than what a model costs that knows "
+        "only how frequent words are.",
     )
     # What follows holds a candidate against the last pushed version of another training.
     require_comparison: bool = Field(

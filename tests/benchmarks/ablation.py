@@ -81,7 +81,7 @@ def main() -> None:
     rows: list[Result] = []
     for variant in flags.variants:
         for seed in flags.seeds:
-            settings = TrainerSettings(epochs=flags.epochs, seed=seed)
+            settings = TrainerSettings(epochs=flags.epochs, sample=1e-4, seed=seed)
             out = flags.output / f"model-{len(rows)}"
             result = alone(train, examples, out, settings, variant)
             vectors = np.load(out / "vectors.npy")

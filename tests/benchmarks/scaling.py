@@ -91,7 +91,7 @@ def main() -> None:
                 examples = Path(scratch) / "examples"
                 alone(write_examples, examples, types, tokens)
                 for dimensions in flags.dimensions:
-                    settings = TrainerSettings(dimensions=dimensions, epochs=2)
+                    settings = TrainerSettings(dimensions=dimensions, epochs=2, sample=1e-4)
                     out = Path(scratch) / f"model-{dimensions}"
                     row = {"types": types, "tokens": tokens, "dimensions": dimensions}
                     row |= alone(train, examples, out, settings)

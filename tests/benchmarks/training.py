@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--input", nargs="+", required=True, help="the corpus")
     parser.add_argument("--output", type=Path, default=Path("build/benchmark-training"))
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--sample", type=float, default=1e-4)
     parser.add_argument("--dimensions", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.025, 0.05])
@@ -247,7 +248,9 @@ def main() -> None:
     alone(_tokens_of, examples, work)
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
 
-    settings = TrainerSettings(epochs=flags.epochs, dimensions=flags.dimensions, threads=THREADS)
+    settings = TrainerSettings(
+        epochs=flags.epochs, sample=flags.sample, dimensions=flags.dimensions, threads=THREADS
+    )
     about = {
         "settings": settings.model_dump(exclude={"seed"}),
         "tokens": tokens,
