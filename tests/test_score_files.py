@@ -126,7 +126,6 @@ PAIRS = "naïve\tcafé\t3\n"
     "content",
     [
         "“naïve\tcafé\t3\n".encode("cp1252"),
-        "\x81naïve\tcafé\t3\n".encode("latin-1"),
         PAIRS.encode("utf-16"),
         PAIRS.encode("utf-16-le"),
         PAIRS.encode("utf-16-be"),
@@ -143,8 +142,9 @@ def test_remedies_of_word_pairs_work(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(SkipstreamError) as caught:
         read_word_pairs(path)
     paste(caught.value)
-    first, _, _ = read_word_pairs(tmp_path / "a b's ü.new.txt")
-    assert first[0].strip("“\x81") in ("naive", "naïve")
+    (mended,) = set(tmp_path.iterdir()) - {path}
+    first, _, _ = read_word_pairs(mended)
+    assert first[0].strip("“") in ("naive", "naïve")
 
 
 @pytest.mark.parametrize("content", [b"a,b,c,d\n", b"a;b;c;d\n", b"a b c\n"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.errors import SkipstreamError
+from components.example_gen import encodings, remedies
 
 # word-n, word-v, word-j: the lemmas of MEN.
 _TAGGED = re.compile(r".+-[nvjar]")
@@ -176,32 +177,26 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             raise SkipstreamError(
                 f"{path} must be text, got a packed file: {command} {shlex.quote(str(path))}"
             )
-    if (encoding := _encoding(content)) != "UTF-8":
-        command = _filter(f"iconv -f {encoding} -t UTF-8", path)
-        raise SkipstreamError(f"{path} must be UTF-8, got what looks like {encoding}: {command}")
+    if encoding := _other_encoding(content):
+        raise SkipstreamError(
+            f"{path} must be UTF-8, got what looks like {encoding}: "
+            f"{remedies.iconv(str(path), encoding)}"
+        )
     text = content.decode("utf-8-sig")
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line
 
 
-def _encoding(content: bytes) -> str:
-    r"""What iconv calls the encoding that `content` seems to have.
+def _other_encoding(content: bytes) -> str | None:
+    r"""What iconv calls the encoding that `content` seems to have; None: it is UTF-8.
 
-    >>> [_encoding("ä”".encode(name)) for name in ("utf-8-sig", "utf-16", "utf-16-le", "cp1252")]
-    ['UTF-8', 'UTF-16', 'UTF-16LE', 'WINDOWS-1252']
+    >>> [_other_encoding("café”".encode(name)) for name in ("utf-8-sig", "utf-16", "cp1252")]
+    [None, 'UTF-16', 'CP1252']
     """
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "UTF-16"
-    if b"\0" in content:
-        return "UTF-16BE" if content[:1] == b"\0" else "UTF-16LE"
-    for encoding, codec in (("UTF-8", "utf-8"), ("WINDOWS-1252", "cp1252")):
-        try:
-            content.decode(codec)
-        except UnicodeDecodeError:
-            continue
+    if encoding := encodings.marked(content) or encodings.wide(content):
         return encoding
-    return "ISO-8859-1"  # Knows every byte.
+    return None if encodings.is_utf8(content) else next(iter(encodings.guess(content)), "CP1252")
 
 
 def _cut(path: Path, line: _Line, columns: Sequence[int]) -> str:
