@@ -22,6 +22,8 @@ from components.settings import TrainerSettings
 from components.vocabulary import Vocabulary
 
 LARGE, SMALL = 20_000_000, 2_000_000  # Tokens.
+# A text of 40,000 tokens of 71 words is learned well, with much to spare; one of 700 hardly.
+ENOUGH_TOKENS = 20_000
 _SAMPLES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1, 1.0)
 _LEAST_LEFT = 0.2
 _MOST_EPOCHS = 60

@@ -280,8 +280,7 @@ class EvaluatorSettings(StageSettings):
         None,
         gt=0,
         description="Highest loss, in nats a pair, that is blessed: the held-out one, or where no "
-        "document is held out, the training's. none: 0.02 less than what a model costs that knows "
-        "only how frequent words are.",
+        "document is held out, the training's. none: 0.02 less than guessing by frequency costs.",
     )
     # What follows holds a candidate against the last pushed version of another training.
     require_comparison: bool = Field(

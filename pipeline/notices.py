@@ -42,6 +42,7 @@ def notices(statistics: Mapping[str, Any], scripts: Sequence[Mapping[str, Any]] 
     ...     "documents_dropped": {"missing_field": 10, "empty": 3},
     ...     "documents_repaired": {"invalid_utf8": 0, "nul": 1},
     ...     "files_skipped": {},
+    ...     "splits": {"eval": {"documents": 9}},
     ... }, [{"script": "Latin", "share": 0.7}, {"script": "Thai", "share": 0.3}]):
     ...     print(notice)
     1.00 % of the documents (10 of 1,003) lack the field: check example_gen.field; left out
@@ -54,6 +55,7 @@ with a tool for its language, put a space between words, and set transform.token
         *_repaired(statistics),
         *_skipped(statistics),
         *_unspaced(scripts),
+        *_held_out(statistics),
     ]
 
 
@@ -104,6 +106,14 @@ def _unspaced(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"({', '.join(group['script'] for group in unspaced)}): segment the text first with a "
             "tool for its language, put a space between words, and set "
             "transform.tokenizer=whitespace"
+        )
+
+
+def _held_out(statistics: Mapping[str, Any]) -> Iterator[str]:
+    if not statistics["splits"]["eval"]["documents"]:
+        yield (
+            "no document is held out, so nothing tells what is learned from what is learned by "
+            "heart: give more documents, or raise example_gen.eval_share"
         )
 
 

@@ -17,13 +17,13 @@ def summary(report: Mapping[str, Any]) -> str:
 
     >>> print(summary({
     ...     "neighbors": {"tensor": [["tensors", 0.81], ["array", 0.7]], "gradient": []},
-    ...     "held_out_loss": 2.5,
+    ...     "loss": 2.5, "loss_of": "held-out", "frequency_loss": 2.65,
     ...     "word_pairs": {"ws353": {"spearman": 0.61, "covered": 340, "total": 353}},
     ...     "analogies": {"google": {"accuracy": 0.25, "covered": 9000, "total": 19544}},
     ... }))
     tensor    tensors, array
     gradient
-    held-out loss  2.5000 nats a pair
+    held-out loss  2.5000 nats a pair, guessing by frequency 2.6500
     ws353          0.610 Spearman, 340 of 353 pairs covered
     google         25.0 % right, 9,000 of 19,544 questions covered
     """
@@ -34,8 +34,9 @@ def summary(report: Mapping[str, Any]) -> str:
         for word, found in neighbors.items()
     ]
     scores = {}
-    if (loss := report.get("held_out_loss")) is not None:
-        scores["held-out loss"] = f"{loss:.4f} nats a pair"
+    if (loss := report["loss"]) is not None:
+        guessing = f"guessing by frequency {report['frequency_loss']:.4f}"
+        scores[f"{report['loss_of']} loss"] = f"{loss:.4f} nats a pair, {guessing}"
     for name, score in report.get("word_pairs", {}).items():
         value = _number(score["spearman"], ".3f")
         scores[name] = f"{value} Spearman, {_coverage(score)} pairs covered"

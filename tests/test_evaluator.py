@@ -144,12 +144,12 @@ def test_a_model_that_learned_nothing_is_refused_in_words(
     report = evaluate(trained, tmp_path).report  # Its words were drawn one by one.
     assert report["blessed"] is False
     (reason,) = report["reasons"]
-    most, loss = f"{report['frequency_loss'] - 0.02:.3f}", f"{report['held_out_loss']:.3f}"
+    loss, guessing = (f"{report[name]:.3f}" for name in ("held_out_loss", "frequency_loss"))
     assert reason == (
-        "nothing was learned of which words go together: the held-out loss must be below "
-        f"{most} nats a pair, 0.02 less than knowing only how frequent words are costs, got {loss} "
-        "after 1 x 19,801 tokens (trainer.epochs x what transform.min_count and trainer.sample = 0 "
-        "leave of 19,801); give more text in its own order, or raise trainer.epochs"
+        "the model must learn which words go together, and has not: its held-out loss is "
+        f"{loss} nats a pair, guessing by frequency costs {guessing}, and the limit is "
+        f"{report['frequency_loss'] - 0.02:.3f}; it saw 19,801 of 19,801 tokens in each of 1 "
+        "epochs: the text is too small, word vectors begin to be of use at 20,000 tokens"
     )
 
 
@@ -162,7 +162,7 @@ def test_without_a_held_out_document_the_loss_of_the_training_is_judged(tmp_path
     report = evaluate((model, examples, settings), tmp_path).report
     assert report["held_out_loss"] is None
     assert report["loss"] == model.summary["loss"]
-    assert "the training loss (no document is held out) must be" in report["reasons"][0]
+    assert "its training loss (no document is held out) is" in report["reasons"][0]
 
 
 @pytest.mark.parametrize("seed", range(3))

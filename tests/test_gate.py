@@ -38,7 +38,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "loss": 2.5,
         "loss_of": "held-out",
         "frequency_loss": 2.65,
-        "trained_on": "5 x 900 tokens",
+        "trained_on": {"tokens": 90_000, "left": 40_000, "epochs": 5, "setting": "trainer.epochs"},
         "word_pairs": {"pairs.tsv": {"spearman": 0.6, "covered": 300}},
         "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
         "before": {
@@ -107,7 +107,7 @@ def test_a_fall_of_analogies_or_of_lengths_is_refused() -> None:
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
     for loss in (float("nan"), float("inf")):
-        assert "below 2.630" in refusals(report() | {"loss": loss}, EvaluatorSettings())[0]
+        assert "the limit is 2.630" in refusals(report() | {"loss": loss}, EvaluatorSettings())[0]
         losses = {"own_documents": {"now": loss, "before": 2.5}}
         assert "max_loss_increase" in refusals(report(losses=losses), EvaluatorSettings())[0]
     broken = report() | {"broken_vectors": 2, "before": None}

@@ -106,6 +106,8 @@ def build(
     return out.finish(
         blessed=not reasons,
         held_out_loss=report["held_out_loss"],
+        loss_of=report["loss_of"],
+        frequency_loss=report["frequency_loss"],
         **(_summary(report["before"]) if report["before"] else {}),
         word_pairs=report["word_pairs"],
         analogies={
@@ -123,7 +125,8 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
 
     Returns:
         `held_out_loss`, None without a held-out pair; `loss`, that or the training's, as `loss_of`
-        says; `frequency_loss`; and `trained_on`, for a person.
+        says; `frequency_loss`; and `trained_on`: the tokens of the text, those that thresholds and
+        subsampling left, how often they were seen, and the setting that says so.
     """
     settings = chosen(training, examples)
     loss = held_out = held_out_loss(model, examples, settings)
@@ -139,10 +142,12 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
         "loss": loss,
         "loss_of": loss_of,
         "frequency_loss": frequency,
-        "trained_on": f"{model.summary['epochs']} x "
-        f"{left * kept_tokens(counts, settings.sample):,.0f} tokens (trainer.epochs x what "
-        f"transform.min_count and trainer.sample = {settings.sample:g} leave of "
-        f"{statistics['tokens']:,})",
+        "trained_on": {
+            "tokens": statistics["tokens"],
+            "left": round(left * kept_tokens(counts, settings.sample)),
+            "epochs": model.summary["epochs"],
+            "setting": "trainer.warm_epochs" if "warm_start" in model.summary else "trainer.epochs",
+        },
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from components.defaults import ENOUGH_TOKENS
 from components.settings import EvaluatorSettings
 
 # Nats a pair that a loss must be below what frequencies cost. Wikipedia with its words shuffled is
@@ -17,7 +18,7 @@ def most_loss(settings: EvaluatorSettings, frequency_loss: float) -> float:
 
     Args:
         settings: Of the evaluator.
-        frequency_loss: What a model costs that knows only how frequent words are.
+        frequency_loss: What guessing by frequency costs.
     """
     return settings.max_loss or frequency_loss - LEAST_LEARNED
 
@@ -39,29 +40,46 @@ def refusals(report: dict[str, Any], settings: EvaluatorSettings) -> list[str]:
         settings: The limits.
 
     >>> report = {"broken_vectors": 0, "loss_of": "held-out", "loss": 2.69, "frequency_loss": 2.66}
-    >>> report |= {"trained_on": "5 x 900 tokens", "before": None}
-    >>> refusals(report, EvaluatorSettings())[0].partition(":")[0]
-    'nothing was learned of which words go together'
+    >>> seen = {"tokens": 90_000, "left": 40_000, "epochs": 5, "setting": "trainer.epochs"}
+    >>> print(*refusals(report | {"trained_on": seen, "before": None}, EvaluatorSettings()))
+    the model must learn which words go together, and has not: its held-out loss is 2.690 nats a \
+pair, guessing by frequency costs 2.660, and the limit is 2.640; it saw 40,000 of 90,000 tokens in \
+each of 5 epochs: give more text in its own order, or raise trainer.epochs
     """
     reasons = []
     if broken := report["broken_vectors"]:
         reasons.append(f"all vectors must be finite, got {broken} that are not")
     loss, most = report["loss"], most_loss(settings, report["frequency_loss"])
     if loss is not None and not loss < most:
-        nothing_held_out = " (no document is held out)" if report["loss_of"] == "training" else ""
-        measured = (
-            f"the {report['loss_of']} loss{nothing_held_out} must be below {most:.3f} nats a pair"
-        )
         reasons.append(
-            f"{measured} (evaluator.max_loss), got {loss:.3f}"
+            f"the {report['loss_of']} loss must be below {most:.3f} nats a pair "
+            f"(evaluator.max_loss), got {loss:.3f}"
             if settings.max_loss
-            else f"nothing was learned of which words go together: {measured}, {LEAST_LEARNED:g} "
-            f"less than knowing only how frequent words are costs, got {loss:.3f} after "
-            f"{report['trained_on']}; give more text in its own order, or raise trainer.epochs"
+            else _learned_nothing(report, most)
         )
     if report["before"]:
         reasons += _against(report, report["before"], settings)
     return reasons
+
+
+def _learned_nothing(report: dict[str, Any], most: float) -> str:
+    loss_of, seen = report["loss_of"], report["trained_on"]
+    # More epochs learn any text by heart. Where nothing is held out, that would pass for learning.
+    remedy = "give more text in its own order"
+    if loss_of == "training":
+        loss_of = "training loss (no document is held out)"
+    else:
+        loss_of, remedy = "held-out loss", f"{remedy}, or raise {seen['setting']}"
+    if seen["tokens"] < ENOUGH_TOKENS:
+        remedy = (
+            f"the text is too small, word vectors begin to be of use at {ENOUGH_TOKENS:,} tokens"
+        )
+    return (
+        f"the model must learn which words go together, and has not: its {loss_of} is "
+        f"{report['loss']:.3f} nats a pair, guessing by frequency costs "
+        f"{report['frequency_loss']:.3f}, and the limit is {most:.3f}; it saw {seen['left']:,} of "
+        f"{seen['tokens']:,} tokens in each of {seen['epochs']} epochs: {remedy}"
+    )
 
 
 def _against(

@@ -31,6 +31,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from components import errors
 from components.artifacts import Corpus, Examples, by_reason, write_json
+from components.defaults import ENOUGH_TOKENS
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Listing, plan
@@ -52,7 +53,6 @@ from components.transform.storage import fetch, holds, make_directory, remove
 from components.transform.tokens import Tokens, remove_others
 
 LEAST_TYPES = 2  # One word has no neighbours.
-ENOUGH_TOKENS = 20_000  # With the defaults, 3,000 short sentences of 71 words are learned well.
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
 
