@@ -65,7 +65,7 @@ def for_text(
 
     >>> for_text(tokens=20_000_000, counts=np.full(50_000, 400))
     {'sample': 0.0001, 'epochs': 5, 'warm_epochs': 2}
-    >>> for_text(tokens=45_000, counts=np.full(70, 643))
+    >>> for_text(tokens=40_000, counts=np.full(70, 571))
     {'sample': 0.0005, 'epochs': 60, 'warm_epochs': 24}
     """
     epochs = 5

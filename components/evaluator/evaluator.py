@@ -134,7 +134,9 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
     loss_of = "held-out"
     if loss is None or frequency is None:
         loss, loss_of = model.summary["loss"], "training"
-        frequency = frequency_loss(examples, settings, "train")
+        # Of a text so small that these draws leave no pair: what an untrained model costs.
+        untrained = (1 + settings.negatives) * math.log(2)
+        frequency = frequency_loss(examples, settings, "train") or untrained
     statistics, counts = examples.statistics, Vocabulary.load_counts(examples.path / VOCABULARY)
     left = statistics["splits"]["train"]["kept_tokens"] / counts.sum()
     return {
