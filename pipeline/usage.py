@@ -145,7 +145,10 @@ def _correct(
             known &= instead is not None
     if files:
         mistakes.insert(0, "files are given with --input")
-        arguments += _as_options(files)
+        free = "--output" in options and not any(
+            word.partition("=")[0] == "--output" for word in arguments
+        )
+        arguments += _as_options(files, output=free)
         if command not in ("run", "settings", "transform"):
             mistakes.append(f"'{command}' is one stage of 'run'")
             command = "run"
@@ -184,24 +187,34 @@ def _meant(name: str, text: str, options: Mapping[str, int | None]) -> tuple[str
     return "settings are given with --set" if same else here, ["--set", override]
 
 
-def _as_options(files: Sequence[str]) -> list[str]:
-    """The options for words that stand alone.
+def _as_options(files: Sequence[str], *, output: bool = True) -> list[str]:
+    """The options for words that stand alone, of which the last may be an `output`.
 
     >>> _as_options(["corpus.txt", "settings.toml"])
     ['--config', 'settings.toml', '--input', 'corpus.txt']
     >>> _as_options(["corpus.txt", "model.bin"])  # As fastText takes them.
     ['--input', 'corpus.txt', '--output', 'model']
+    >>> _as_options(["corpus.txt", "OUT"])
+    ['--input', 'corpus.txt', '--output', 'OUT']
     """
     settings = [file for file in files if file.endswith(".toml")]
     inputs = [file for file in files if not file.endswith(".toml")]
-    output = ""
-    if len(inputs) == 2 and inputs[1].endswith(_VECTORS) and not os.path.exists(inputs[1]):
-        output = _directory(inputs.pop())
+    outputs = [inputs.pop()] if output and len(inputs) > 1 and _is_output(inputs) else []
     return [
         *(word for file in settings for word in ("--config", file)),
         *(["--input", *_pattern(inputs)] if inputs else ()),
-        *(["--output", output] if output else ()),
+        *(word for model in outputs for word in ("--output", _directory(model))),
     ]
+
+
+def _is_output(words: Sequence[str]) -> bool:
+    """Whether the last of the words is what a run writes, and not one more file that it reads."""
+    last = words[-1]
+    if os.path.exists(last):
+        return os.path.exists(os.path.join(last, "run.json"))
+    if len(words) == 2 and last.endswith(_VECTORS):
+        return True
+    return not re.search(r"[*?[{]|://", last) and not Path(last).suffix
 
 
 def _directory(model: str) -> str:
