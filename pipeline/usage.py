@@ -4,12 +4,12 @@ import difflib
 import glob
 import os
 import re
-import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.errors import SettingsError
+from components.names import quoted, shown
 from pipeline import aliases, config
 
 # Commands of fastText, gensim and scikit-learn, and what they are here.
@@ -73,7 +73,7 @@ def unknown_command(
     'a command comes first: skipstream run --input a.txt'
     """
     first, *others = words
-    said = f"no command is called '{first}'"
+    said = f"no command is called '{shown(first)}'"
     meant = _COMMANDS.get(first)
     if _is_option(first) or os.path.exists(first) or re.search(r"[*?/.]", first):
         said, meant, others = "a command comes first", "run", list(words)
@@ -100,13 +100,13 @@ def of_model(command: str, rest: Sequence[str]) -> str:
     if command in ("neighbors", "analogy") and _ANSWERS & {*map(aliases.normal, rest)}:
         return ": answers are counted by -k"
     if command == "embed" and not any(map(_is_option, rest)):
-        text = shlex.quote(" ".join(rest))
+        text = quoted(" ".join(rest))
         return f": texts are lines of stdin: echo {text} | skipstream embed MODEL"
     return ""
 
 
 def _said(mistakes: Sequence[str], command: str | None) -> str:
-    return ": ".join(filter(None, ("; ".join(dict.fromkeys(mistakes)), command)))
+    return ": ".join(filter(None, ("; ".join(map(shown, dict.fromkeys(mistakes))), command)))
 
 
 def _correct(
@@ -152,7 +152,7 @@ def _correct(
         if command not in ("run", "settings", "transform"):
             mistakes.append(f"'{command}' is one stage of 'run'")
             command = "run"
-    fixed = shlex.join(["skipstream", command, *arguments, *beam_options])
+    fixed = " ".join(map(quoted, ["skipstream", command, *arguments, *beam_options]))
     return mistakes, fixed if known else None
 
 

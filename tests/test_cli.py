@@ -28,11 +28,12 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize(
     ("error", "code", "last"),
     [
-        (SkipstreamError("no file\nmatches"), 1, "no file matches"),
+        (SkipstreamError("no file a\nb"), 1, r"no file a\nb"),
         (SettingsError("window must be 1"), 2, "window must be 1"),
         (NotBlessedError("loss 3 above 2"), 3, "loss 3 above 2"),
         (KeyboardInterrupt(), 130, "interrupted: the same command resumes"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
+        (OSError("two\nlines"), 1, "two lines"),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (
             RuntimeError("job failed: OSError: [Errno 28] No space left on device"),

@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from components.errors import SkipstreamError
 from components.example_gen import encodings, remedies
+from components.names import quoted
 
 # word-n, word-v, word-j: the lemmas of MEN.
 _TAGGED = re.compile(r".+-[nvjar]")
@@ -138,8 +138,8 @@ def _four_words(path: Path, line: str) -> str:
     if len(line.split()) == 3:  # Microsoft's (MSR): the fourth is the last word of another file.
         return (
             ": if the fourth words are in a file of answers: "
-            f'sed "s/.* //" ANSWERS | paste -d " " {shlex.quote(str(path))} - > '
-            f"{shlex.quote(str(_beside(path)))}"
+            f'sed "s/.* //" ANSWERS | paste -d " " {quoted(str(path))} - > '
+            f"{quoted(_beside(path))}"
         )
     if len(line.split()) == 2:
         return ": make each line of two pairs of one relation"  # As those of BATS.
@@ -152,7 +152,7 @@ def _holds(path: Path, setting: str, read: Callable[[Path], object]) -> str:
         read(path)
     except SkipstreamError:
         return ""
-    return f": it holds {setting}: --set {shlex.quote(f'evaluator.{setting}={path}')}"
+    return f": it holds {setting}: --set {quoted(f'evaluator.{setting}={path}')}"
 
 
 def _split_lines(path: Path) -> Iterator[_Line]:
@@ -175,7 +175,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     for magic, command in _PACKED.items():
         if content.startswith(magic):
             raise SkipstreamError(
-                f"{path} must be text, got a packed file: {command} {shlex.quote(str(path))}"
+                f"{path} must be text, got a packed file: {command} {quoted(str(path))}"
             )
     if encoding := _other_encoding(content):
         raise SkipstreamError(
@@ -210,12 +210,11 @@ def _cut(path: Path, line: _Line, columns: Sequence[int]) -> str:
 
 
 def _filter(command: str, path: Path) -> str:
-    source, target = (shlex.quote(str(file)) for file in (path, _beside(path)))
-    return f"{command} < {source} > {target}"
+    return remedies.command(command, str(path), _beside(path), redirect=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.new{path.suffix}")
+def _beside(path: Path) -> str:
+    return remedies.beside(str(path), "new")
 
 
 def _number(text: str) -> float | None:
