@@ -96,6 +96,18 @@ def test_a_directory_says_how_its_files_are_named():
     assert names(*words(told)) == ["a"]
 
 
+@pytest.mark.parametrize("pattern", ["a.txt,b*.txt", "a.txt b*.txt", " a.txt, b*.txt"])
+def test_files_in_one_word_are_named_apart(pattern: str):
+    write("a.txt", "b1.txt")
+    told = message(pattern)
+    assert told == (
+        f"no file matches example_gen.input pattern '{pattern}': patterns are separated by "
+        "spaces, as in --input a.txt 'b*.txt'"
+    )
+    assert names(*words(told.rpartition("--input ")[2])) == ["a.txt", "b1.txt"]
+    assert "check the path" in message("a.txt,c.txt")
+
+
 def test_what_is_no_file_is_named():
     Path("broken").symlink_to("nowhere")
     assert message("broken") == (
