@@ -2,7 +2,7 @@
 
 import re
 
-from components.names import encodable
+from components.names import shown
 
 
 class SkipstreamError(Exception):
@@ -15,8 +15,8 @@ class SkipstreamError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        """Names of files that are not UTF-8 are escaped: loggers and workers take only text."""
-        super().__init__(encodable(message))
+        """Names of files may hold any bytes: they are escaped, so that it is one line of text."""
+        super().__init__(shown(message))
 
 
 class SettingsError(SkipstreamError):

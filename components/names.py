@@ -5,6 +5,7 @@ encoder takes, so a message, a setting or a protocol buffer cannot hold them as 
 """
 
 import re
+import shlex
 
 _BYTES = re.compile("[\udc80-\udcff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -28,6 +29,26 @@ def shown(name: str) -> str:
     """
     escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
     return encodable(escaped)
+
+
+def quoted(name: str) -> str:
+    r"""A name for a command to paste into bash or zsh, in one line and in any locale.
+
+    >>> print(quoted("a.txt"), quoted("it's.txt"), quoted("caf\udce9 'new\nline'.txt"))
+    a.txt 'it'"'"'s.txt' $'caf\xe9 \'new\nline\'.txt'
+    """
+    if shown(name) == name:
+        return shlex.quote(name)
+    return f"$'{''.join(map(_in_dollar_quotes, name.encode('utf-8', 'surrogateescape')))}'"
+
+
+def _in_dollar_quotes(byte: int) -> str:
+    character = chr(byte)
+    if character in "\\'":
+        return f"\\{character}"
+    if character == "\n":
+        return "\\n"
+    return character if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
 
 
 def meant(shown: str) -> str:

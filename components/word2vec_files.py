@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import itertools
-import shlex
 import zlib
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import SkipstreamError
+from components.names import quoted
 
 Vector = npt.NDArray[np.float32]
 BLOCK_ROWS = 65_536
@@ -103,7 +103,7 @@ def _unreadable(path: Path, error: Exception) -> SkipstreamError:
     if isinstance(error, IsADirectoryError):
         return SkipstreamError(
             f"trainer.start_vectors takes files, got the directory {path}: an output directory is "
-            f"given as --set {shlex.quote(f'trainer.warm_start={path}')}"
+            f"given as --set {quoted(f'trainer.warm_start={path}')}"
         )
     return SkipstreamError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
@@ -214,13 +214,13 @@ _TO_BINARY = (
 
 def _other_format(start: bytes, path: Path) -> str | None:
     """What a file is instead, and the way out."""
-    name = shlex.quote(str(path))
+    name = quoted(str(path))
     if not start:
         return "is empty"
     if start.startswith(b"\xba\x16\x4f\x2f"):
         return "is a model of fastText, of which the .vec file beside it holds the vectors: give it"
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        command = shlex.join(["python", "-c", _TO_BINARY, str(path), f"{path}.word2vec"])
+        command = " ".join(map(quoted, ["python", "-c", _TO_BINARY, str(path), f"{path}.word2vec"]))
         return f"is a pickle; if gensim saved it: {command}"
     if start.startswith(b"\x93NUMPY") or path.suffix == ".npz":
         return "is of numpy, and no format of words and vectors: write it as text, a word a line"

@@ -160,10 +160,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if argv and argv[0] in _STAGES and "--" in argv:
         end = list(argv).index("--")
         argv, beam_options = argv[:end], argv[end + 1 :]
+    words = argv
     if argv and argv[0] in _STAGES:
         # Other programs have an option -hs, which is not -h.
-        argv = [f"-{word}" if re.match("-h.", word) else word for word in argv]
-    arguments, rest = parser.parse_known_args(argv)
+        words = [f"-{word}" if re.match("-h.", word) else word for word in argv]
+    arguments, rest = parser.parse_known_args(words)
     if rest and argv[0] in (*_STAGES, "settings"):
         command = commands.choices[argv[0]]
         behind = ["--", *beam_options] if beam_options else []

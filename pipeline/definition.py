@@ -9,7 +9,6 @@ The trainer reads nothing of statistics_gen, but begins only when that has accep
 """
 
 import hashlib
-import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ from components.evaluator.files import matching, named
 from components.evaluator.score_files import read_analogies, read_word_pairs
 from components.example_gen.files import File
 from components.infra_validator import model_server
+from components.names import quoted
 from components.pusher.destination import open_destination
 from components.pusher.history import History
 from pipeline import logs, lookup
@@ -176,7 +176,7 @@ class Chain:
         """
         summary = self.described.summary
         if not summary["accepted"]:
-            see = shlex.join(["skipstream", "stats", str(self._runner.output)])
+            see = f"skipstream stats {quoted(str(self._runner.output))}"
             raise NotBlessedError(
                 "only a corpus within the limits is trained on, and this one is not: "
                 f"{'; '.join(summary['reasons'])}: see '{see}'"

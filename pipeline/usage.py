@@ -4,12 +4,12 @@ import difflib
 import glob
 import os
 import re
-import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.errors import SettingsError
+from components.names import quoted, shown
 from pipeline import aliases, config
 
 # Commands of fastText, gensim and scikit-learn, and what they are here.
@@ -73,7 +73,7 @@ def unknown_command(
     'a command comes first: skipstream run --input a.txt'
     """
     first, *others = words
-    said = f"no command is called '{first}'"
+    said = f"no command is called '{shown(first)}'"
     meant = _COMMANDS.get(first)
     if _is_option(first) or os.path.exists(first) or re.search(r"[*?/.]", first):
         said, meant, others = "a command comes first", "run", list(words)
@@ -100,13 +100,13 @@ def of_model(command: str, rest: Sequence[str]) -> str:
     if command in ("neighbors", "analogy") and _ANSWERS & {*map(aliases.normal, rest)}:
         return ": answers are counted by -k"
     if command == "embed" and not any(map(_is_option, rest)):
-        text = shlex.quote(" ".join(rest))
+        text = quoted(" ".join(rest))
         return f": texts are lines of stdin: echo {text} | skipstream embed MODEL"
     return ""
 
 
 def _said(mistakes: Sequence[str], command: str | None) -> str:
-    return ": ".join(filter(None, ("; ".join(dict.fromkeys(mistakes)), command)))
+    return ": ".join(filter(None, ("; ".join(map(shown, dict.fromkeys(mistakes))), command)))
 
 
 def _correct(
@@ -145,11 +145,14 @@ def _correct(
             known &= instead is not None
     if files:
         mistakes.insert(0, "files are given with --input")
-        arguments += _as_options(files)
+        free = "--output" in options and not any(
+            word.partition("=")[0] == "--output" for word in arguments
+        )
+        arguments += _as_options(files, output=free)
         if command not in ("run", "settings", "transform"):
             mistakes.append(f"'{command}' is one stage of 'run'")
             command = "run"
-    fixed = shlex.join(["skipstream", command, *arguments, *beam_options])
+    fixed = " ".join(map(quoted, ["skipstream", command, *arguments, *beam_options]))
     return mistakes, fixed if known else None
 
 
@@ -184,24 +187,34 @@ def _meant(name: str, text: str, options: Mapping[str, int | None]) -> tuple[str
     return "settings are given with --set" if same else here, ["--set", override]
 
 
-def _as_options(files: Sequence[str]) -> list[str]:
-    """The options for words that stand alone.
+def _as_options(files: Sequence[str], *, output: bool = True) -> list[str]:
+    """The options for words that stand alone, of which the last may be an `output`.
 
     >>> _as_options(["corpus.txt", "settings.toml"])
     ['--config', 'settings.toml', '--input', 'corpus.txt']
     >>> _as_options(["corpus.txt", "model.bin"])  # As fastText takes them.
     ['--input', 'corpus.txt', '--output', 'model']
+    >>> _as_options(["corpus.txt", "OUT"])
+    ['--input', 'corpus.txt', '--output', 'OUT']
     """
     settings = [file for file in files if file.endswith(".toml")]
     inputs = [file for file in files if not file.endswith(".toml")]
-    output = ""
-    if len(inputs) == 2 and inputs[1].endswith(_VECTORS) and not os.path.exists(inputs[1]):
-        output = _directory(inputs.pop())
+    outputs = [inputs.pop()] if output and len(inputs) > 1 and _is_output(inputs) else []
     return [
         *(word for file in settings for word in ("--config", file)),
         *(["--input", *_pattern(inputs)] if inputs else ()),
-        *(["--output", output] if output else ()),
+        *(word for model in outputs for word in ("--output", _directory(model))),
     ]
+
+
+def _is_output(words: Sequence[str]) -> bool:
+    """Whether the last of the words is what a run writes, and not one more file that it reads."""
+    last = words[-1]
+    if os.path.exists(last):
+        return os.path.exists(os.path.join(last, "run.json"))
+    if len(words) == 2 and last.endswith(_VECTORS):
+        return True
+    return not re.search(r"[*?[{]|://", last) and not Path(last).suffix
 
 
 def _directory(model: str) -> str:

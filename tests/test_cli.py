@@ -28,11 +28,12 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize(
     ("error", "code", "last"),
     [
-        (SkipstreamError("no file\nmatches"), 1, "no file matches"),
+        (SkipstreamError("no file a\nb"), 1, r"no file a\nb"),
         (SettingsError("window must be 1"), 2, "window must be 1"),
         (NotBlessedError("loss 3 above 2"), 3, "loss 3 above 2"),
         (KeyboardInterrupt(), 130, "interrupted: the same command resumes"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
+        (OSError("two\nlines"), 1, "two lines"),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (
             RuntimeError("job failed: OSError: [Errno 28] No space left on device"),
@@ -120,6 +121,18 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
             "skipstream run --input corpus.txt --output model",
         ),
         (
+            "run corpus.txt OUT",
+            "files are given with --input: skipstream run --input corpus.txt --output OUT",
+        ),
+        (
+            "run a.txt OUT --output=other",
+            "files are given with --input: skipstream run --output=other --input a.txt OUT",
+        ),
+        (
+            "settings a.txt OUT",
+            "files are given with --input: skipstream settings --input a.txt OUT",
+        ),
+        (
             "skipgram -input x.txt -output y.bin",
             "no command is called 'skipgram'; -input is --input here; "
             "-output is --output here, a directory: skipstream run --input x.txt --output y",
@@ -150,7 +163,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         ),
         (
             "run -hs 0 --input x.txt",
-            "--hs: skip-gram with negative sampling is the only model: leave it out: "
+            "-hs: skip-gram with negative sampling is the only model: leave it out: "
             "skipstream run --input x.txt",
         ),
         (
@@ -217,6 +230,20 @@ def test_many_files_that_a_shell_named_become_a_pattern_again(
     assert usage.corrected("run", ["texts/"], options) == f"{mistake}'texts/*'"
     (tmp_path / "texts" / "e.txt").touch()
     assert usage.corrected("run", names, options) == mistake + " ".join(names)
+
+
+def test_a_directory_with_a_run_in_it_is_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("texts", "out.1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out.1" / "run.json").touch()
+    options = {"--input": None, "--output": 1}
+    mistake = "files are given with --input: skipstream run --input "
+    answer = usage.corrected("run", ["texts", "out.1"], options)
+    assert answer == f"{mistake}'texts/*' --output out.1"
+    assert usage.corrected("run", ["a.txt", "texts"], options) == f"{mistake}a.txt 'texts/*'"
 
 
 @pytest.mark.parametrize(

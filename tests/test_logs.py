@@ -40,7 +40,7 @@ def run(output: Path, error: str, *options: str) -> tuple[int, list[str]]:
 
 def test_json_lines_carry_the_run_and_the_stage(tmp_path: Path):
     options = ["--log-format", "json", "--run-id", "nightly-7"]
-    code, lines = run(tmp_path, "NotBlessedError('loss 3\\nabove 2')", *options)
+    code, lines = run(tmp_path, "NotBlessedError('loss 3 above 2')", *options)
     assert code == 3
     records = [json.loads(line) for line in lines]
     assert {record["run_id"] for record in records} == {"nightly-7"}

@@ -4,13 +4,13 @@ import functools
 import http.server
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from shells import words
 
 from components.errors import SettingsError, SkipstreamError
 from components.example_gen.files import list_files
@@ -79,11 +79,33 @@ def test_a_directory_says_how_its_files_are_named():
     assert message("tw*/*") == (
         f"{start}'tw*/*', only 2 directories: name its files, as in 'tw*/*/*'"
     )
-    for directory in ("flat", "deep", "br[1]", "it's", "tw*", ".hidden", "caf\udce9", "~/flat"):
+    for directory in (
+        "flat",
+        "deep",
+        "br[1]",
+        "it's",
+        "tw*",
+        ".hidden",
+        "caf\udce9",
+        r"caf\xe9",
+        "~/flat",
+    ):
         told = message(directory).rpartition("as in ")[2]
-        assert names(*shlex.split(told)) in (["a"], ["a", "a"])
+        assert names(*words(told)) in (["a"], ["a", "a"])
     told = message("br[1]/*").rpartition("name it ")[2]
-    assert names(*shlex.split(told)) == ["a"]
+    assert names(*words(told)) == ["a"]
+
+
+@pytest.mark.parametrize("pattern", ["a.txt,b*.txt", "a.txt b*.txt", " a.txt, b*.txt"])
+def test_files_in_one_word_are_named_apart(pattern: str):
+    write("a.txt", "b1.txt")
+    told = message(pattern)
+    assert told == (
+        f"no file matches example_gen.input pattern '{pattern}': patterns are separated by "
+        "spaces, as in --input a.txt 'b*.txt'"
+    )
+    assert names(*words(told.rpartition("--input ")[2])) == ["a.txt", "b1.txt"]
+    assert "check the path" in message("a.txt,c.txt")
 
 
 def test_what_is_no_file_is_named():

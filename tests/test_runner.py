@@ -120,7 +120,7 @@ def test_a_finished_artifact_that_is_not_intact_is_built_anew(tmp_path: Path):
 
 def test_run_json_says_how_a_run_failed(tmp_path: Path):
     with pytest.raises(SkipstreamError):
-        run(tmp_path, Counter(SkipstreamError("no text\nin a.txt")))
+        run(tmp_path, Counter(SkipstreamError("no text in a.txt")))
     content = report(tmp_path)
     assert "failed" in content
     assert "finished" not in content

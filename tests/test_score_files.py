@@ -161,7 +161,7 @@ def test_remedies_of_analogies_work(tmp_path: Path, content: bytes) -> None:
 def test_a_packed_file_is_unpacked_as_told(tmp_path: Path) -> None:
     path = tmp_path / "my pairs.tsv.gz"
     path.write_bytes(gzip.compress(PAIRS.encode()))
-    with pytest.raises(SkipstreamError, match="must be text, got a packed file") as caught:
+    with pytest.raises(SkipstreamError, match="must be text, got gzip data") as caught:
         read_word_pairs(path)
     paste(caught.value)
     assert read_word_pairs(tmp_path / "my pairs.tsv") == (["naïve"], ["café"], [3])
@@ -170,6 +170,17 @@ def test_a_packed_file_is_unpacked_as_told(tmp_path: Path) -> None:
 def test_a_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(SkipstreamError, match=r"is a directory: name its files, as in '.*/\*'"):
         read_analogies(tmp_path)
+
+
+def test_a_workbook_is_no_archive_to_unpack(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.xlsx"
+    path.write_bytes(b"PK\x03\x04" + bytes(26) + b"xl/workbook.xml")
+    with pytest.raises(SkipstreamError) as caught:
+        read_word_pairs(path)
+    assert str(caught.value) == (
+        f"{path} must be text, got an Excel workbook (.xlsx): save it as text, a line for each "
+        "pair or analogy"
+    )
 
 
 def paste(error: SkipstreamError, place: Path | None = None) -> None:

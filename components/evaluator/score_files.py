@@ -3,19 +3,26 @@
 import csv
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from components.errors import SkipstreamError
-from components.example_gen import encodings, remedies
+from components.example_gen import content, encodings, remedies
+from components.names import quoted
 
 # word-n, word-v, word-j: the lemmas of MEN.
 _TAGGED = re.compile(r".+-[nvjar]")
 _DECIMAL_COMMA = re.compile(r"(?<=[\s;])-?\d+,\d+(?=[\s;]|$)")
-_PACKED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"PK\x03\x04": "unzip"}
+# By what `content.kind_of` says.
+_UNPACK = {
+    "gzip data": "gunzip -k",
+    "bzip2 data": "bunzip2 -k",
+    "xz data": "unxz -k",
+    "Zstandard data": "unzstd",
+    "a ZIP archive": "unzip",
+}
 
 
 class _Line(NamedTuple):
@@ -138,8 +145,8 @@ def _four_words(path: Path, line: str) -> str:
     if len(line.split()) == 3:  # Microsoft's (MSR): the fourth is the last word of another file.
         return (
             ": if the fourth words are in a file of answers: "
-            f'sed "s/.* //" ANSWERS | paste -d " " {shlex.quote(str(path))} - > '
-            f"{shlex.quote(str(_beside(path)))}"
+            f'sed "s/.* //" ANSWERS | paste -d " " {quoted(str(path))} - > '
+            f"{quoted(_beside(path))}"
         )
     if len(line.split()) == 2:
         return ": make each line of two pairs of one relation"  # As those of BATS.
@@ -152,7 +159,7 @@ def _holds(path: Path, setting: str, read: Callable[[Path], object]) -> str:
         read(path)
     except SkipstreamError:
         return ""
-    return f": it holds {setting}: --set {shlex.quote(f'evaluator.{setting}={path}')}"
+    return f": it holds {setting}: --set {quoted(f'evaluator.{setting}={path}')}"
 
 
 def _split_lines(path: Path) -> Iterator[_Line]:
@@ -169,34 +176,35 @@ def _split_lines(path: Path) -> Iterator[_Line]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        content = path.read_bytes()
+        data = path.read_bytes()
     except IsADirectoryError as error:
         raise SkipstreamError(f"{path} is a directory: name its files, as in '{path}/*'") from error
-    for magic, command in _PACKED.items():
-        if content.startswith(magic):
-            raise SkipstreamError(
-                f"{path} must be text, got a packed file: {command} {shlex.quote(str(path))}"
-            )
-    if encoding := _other_encoding(content):
+    if kind := content.kind_of(data[: content.SAMPLE]):
+        what, _ = kind
+        remedy = "save it as text, a line for each pair or analogy"
+        if command := _UNPACK.get(what):
+            remedy = f"{command} {quoted(str(path))}"
+        raise SkipstreamError(f"{path} must be text, got {what}: {remedy}")
+    if encoding := _other_encoding(data):
         raise SkipstreamError(
             f"{path} must be UTF-8, got what looks like {encoding}: "
             f"{remedies.iconv(str(path), encoding)}"
         )
-    text = content.decode("utf-8-sig")
+    text = data.decode("utf-8-sig")
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             yield number, line
 
 
-def _other_encoding(content: bytes) -> str | None:
-    r"""What iconv calls the encoding that `content` seems to have; None: it is UTF-8.
+def _other_encoding(data: bytes) -> str | None:
+    r"""What iconv calls the encoding that `data` seems to have; None: it is UTF-8.
 
     >>> [_other_encoding("café”".encode(name)) for name in ("utf-8-sig", "utf-16", "cp1252")]
     [None, 'UTF-16', 'CP1252']
     """
-    if encoding := encodings.marked(content) or encodings.wide(content):
+    if encoding := encodings.marked(data) or encodings.wide(data):
         return encoding
-    return None if encodings.is_utf8(content) else next(iter(encodings.guess(content)), "CP1252")
+    return None if encodings.is_utf8(data) else next(iter(encodings.guess(data)), "CP1252")
 
 
 def _cut(path: Path, line: _Line, columns: Sequence[int]) -> str:
@@ -210,12 +218,11 @@ def _cut(path: Path, line: _Line, columns: Sequence[int]) -> str:
 
 
 def _filter(command: str, path: Path) -> str:
-    source, target = (shlex.quote(str(file)) for file in (path, _beside(path)))
-    return f"{command} < {source} > {target}"
+    return remedies.command(command, str(path), _beside(path), redirect=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.new{path.suffix}")
+def _beside(path: Path) -> str:
+    return remedies.beside(str(path), "new")
 
 
 def _number(text: str) -> float | None:

@@ -3,13 +3,12 @@
 import glob
 import os
 import re
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from components.errors import SettingsError
-from components.names import shown
+from components.names import meant, quoted, shown
 
 # The innermost braces that a shell would expand: a comma in them, or a range.
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([A-Za-z])\.\.([A-Za-z])|([^{}]*,[^{}]*))\}")
@@ -61,21 +60,21 @@ def refuse_what_is_no_file(pattern: str) -> None:
         there = f"/mnt/{drive.lower()}/{path}".replace("\\", "/") if drive else "/mnt/c/..."
         raise SettingsError(
             f"example_gen.input takes paths of Linux, got '{shown(pattern)}', one of Windows: "
-            f"WSL has its drives below /mnt, as in {shlex.quote(shown(there))}"
+            f"WSL has its drives below /mnt, as in {quoted(there)}"
         )
 
 
 def _of_url(scheme: str, rest: str, pattern: str) -> str | None:
-    url = shlex.quote(shown(pattern))
+    url = quoted(pattern)
     if scheme in ("http", "https", "ftp"):
         return f"download it first, as by: curl -fLO {url}"
     if scheme == "hdfs":
         return f"copy it first, as by: hdfs dfs -get {url}"
     if scheme == "file":
         path = f"/{rest.partition('/')[2]}"
-        return f"name it {shlex.quote(shown(path))}"
+        return f"name it {quoted(path)}"
     if scheme in _SPELLINGS:
-        return f"name it {shlex.quote(f'{_SPELLINGS[scheme]}://{shown(rest)}')}"
+        return f"name it {quoted(f'{_SPELLINGS[scheme]}://{rest}')}"
     if scheme == "azfs":  # Beam has it, without what it needs.
         return "copy the files to one of these first"
     return None
@@ -86,7 +85,7 @@ def _of_stream(pattern: str) -> str:
     if pattern.startswith(("/dev/fd/", "/proc/")):  # As a shell spells <(COMMAND).
         copy = "'> corpus.txt' in place of '<( )'"
     elif pattern not in ("-", "/dev/stdin"):
-        copy = f"cat {shlex.quote(shown(pattern))} > corpus.txt"
+        copy = f"cat {quoted(pattern)} > corpus.txt"
     return (
         f"example_gen.input takes files, got '{shown(pattern)}', a stream, which can be read once, "
         f"while a corpus is read several times: write it to a file first ({copy}), and "
@@ -107,6 +106,8 @@ def no_file(pattern: str, reasons: Mapping[str, str]) -> str:
     message = f"no file matches example_gen.input pattern '{shown(pattern)}'"
     if "://" in pattern:
         return f"{message}{_counted(reasons)}: check the name"
+    if not os.path.lexists(pattern):
+        pattern = meant(pattern)  # The command line's bytes that are not UTF-8 come escaped.
     local = os.path.expanduser(pattern)
     if os.path.isdir(local):
         return f"{message}, which is a directory{_files_below(glob.escape(pattern))}"
@@ -124,10 +125,14 @@ def no_file(pattern: str, reasons: Mapping[str, str]) -> str:
         return f"{message}{_counted(reasons)}: name the files"
     literal = pattern.replace("[", "[[]")
     if literal != pattern and glob.glob(os.path.expanduser(literal), recursive=True):
-        named = shlex.quote(shown(literal))
+        named = quoted(literal)
         return f"{message}: brackets hold characters to choose from; for a bracket, name it {named}"
     if local.startswith("~"):
         return f"{message}: there is no home directory {shown(local.partition('/')[0])}"
+    parts = re.split(r"[\s,]+", pattern.strip())
+    if len(parts) > 1 and all(glob.glob(os.path.expanduser(part)) for part in parts):
+        apart = " ".join(map(quoted, parts))
+        return f"{message}: patterns are separated by spaces, as in --input {apart}"
     return f"{message}: check the path, and that the quotes keep the shell from expanding it"
 
 
@@ -144,5 +149,5 @@ def _counted(reasons: Mapping[str, str]) -> str:
 def _files_below(pattern: str) -> str:
     for below in (f"{pattern.rstrip('/')}/*", f"{pattern.rstrip('/')}/**/*"):
         if any(map(os.path.isfile, glob.iglob(os.path.expanduser(below), recursive=True))):
-            return f": name its files, as in {shlex.quote(shown(below))}"
+            return f": name its files, as in {quoted(below)}"
     return " without files: name files"

@@ -1,9 +1,9 @@
 """Commands that mend a file, as messages print them: they work in any shell and any locale."""
 
 import os
-import shlex
 
 from components.example_gen.files import is_remote
+from components.names import quoted
 
 _UNPACK = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".zst": "zstd -dc", ".zstd": "zstd -dc"}
 
@@ -35,7 +35,7 @@ def command(program: str, path: str, out: str, *, redirect: bool = False) -> str
         path, out = os.path.basename(path), os.path.basename(out)
     # A name that starts with a dash is no option.
     path, out = (name if name[:1] != "-" else f"./{name}" for name in (path, out))
-    path, out, unpack = shlex.quote(path), shlex.quote(out), _UNPACK.get(suffix_of(path))
+    path, out, unpack = quoted(path), quoted(out), _UNPACK.get(suffix_of(path))
     if unpack:
         return f"{unpack} {path} | {program} > {out}"
     return f"{program} {'< ' if redirect else ''}{path} > {out}"

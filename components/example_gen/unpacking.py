@@ -1,7 +1,6 @@
 """Compressed files -> the bytes that they hold, and what is wrong where they hold none."""
 
 import re
-import shlex
 import zlib
 from collections.abc import Iterator
 from typing import IO
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from components.errors import SkipstreamError
 from components.example_gen import content, remedies
+from components.names import quoted
 
 _READ = 2**18  # Bytes; gzip's make about a CHUNK of text.
 _MAGIC = {
@@ -44,7 +44,7 @@ def unpacked(file: IO[bytes], path: str, compression: str, size: int) -> Iterato
         if "too much memory" not in str(error):
             raise
         out = remedies.unpacked_name(path)
-        how = f"zstd -d --long=31 {shlex.quote(path)} -o {shlex.quote(out)}"
+        how = f"zstd -d --long=31 {quoted(path)} -o {quoted(out)}"
         raise SkipstreamError(
             f"{path} must need at most 128 MB of memory to be unpacked (zstd's default), and needs "
             f"more: unpack it with `{how}` and give that in its place"

@@ -1,6 +1,5 @@
 """Exported models for Python callers: find one, load it, ask it."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from components.artifacts import versions_in
 from components.errors import SkipstreamError
 from components.exporter.storage import Stored
+from components.names import quoted
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
 COUNTS = "assets.extra/counts.txt"
@@ -36,7 +36,7 @@ def resolve(path: Path) -> Path:
     except NotADirectoryError:
         got = (
             f"the file {path}: vectors of other programs are of use where a training begins "
-            f"(--set {shlex.quote(f'trainer.start_vectors={path}')})"
+            f"(--set {quoted(f'trainer.start_vectors={path}')})"
         )
     except OSError as error:
         got = f"{path} ({error.strerror}): check the path"

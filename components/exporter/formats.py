@@ -7,7 +7,6 @@ neither gensim nor TensorBoard.
 import bz2
 import gzip
 import pickle
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.errors import SettingsError, SkipstreamError
+from components.names import quoted
 
 _PACKED = (".gz", ".bz2")  # What gensim, too, unpacks by the name.
 _OTHER_PACKED = (".zst", ".xz", ".zip", ".lz4", ".7z", ".tar", ".tgz")
@@ -65,18 +65,18 @@ def check(format: str, output: Path) -> None:
         other = f" ({' and '.join(packs)} work)" if packs else ""
         raise SettingsError(
             f"{format} is not packed as {suffix}{other}, got {output}: "
-            f"--output {shlex.quote(str(output.with_suffix('')))}"
+            f"--output {quoted(str(output.with_suffix('')))}"
         )
     parent = output.absolute().parent
     if not parent.exists():
         raise SkipstreamError(
             f"output must be writable, got {output} in a directory that does not exist: "
-            f"mkdir -p {shlex.quote(str(parent))}"
+            f"mkdir -p {quoted(str(parent))}"
         )
     if output.is_dir() and format != "projector":
         raise SkipstreamError(
             f"output must be writable as a file, got the directory {output}: "
-            f"--output {shlex.quote(str(output / 'vectors'))}"
+            f"--output {quoted(str(output / 'vectors'))}"
         )
 
 

@@ -73,14 +73,15 @@ def ask(
             try:
                 response = predict(request, timeout=ANSWER_SECONDS)
             except grpc.RpcError as error:
+                said = f"{error.code().name} ({' '.join(str(error.details()).split())})"
                 if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                     raise SkipstreamError(
                         f"{BINARY} must answer within {ANSWER_SECONDS} seconds, {case.signature} "
-                        f"of {case.name} gave {error.code().name} ({error.details()}): {_MACHINE}"
+                        f"of {case.name} gave {said}: {_MACHINE}"
                     ) from error
                 raise NotBlessedError(
                     f"{BINARY} must answer every signature, {case.signature} of {case.name} gave "
-                    f"{error.code().name} ({error.details()}): export again, or use a version of "
+                    f"{said}: export again, or use a version of "
                     f"the server that knows TensorFlow {tf.__version__}"
                 ) from error
             yield {name: _values(tf.make_ndarray(out)) for name, out in response.outputs.items()}
