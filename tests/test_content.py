@@ -310,7 +310,7 @@ def test_json_that_is_not_a_record_a_line_comes_with_the_commands(
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"id": "7", "body": "one two"}, "no field 'text', only 'id', 'body': set example_gen.fie"),
+        ({"id": "7", "body": "one two"}, "no field 'text', only 'id', 'body': --set example_gen.f"),
         ({"text": 7}, r"field 'text' holds a number \('7'\), expected a string"),
         ({"text": {"en": "one"}}, r"field 'text' holds an object \(of 'en'\), expected a string"),
         (["one"], "a line that holds a list, expected an object with a field 'text'"),
@@ -325,6 +325,47 @@ def test_records_without_text_say_what_they_hold(tmp_path: Path, record: object,
     if isinstance(record, dict):  # At once, where there is no other.
         path.write_text(line * 100)
         assert re.search(rf"none of its first 100 does: {said}", refused(path))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["a.json", "it's.jsonl"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": [{"text": "one"}, {"text": "two\nlines"}]},
+        {"version": 1, "my data's": [{"text": "one"}, {"text": "two\nlines"}]},
+        ["one", "two\nlines"],
+        {"doc": {"text": "one\ntwo\nlines"}},
+        {"id": "a", "doc": {"text": "one\ntwo\nlines", "id": "one two three four five six"}},
+    ],
+)
+def test_json_that_holds_its_texts_further_in_comes_with_the_commands(
+    tmp_path: Path, content: object, name: str, indent: int | None
+) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps(content, indent=indent))
+    for number in range(2):  # with jq, and without
+        made = path
+        for _ in range(2):  # Lines that span several, and then what is nested.
+            (made,) = run_in_c(commands_in(refused(made))[number], tmp_path)
+            if "doc" not in str(content) or indent is None or ".lines.lines" in made.name:
+                break
+            made = made.rename(tmp_path / "b.lines.jsonl")
+        documents, reasons = read_all(listing_of(made))
+        assert (b"\n".join(documents), reasons) == (b"one\ntwo\nlines", {})
+        made.unlink()
+        for file in set(tmp_path.iterdir()) - {path}:
+            file.unlink()
+
+
+def test_a_long_list_of_records_is_known_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"n": 1, "data": [{"text": f"text {n}"} for n in range(9999)]}))
+    assert "whose field 'data' holds the records" in refused(path)
+    record = {"tags": [{"id": n} for n in range(9999)], "text": "one"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    assert read_all(listing_of(path))[0] == [b"one"]
 
 
 def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:

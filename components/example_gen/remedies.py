@@ -20,6 +20,15 @@ def iconv(path: str, encoding: str, *options: str) -> str:
     return command(program, path, beside(path, "utf8"))
 
 
+def setting(name: str, value: str) -> str:
+    """The option that sets it.
+
+    >>> setting("example_gen.field", "body"), setting("example_gen.field", "the text")
+    ('--set example_gen.field=body', "--set 'example_gen.field=the text'")
+    """
+    return f"--set {shlex.quote(f'{name}={value}')}"
+
+
 def command(program: str, path: str, out: str, *, redirect: bool = False) -> str:
     """The command by which `program` makes the file `out` of the one at `path`.
 
