@@ -150,6 +150,10 @@ def test_binary_files_are_refused_by_their_content(tmp_path: Path, what: str, na
     [
         (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<p>one", "an HTML page"),
         (b"<html lang='en'>one", "an HTML page"),
+        (b"<!-- saved\nfrom -->\n <!---->\n<!DOCTYPE html>\n<p>one", "an HTML page"),
+        (b"<?xml version='1.0'?>\n<!DOCTYPE html PUBLIC 'x'>\n<p>one", "an HTML page"),
+        (b"<title>A</title>\n<p>one <b>two</b>\n<p>three</p>\n", "an HTML page"),
+        (b"<div class='a'><p>one</p>\n<p>two</p>\n</div>\n", "an HTML page"),
         (b"<mediawiki xmlns='x'>\n<page>one", "a MediaWiki dump"),
         (b"<?xml version='1.0'?>\n<a>one</a>", "an XML file"),
         (b"WARC/1.0\r\nWARC-Type: response\r\n", "a WARC file"),
@@ -174,6 +178,11 @@ def test_mark_up_is_refused_unless_the_format_is_set(
         "\x1b[32mgreen\x1b[0m\tand\x0ca page\n",
         '<doc id="12" url="x" title="A">\nA\n</doc>\n',
         "{curly} [and] square\n",
+        "<user> hello </p> <a> hi\n",
+        "<p> one, and no other tag: a < b\n",
+        "<a> hello, how are you?\n",
+        "<!-- a note --> text\n",
+        "<!-- many --> <!-- notes --> " * 20 + "\n",
         "PK, BM, ORC, MZ, GIF and ID3 are words, RIFF too\n",
         "BMW\n",
         "日本語の文章。\n",
@@ -185,6 +194,13 @@ def test_text_is_read(tmp_path: Path, text: str) -> None:
     documents, reasons = read_all(listing_of(path))
     assert documents == text.encode().removesuffix(b"\n").split(b"\n") * 50
     assert reasons == {}
+
+
+def test_pages_are_refused_by_name_unless_the_format_is_set() -> None:
+    for name in ("a.html", "a.HTM", "a.xhtml.gz"):
+        with pytest.raises(SkipstreamError, match=r"is a web page, .* set example_gen\.format"):
+            units.detect(name, "auto")
+        assert units.detect(name, "files")[0] == "files"
 
 
 @pytest.mark.parametrize(
