@@ -37,7 +37,7 @@ _BINARY = {
     rb"%!PS": ("a PostScript document", "extract its text first, as ps2ascii does"),
     rb"\{\\rtf": ("an RTF document", _AS_TEXT),
     rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document (.doc, .xls)", _AS_TEXT),
-    rb"PAR1[^ -~\s]": ("a Parquet file", "set example_gen.format to parquet"),
+    rb"PAR1[^ -~\s]": ("a Parquet file", "--set example_gen.format=parquet"),
     rb"ARROW1\0|ORC[^ -~\s]|Obj\x01": (
         "a table in Arrow's, ORC's or Avro's format",
         "write it as Parquet",
@@ -78,8 +78,8 @@ _ANY_BINARY, _ANY_MARK_UP = (
 )
 # What a part of a page begins with, as programs that cut pages write it.
 _FRAGMENT = re.compile(
-    rb"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:title|meta|link|style|script|header|nav|main|article|section|div"
-    rb"|span|table|tr|ul|ol|li|h[1-6]|p|a|br|img)(?:\s[^<>]*)?/?>",
+    rb"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:title|meta|link|style|script|header|nav|main"
+    rb"|article|section|div|span|table|tr|ul|ol|li|h[1-6]|p|a|br|img)(?:\s[^<>]*)?/?>",
     re.DOTALL | re.IGNORECASE,
 )
 _CLOSED = re.compile(rb"</[a-z][a-z0-9]*\s*>", re.IGNORECASE)

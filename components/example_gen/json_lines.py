@@ -227,8 +227,8 @@ def check_no_json(sample: bytes, path: str) -> None:
     lines = sample.strip().splitlines()
     if is_object(lines[0]) or spans_lines(lines):
         raise SkipstreamError(
-            f"{path} must be text, got JSON: set example_gen.format=jsonl to read a field of it, "
-            "or example_gen.format=lines to read it as it is"
+            f"{path} must be text, got JSON: give --set example_gen.format=jsonl to read a field "
+            "of it, or --set example_gen.format=lines to read it as it is"
         )
 
 

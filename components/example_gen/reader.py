@@ -288,6 +288,7 @@ def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[byt
         json_lines.check(sample, path, field=rules.field)
     elif piece.format == "lines" and rules.by_name:
         json_lines.check_no_json(sample, path)
+        tables.check_no_table(sample, path)
     for part in parts:
         yield part[mark:]
         mark = max(0, mark - len(part))
