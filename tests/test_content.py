@@ -424,3 +424,26 @@ def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
         "2 files, or parts of large ones, could not be read and were left out: the warnings of the "
         "run that read them name them",
     ]
+
+
+def test_the_notice_on_invalid_utf8_has_the_command_that_converts_the_file(tmp_path: Path) -> None:
+    paths = tmp_path / "good.txt", tmp_path / "bad.txt"
+    paths[0].write_text("\n".join(GERMAN * 500))
+    paths[1].write_bytes(f"{GERMAN[0]}\n".encode("latin-1") * 20)
+    listing = listing_of(*paths)
+    documents, counts = read_all(listing)
+    statistics = {
+        "documents": len(documents),
+        "documents_dropped": {},
+        "documents_repaired": {"invalid_utf8": counts["invalid_utf8"]},
+        "files_skipped": {},
+        "advice": limits.advice(counts | {"documents": len(documents)}, listing),
+    }
+    (notice,) = notices(statistics)
+    assert notice.startswith(
+        "2.0 % of the documents (20 of 1,020) hold invalid UTF-8, which is read as separators: "
+        f"{paths[1]} looks like CP1252"
+    )
+    (converted,) = run_in_c(*commands_in(notice), tmp_path)
+    assert read_all(listing_of(converted))[0] == [GERMAN[0].encode()] * 20
+    assert limits.advice({"documents": 1000, "invalid_utf8": 1}, listing) == {}

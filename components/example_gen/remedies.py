@@ -5,6 +5,7 @@ import shlex
 
 from components.example_gen.files import is_remote
 
+NEWS = 0.001  # Share of the documents; so many that are amiss are no accident.
 _UNPACK = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".zst": "zstd -dc", ".zstd": "zstd -dc"}
 
 

@@ -30,6 +30,7 @@ _MARK = re.compile(r"sep=(.)\n", re.IGNORECASE)  # What Excel writes and reads f
 _NAME = re.compile(r"[^\W\d][\w.-]{0,30}")  # What programs call a column.
 _QUOTED = re.compile(r'"[^"]*"(,"[^"]*"){2,}')
 _ROWS = 100  # among which the column with the longest texts is looked for
+_LONGEST_NAME = 40  # characters; what is longer is likely text, above which no header stands
 _FEWEST = 3  # rows, and columns, that make a table: two languages side by side are text
 
 
@@ -153,7 +154,7 @@ def _longest(columns: Mapping[str, Sequence[str | bytes | None]]) -> str:
     """
     sizes = {name: sum(len(value or "") for value in values) for name, values in columns.items()}
     best = max(sizes, key=lambda name: sizes[name], default="")
-    if not best or not sizes[best]:
+    if not sizes.get(best) or len(best) > _LONGEST_NAME:
         return "set example_gen.field to the one that holds the text"
     which = remedies.setting("example_gen.field", best)
     return f"give the one that holds the text, such as {which}"
