@@ -1,7 +1,9 @@
 """Commands that mend a file, as messages print them: they work in any shell and any locale."""
 
+import json
 import os
 import shlex
+import tomllib
 
 from components.example_gen.files import is_remote
 
@@ -22,11 +24,18 @@ def iconv(path: str, encoding: str, *options: str) -> str:
 
 
 def setting(name: str, value: str) -> str:
-    """The option that sets it.
+    """The option that sets it to text, quoted where TOML would take that for a number or so.
 
     >>> setting("example_gen.field", "body"), setting("example_gen.field", "the text")
     ('--set example_gen.field=body', "--set 'example_gen.field=the text'")
+    >>> print(setting("example_gen.field", "3"))
+    --set 'example_gen.field="3"'
     """
+    try:
+        tomllib.loads(f"value = {value}")
+        value = json.dumps(value, ensure_ascii=False)
+    except tomllib.TOMLDecodeError:
+        pass
     return f"--set {shlex.quote(f'{name}={value}')}"
 
 
