@@ -6,7 +6,8 @@ Below the shares here, `skipstream stats` has the numbers, and they are no news.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_REPAIRED = 0.001  # Share of the documents; so many are no accident.
+from components.example_gen.remedies import NEWS
+
 _EMPTY = 0.5  # Text with a blank line behind each other one is usual.
 # Scripts whose words no space divides: those of Unicode's line breaks that need a dictionary (class
 # SA), Tibetan, Javanese and Balinese, and those of which the tokeniser takes each character alone.
@@ -64,7 +65,7 @@ def _dropped(statistics: Mapping[str, Any]) -> Iterator[str]:
     unread = {reason: dropped.get(reason, 0) for reason in (*_UNREADABLE, "empty")}
     total = documents + sum(unread.values())
     for reason, what in _UNREADABLE.items():
-        if unread[reason] > _REPAIRED * total:
+        if unread[reason] > NEWS * total:
             yield f"{_share(unread[reason], total)} {what}; left out"
     if unread["empty"] > _EMPTY * total:
         yield (
@@ -81,7 +82,9 @@ def _dropped(statistics: Mapping[str, Any]) -> Iterator[str]:
 def _repaired(statistics: Mapping[str, Any]) -> Iterator[str]:
     repaired, documents = statistics["documents_repaired"], statistics["documents"]
     for reason, what in _CHANGED.items():
-        if (count := repaired.get(reason, 0)) > _REPAIRED * documents:
+        if (count := repaired.get(reason, 0)) > NEWS * documents:
+            found = statistics.get("advice", {}).get(reason)
+            what = f"{what.partition(':')[0]}: {found}" if found else what
             yield f"{_share(count, documents)} {what}"
     if count := repaired.get("nul", 0):  # Text has none, so any is news.
         yield f"{_share(count, documents)} hold NUL bytes, which are read as spaces"

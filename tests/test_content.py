@@ -150,11 +150,19 @@ def test_binary_files_are_refused_by_their_content(tmp_path: Path, what: str, na
     [
         (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<p>one", "an HTML page"),
         (b"<html lang='en'>one", "an HTML page"),
+        (b"<!-- saved\nfrom -->\n <!---->\n<!DOCTYPE html>\n<p>one", "an HTML page"),
+        (b"<?xml version='1.0'?>\n<!DOCTYPE html PUBLIC 'x'>\n<p>one", "an HTML page"),
+        (b"<title>A</title>\n<p>one <b>two</b>\n<p>three</p>\n", "an HTML page"),
+        (b"<div class='a'><p>one</p>\n<p>two</p>\n</div>\n", "an HTML page"),
         (b"<mediawiki xmlns='x'>\n<page>one", "a MediaWiki dump"),
         (b"<?xml version='1.0'?>\n<a>one</a>", "an XML file"),
+        (b'id,text,label\n1,"one, two",x\n2,three four,y\n', "what looks like CSV: give --set exa"),
+        (b'"1","one, two","x"\n"2","three four","y"\n"3","4","5"\n', "what looks like CSV"),
+        (b"id;text;n\n1;one two;0,5\n2;three, four;1\n", "what looks like CSV"),
+        (b'id\ttext\tn\n1\tone\t2\n2\t"three\t4\n', "what looks like TSV"),
         (b"WARC/1.0\r\nWARC-Type: response\r\n", "a WARC file"),
-        (b'{"text": "one"}\n{"text": "two"}\n', "JSON: set example_gen.format=jsonl"),
-        (b'{\n "text": "one"\n}\n', "JSON: set example_gen.format=jsonl"),
+        (b'{"text": "one"}\n{"text": "two"}\n', "JSON: give --set example_gen.format=jsonl"),
+        (b'{\n "text": "one"\n}\n', "JSON: give --set example_gen.format=jsonl"),
     ],
 )
 def test_mark_up_is_refused_unless_the_format_is_set(
@@ -174,8 +182,20 @@ def test_mark_up_is_refused_unless_the_format_is_set(
         "\x1b[32mgreen\x1b[0m\tand\x0ca page\n",
         '<doc id="12" url="x" title="A">\nA\n</doc>\n',
         "{curly} [and] square\n",
+        "<user> hello </p> <a> hi\n",
+        "<p> one, and no other tag: a < b\n",
+        "<a> hello, how are you?\n",
+        "<!-- a note --> text\n",
+        "<!-- many --> <!-- notes --> " * 20 + "\n",
         "PK, BM, ORC, MZ, GIF and ID3 are words, RIFF too\n",
         "BMW\n",
+        "one, two, three\nfour, five, six\nseven, eight, nine\n",
+        "red,green,blue\nsix,seven,eight\n",
+        "veni; vidi; vici\nhe came; he saw; he won\n",
+        '"Yes," he said, "I am," and left, so\n',
+        "A cat sat on the mat\tEine Katze\nA dog ran\tEin Hund\n",
+        "\t\tindented verse\n\t\tby two tabs\n",
+        "It was the best of times,\nit was the worst of times, it was, in short, an age\n",
         "日本語の文章。\n",
     ],
 )
@@ -185,6 +205,13 @@ def test_text_is_read(tmp_path: Path, text: str) -> None:
     documents, reasons = read_all(listing_of(path))
     assert documents == text.encode().removesuffix(b"\n").split(b"\n") * 50
     assert reasons == {}
+
+
+def test_pages_are_refused_by_name_unless_the_format_is_set() -> None:
+    for name in ("a.html", "a.HTM", "a.xhtml.gz"):
+        with pytest.raises(SkipstreamError, match=r"is a web page, .* set example_gen\.format"):
+            units.detect(name, "auto")
+        assert units.detect(name, "files")[0] == "files"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +337,7 @@ def test_json_that_is_not_a_record_a_line_comes_with_the_commands(
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"id": "7", "body": "one two"}, "no field 'text', only 'id', 'body': set example_gen.fie"),
+        ({"id": "7", "body": "one two"}, "no field 'text', only 'id', 'body': --set example_gen.f"),
         ({"text": 7}, r"field 'text' holds a number \('7'\), expected a string"),
         ({"text": {"en": "one"}}, r"field 'text' holds an object \(of 'en'\), expected a string"),
         (["one"], "a line that holds a list, expected an object with a field 'text'"),
@@ -325,6 +352,47 @@ def test_records_without_text_say_what_they_hold(tmp_path: Path, record: object,
     if isinstance(record, dict):  # At once, where there is no other.
         path.write_text(line * 100)
         assert re.search(rf"none of its first 100 does: {said}", refused(path))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["a.json", "it's.jsonl"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": [{"text": "one"}, {"text": "two\nlines"}]},
+        {"version": 1, "my data's": [{"text": "one"}, {"text": "two\nlines"}]},
+        ["one", "two\nlines"],
+        {"doc": {"text": "one\ntwo\nlines"}},
+        {"id": "a", "doc": {"text": "one\ntwo\nlines", "id": "one two three four five six"}},
+    ],
+)
+def test_json_that_holds_its_texts_further_in_comes_with_the_commands(
+    tmp_path: Path, content: object, name: str, indent: int | None
+) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps(content, indent=indent))
+    for number in range(2):  # with jq, and without
+        made = path
+        for _ in range(2):  # Lines that span several, and then what is nested.
+            (made,) = run_in_c(commands_in(refused(made))[number], tmp_path)
+            if "doc" not in str(content) or indent is None or ".lines.lines" in made.name:
+                break
+            made = made.rename(tmp_path / "b.lines.jsonl")
+        documents, reasons = read_all(listing_of(made))
+        assert (b"\n".join(documents), reasons) == (b"one\ntwo\nlines", {})
+        made.unlink()
+        for file in set(tmp_path.iterdir()) - {path}:
+            file.unlink()
+
+
+def test_a_long_list_of_records_is_known_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"n": 1, "data": [{"text": f"text {n}"} for n in range(9999)]}))
+    assert "whose field 'data' holds the records" in refused(path)
+    record = {"tags": [{"id": n} for n in range(9999)], "text": "one"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    assert read_all(listing_of(path))[0] == [b"one"]
 
 
 def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
@@ -356,3 +424,26 @@ def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
         "2 files, or parts of large ones, could not be read and were left out: the warnings of the "
         "run that read them name them",
     ]
+
+
+def test_the_notice_on_invalid_utf8_has_the_command_that_converts_the_file(tmp_path: Path) -> None:
+    paths = tmp_path / "good.txt", tmp_path / "bad.txt"
+    paths[0].write_text("\n".join(GERMAN * 500))
+    paths[1].write_bytes(f"{GERMAN[0]}\n".encode("latin-1") * 20)
+    listing = listing_of(*paths)
+    documents, counts = read_all(listing)
+    statistics = {
+        "documents": len(documents),
+        "documents_dropped": {},
+        "documents_repaired": {"invalid_utf8": counts["invalid_utf8"]},
+        "files_skipped": {},
+        "advice": limits.advice(counts | {"documents": len(documents)}, listing),
+    }
+    (notice,) = notices(statistics)
+    assert notice.startswith(
+        "2.0 % of the documents (20 of 1,020) hold invalid UTF-8, which is read as separators: "
+        f"{paths[1]} looks like CP1252"
+    )
+    (converted,) = run_in_c(*commands_in(notice), tmp_path)
+    assert read_all(listing_of(converted))[0] == [GERMAN[0].encode()] * 20
+    assert limits.advice({"documents": 1000, "invalid_utf8": 1}, listing) == {}

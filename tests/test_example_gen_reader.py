@@ -148,7 +148,9 @@ def test_a_parquet_error_names_the_columns(tmp_path):
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"id": [1], "body": ["x"]}), sink)
     content = sink.getvalue().to_pybytes()
-    with pytest.raises(SkipstreamError, match=r"a\.parquet has no column 'text', only 'id', 'bo"):
+    with pytest.raises(
+        SkipstreamError, match=r"no column 'text', only .* --set example_gen.field=body"
+    ):
         read_one(tmp_path, content, "a.parquet")
     with pytest.raises(SkipstreamError, match="'id' of .*a.parquet must hold strings, got int64"):
         read_one(tmp_path, content, "a.parquet", field="id")

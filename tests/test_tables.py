@@ -109,14 +109,19 @@ def test_rows_that_a_stray_quote_spoils_are_counted() -> None:
 
 def test_a_missing_column_is_an_error_that_lists_those_there_are() -> None:
     with pytest.raises(SkipstreamError) as caught:
-        read("id,body,Text,TEXT\n1,one,two,three\n")
+        read("id,body,Text,TEXT\n1,one two three,two,three\n")
     assert str(caught.value) == (
-        "a.csv has no column 'text', only 'id', 'body', 'Text', 'TEXT': set example_gen.field to "
-        "the one that holds the text; if its first line is no header, write one above it, or set "
-        "example_gen.format=lines to read all of it as text"
+        "a.csv has no column 'text', only 'id', 'body', 'Text', 'TEXT': give the "
+        "one that holds the text, such as --set example_gen.field=body; if its first line is no "
+        "header, write one above it, or give --set example_gen.format=lines to read all of it as "
+        "text"
     )
     with pytest.raises(SkipstreamError, match="no column 'text', only '1', 'The first of all the"):
         read('1,"The first of all the reviews, which is long indeed"\n2,"second, short"\n')
+    with pytest.raises(SkipstreamError, match=r"such as --set 'example_gen\.field=the body'; if"):
+        read("id,the body\n1,one two\n2\n")
+    with pytest.raises(SkipstreamError, match=r": set example_gen\.field to the one that holds"):
+        read("id,body\n")
 
 
 def test_names_say_that_a_file_is_a_table_and_it_is_read_as_a_whole(tmp_path: Path) -> None:

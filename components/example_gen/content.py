@@ -37,7 +37,7 @@ _BINARY = {
     rb"%!PS": ("a PostScript document", "extract its text first, as ps2ascii does"),
     rb"\{\\rtf": ("an RTF document", _AS_TEXT),
     rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document (.doc, .xls)", _AS_TEXT),
-    rb"PAR1[^ -~\s]": ("a Parquet file", "set example_gen.format to parquet"),
+    rb"PAR1[^ -~\s]": ("a Parquet file", "--set example_gen.format=parquet"),
     rb"ARROW1\0|ORC[^ -~\s]|Obj\x01": (
         "a table in Arrow's, ORC's or Avro's format",
         "write it as Parquet",
@@ -56,16 +56,17 @@ _BINARY = {
     ),
     rb"\x7fELF|\xca\xfe\xba\xbe|\xcf\xfa\xed\xfe|MZ.\0": ("a program", _LEAVE),
 }
+_HTML = ("an HTML page", f"extract its text first, as trafilatura does, {_AS_IT_IS}")
 _MARK_UP = {
-    rb"\s*<(!doctype\s+html|html|head|body)\b": (
-        "an HTML page",
-        f"extract its text first, as trafilatura does, {_AS_IT_IS}",
-    ),
-    rb"\s*(<\?xml.{0,200})?<mediawiki\b": (
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).)*-->\s*)*<(!doctype\s+html|html|head|body)\b": _HTML,
+    rb"\s*(<\?xml.{0,200})?(<!--(?:(?!-->).)*-->\s*)*<mediawiki\b": (
         "a MediaWiki dump",
         f"wikiextractor makes JSON Lines of it, {_AS_IT_IS}",
     ),
-    rb"\s*<(\?xml|rss|svg)\b": ("an XML file", f"extract its text first, {_AS_IT_IS}"),
+    rb"\s*(<!--(?:(?!-->).)*-->\s*)*<(\?xml|rss|svg)\b": (
+        "an XML file",
+        f"extract its text first, {_AS_IT_IS}",
+    ),
     rb"WARC/[01]\.": ("a WARC file", f"warcio reads it, trafilatura finds the text, {_AS_IT_IS}"),
 }
 
@@ -75,6 +76,15 @@ _ANY_BINARY, _ANY_MARK_UP = (
     re.compile(b"|".join(b"(?:%s)" % pattern for pattern in kinds), re.DOTALL | re.IGNORECASE)
     for kinds in (_BINARY, _MARK_UP)
 )
+# What a part of a page begins with, as programs that cut pages write it.
+_FRAGMENT = re.compile(
+    rb"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:title|meta|link|style|script|header|nav|main"
+    rb"|article|section|div|span|table|tr|ul|ol|li|h[1-6]|p|a|br|img)(?:\s[^<>]*)?/?>",
+    re.DOTALL | re.IGNORECASE,
+)
+_CLOSED = re.compile(rb"</[a-z][a-z0-9]*\s*>", re.IGNORECASE)
+_MANY_CLOSED = 3  # tags, and one in so many bytes:
+_CLOSED_EVERY = 500
 _CONTROL = bytes(encodings.CONTROL)
 _FEW = 10  # Bytes, of any share, that a small file may hold by mistake.
 _MANY_LINES = 30  # with invalid UTF-8, before their share of a sample says something of the file
@@ -100,6 +110,10 @@ def kind_of(sample: bytes, *, mark_up: bool = False) -> tuple[str, str] | None:
         for pattern, said in _MARK_UP.items():
             if re.match(pattern, sample, re.DOTALL | re.IGNORECASE):
                 return said
+    if mark_up and _FRAGMENT.match(sample):
+        closed = len(_CLOSED.findall(sample))
+        if closed >= _MANY_CLOSED and closed * _CLOSED_EVERY >= len(sample):
+            return _HTML
     return None
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,25 +12,26 @@ from components.example_gen import remedies
 from components.example_gen.formats import Batch, Chunk, batch_of, excerpt, listed
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-_ARRAY_TO_LINES = (
-    "python3 -c 'import json,sys; [print(json.dumps(r)) for r in json.load(sys.stdin.buffer)]'"
-)
-
-_OBJECTS_TO_LINES = (
-    "python3 -c 'import json,re,sys; [print(json.dumps(json.loads(r))) for r in "
-    're.findall(r"(?ms)^{.*?^}", sys.stdin.buffer.read().decode("utf-8-sig"))]\''
+_OBJECTS = (
+    "[print(json.dumps(json.loads(r))) for r in "
+    're.findall(r"(?ms)^{.*?^}", sys.stdin.buffer.read().decode("utf-8-sig"))]'
 )
 
 
-def records(chunks: Iterable[Chunk], *, field: str) -> Iterator[Batch]:
+def records(chunks: Iterable[Chunk], *, path: str, field: str) -> Iterator[Batch]:
     r"""A document a line of JSON, an object whose `field` is the text; null is an empty one.
 
+    Args:
+        chunks: Of whole lines.
+        path: The file, for messages.
+        field: That of the text.
+
     >>> chunk = Chunk(b'{"text": "one"}\n{"text": null}\n{"body": "two"}\n{"te', cut=False)
-    >>> (batch,) = records([chunk], field="text")
+    >>> (batch,) = records([chunk], path="a.jsonl", field="text")
     >>> batch.documents.to_pylist(), {name: n for name, n in batch.counts.items() if n}
     ([b'one'], {'invalid_json': 1, 'missing_field': 1, 'empty': 1})
     >>> batch.examples["missing_field"]
-    "no field 'text', only 'body': set example_gen.field=body"
+    "no field 'text', only 'body': --set example_gen.field=body"
     """
     inside = False  # a line that was too long to be parsed
     for text, cut in chunks:
@@ -65,7 +67,7 @@ def records(chunks: Iterable[Chunk], *, field: str) -> Iterator[Batch]:
                 reason = "missing_field" if value is None else "not_text"
                 counts[reason] += 1
                 if reason not in examples:
-                    examples[reason] = _wrong(record, field)
+                    examples[reason] = _wrong(record, field, path)
         yield batch_of(documents, examples, **counts)
 
 
@@ -77,10 +79,10 @@ def _encoded(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _wrong(record: Any, field: str) -> str:
-    """Why `record` has no text, and what to set.
+def _wrong(record: Any, field: str, path: str) -> str:
+    """Why `record` of the file at `path` has no text, and what to set or to run.
 
-    >>> print(_wrong({"text": {"en": "one", "de": "eins"}}, "text").partition(":")[0])
+    >>> print(_wrong({"text": {"en": "one", "de": "eins"}}, "text", "a").partition(":")[0])
     field 'text' holds an object (of 'en', 'de'), expected a string
     """
     if not isinstance(record, dict):
@@ -92,23 +94,70 @@ def _wrong(record: Any, field: str) -> str:
             f"field '{field}' holds {_kind(value)}{inside}, expected a string: "
             "set example_gen.field to another, or take the text out of it first"
         )
+    return f"no field '{field}', only {listed(record)}: {_where(record, field, path)}"
+
+
+def _where(record: dict[str, Any], field: str, path: str) -> str:
+    """How to come to the text of a record without `field`: as it seems, its longest string."""
     texts = {name: len(value) for name, value in record.items() if isinstance(value, str)}
-    remedy = "name the one that holds the text"
-    if texts:
-        remedy = f"set example_gen.field={max(texts, key=lambda name: texts[name])}"
-    return f"no field '{field}', only {listed(record)}: {remedy}"
+    longest = max(texts, key=lambda name: texts[name], default=None)
+    lists = [name for name, value in record.items() if _is_table(value)]
+    inner = {
+        (name, key): len(value) + (key == field) * 2**40
+        for name, object in record.items()
+        if isinstance(object, dict)
+        for key, value in object.items()
+        if isinstance(value, str)
+    }
+    if inner and (max(inner.values()) > max(texts.values(), default=0)):
+        name, key = max(inner, key=lambda place: inner[place])
+        loop = f"[print(json.dumps(json.loads(r)[{json.dumps(name)}])) for r in sys.stdin.buffer]"
+        also = "" if key == field else f" with {remedies.setting('example_gen.field', key)}"
+        return f"{_commands(path, _jq(name), loop)}{also}"
+    if longest is None and lists:
+        # It may be the only record, or one of many.
+        name = json.dumps(lists[0])
+        loop = f"[print(json.dumps(r)) for l in sys.stdin.buffer for r in json.loads(l)[{name}]]"
+        return _commands(path, f"{_jq(lists[0])}[]", loop)
+    if longest is None:
+        return "name the one that holds the text"
+    return remedies.setting("example_gen.field", longest)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _jq(name: str) -> str:
+    """The path of a field.
+
+    >>> _jq("data"), _jq("my data")
+    ('.data', '.["my data"]')
+    """
+    return f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) else f".[{json.dumps(name)}]"
+
+
+def _commands(path: str, jq: str, loop: str) -> str:
+    """The remedy that makes JSON Lines of a file, with jq and with Python alone."""
+    stem, suffix = os.path.splitext(remedies.unpacked_name(path))
+    out = f"{stem}.lines.jsonl" if suffix == ".jsonl" else f"{stem}.jsonl"
+    with_jq = remedies.command(f"jq -c {shlex.quote(jq)}", path, out)
+    python = f"python3 -c {shlex.quote(f'import json,re,sys; {loop}')}"
+    without = remedies.command(python, path, out, redirect=True)
+    return f"convert it with `{with_jq}`, or without jq `{without}`, and give that in its place"
 
 
 def _kind(value: Any) -> str:
     return "true or false" if isinstance(value, bool) else _KINDS.get(type(value), "a number")
 
 
-def check(sample: bytes, path: str) -> None:
+def check(sample: bytes, path: str, *, field: str = "text") -> None:
     """Refuse JSON that is not one object a line.
 
     Args:
         sample: The beginning of the file at `path`, unpacked.
         path: Its name.
+        field: That of the text.
 
     Raises:
         SkipstreamError: It is one array, or objects stand on several lines; the message has the
@@ -117,22 +166,54 @@ def check(sample: bytes, path: str) -> None:
     lines = sample.strip().splitlines()
     if not lines:
         return
-    stem, suffix = os.path.splitext(remedies.unpacked_name(path))
-    out = f"{stem}.lines.jsonl" if suffix == ".jsonl" else f"{stem}.jsonl"
-    if lines[0].startswith(b"["):
+    name = _table_in(sample, field)
+    single = remedies.unpacked_name(path).lower().endswith(".json")
+    if re.match(rb'\s*\[\s*"', sample):
+        what, key = "is one JSON array of strings", json.dumps(field)
+        jq = f".[] | {{{key}: .}}"
+        loop = f"[print(json.dumps({{{key}: r}})) for r in json.load(sys.stdin.buffer)]"
+    elif lines[0].startswith(b"["):
         what = "is one JSON array"
-        program, python = "jq -c '.[]'", _ARRAY_TO_LINES
+        jq, loop = ".[]", "[print(json.dumps(r)) for r in json.load(sys.stdin.buffer)]"
+    elif name is not None and (single or spans_lines(lines)):
+        what, key = f"is one JSON object whose field '{name}' holds the records", json.dumps(name)
+        jq = f"{_jq(name)}[]"
+        loop = f"[print(json.dumps(r)) for r in json.load(sys.stdin.buffer)[{key}]]"
     elif spans_lines(lines):
-        what = "holds JSON objects that span several lines"
-        program, python = "jq -c .", _OBJECTS_TO_LINES
+        what, jq, loop = "holds JSON objects that span several lines", ".", _OBJECTS
     else:
         return
-    with_jq = remedies.command(program, path, out)
-    without = remedies.command(python, path, out, redirect=True)
-    raise SkipstreamError(
-        f"{path} {what}, expected an object a line: convert it with `{with_jq}`, or without jq "
-        f"`{without}`, and give that in its place"
-    )
+    raise SkipstreamError(f"{path} {what}, expected an object a line: {_commands(path, jq, loop)}")
+
+
+def _table_in(sample: bytes, field: str) -> str | None:
+    r"""The field of one object, perhaps a torn one, that has a list of objects as most of it.
+
+    >>> _table_in(b'{"version": 1, "data": [{"text": "one"}, {"text": "tw', "text")
+    'data'
+    >>> _table_in(b'{"tags": [{"id": 1}], "text": "one"}\n{"tags": [{"id": 2}]}', "text")
+    """
+    text, decoder = sample.decode("utf-8", "replace").strip(), json.JSONDecoder()
+    try:
+        record, end = decoder.raw_decode(text)
+    except (ValueError, RecursionError):
+        place = 0
+        while member := re.compile(r'\s*[{,]\s*("(?:[^"\\]|\\.)*")\s*:\s*').match(text, place):
+            try:
+                name = str(json.loads(member[1]))
+                _, place = decoder.raw_decode(text, member.end())
+            except (ValueError, RecursionError):
+                is_table = re.compile(r"\[\s*\{").match(text, member.end())
+                return name if is_table and 2 * member.end() < len(text) else None
+            if name == field:
+                return None
+        return None
+    if end < len(text) or not isinstance(record, dict) or field in record:
+        return None
+    tables = [name for name, value in record.items() if _is_table(value)]
+    sizes = {name: len(json.dumps(record[name])) for name in tables}
+    most = max(sizes, key=lambda name: sizes[name], default=None)
+    return most if most is not None and 2 * sizes[most] > len(json.dumps(record)) else None
 
 
 def check_no_json(sample: bytes, path: str) -> None:
@@ -146,8 +227,8 @@ def check_no_json(sample: bytes, path: str) -> None:
     lines = sample.strip().splitlines()
     if is_object(lines[0]) or spans_lines(lines):
         raise SkipstreamError(
-            f"{path} must be text, got JSON: set example_gen.format=jsonl to read a field of it, "
-            "or example_gen.format=lines to read it as it is"
+            f"{path} must be text, got JSON: give --set example_gen.format=jsonl to read a field "
+            "of it, or --set example_gen.format=lines to read it as it is"
         )
 
 

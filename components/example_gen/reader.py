@@ -186,7 +186,9 @@ def _batches(piece: Piece, rules: Rules) -> Iterator[Batch]:
             case "paragraphs":
                 yield from formats.paragraphs(chunks, longest=LONGEST)
             case "jsonl":
-                yield from _checked_records(json_lines.records(chunks, field=field), piece, rules)
+                yield from _checked_records(
+                    json_lines.records(chunks, path=path, field=field), piece, rules
+                )
             case "csv" | "tsv":
                 tabs = piece.format == "tsv"
                 yield from tables.delimited(
@@ -283,9 +285,10 @@ def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[byt
     sample, path = start[mark:][: content.SAMPLE], piece.path
     content.check(sample, path, mark_up=rules.by_name, most_invalid=rules.most_invalid)
     if piece.format == "jsonl":
-        json_lines.check(sample, path)
+        json_lines.check(sample, path, field=rules.field)
     elif piece.format == "lines" and rules.by_name:
         json_lines.check_no_json(sample, path)
+        tables.check_no_table(sample, path)
     for part in parts:
         yield part[mark:]
         mark = max(0, mark - len(part))

@@ -4,14 +4,14 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import SkipstreamError
-from components.example_gen import content
+from components.example_gen import content, remedies
 from components.example_gen.formats import (
     CHUNK,
     Batch,
@@ -25,6 +25,77 @@ from components.example_gen.formats import (
 _DELIMITERS = ",;\t|"  # Spreadsheets write `;` where the comma is in numbers.
 _NONE = "\x1f"  # For a file of one column, whose texts may hold all of these.
 _MARK = re.compile(r"sep=(.)\n", re.IGNORECASE)  # What Excel writes and reads first.
+
+
+_NAME = re.compile(r"[^\W\d][\w.-]{0,30}")  # What programs call a column.
+_QUOTED = re.compile(r'"[^"]*"(,"[^"]*"){2,}')
+_ROWS = 100  # among which the column with the longest texts is looked for
+_LONGEST_NAME = 40  # characters; what is longer is likely text, above which no header stands
+_FEWEST = 3  # rows, and columns, that make a table: two languages side by side are text
+
+
+def check_no_table(sample: bytes, path: str) -> None:
+    """Refuse a table that is about to be read as lines of text, for its file's name.
+
+    Args:
+        sample: The first SAMPLE bytes of the file at `path`, unpacked.
+        path: Its name.
+
+    Raises:
+        SkipstreamError: It looks like one.
+    """
+    text = sample.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    whole = len(sample) < content.SAMPLE
+    if not whole:
+        text = text[: text.rfind("\n") + 1]
+    for delimiter in "\t;,":
+        if _is_table(text, delimiter, whole):
+            what, format = ("TSV", "tsv") if delimiter == "\t" else ("CSV", "csv")
+            raise SkipstreamError(
+                f"{path} must be text, got what looks like {what}: give --set example_gen.format="
+                f"{format} to read the column that example_gen.field names, or "
+                "--set example_gen.format=lines to read all of it as text"
+            )
+
+
+def _is_table(text: str, delimiter: str, whole: bool) -> bool:
+    r"""Whether all of a text is rows of one width, and no prose that happens to be.
+
+    >>> _is_table("id,text,label\n1,one two,x\n2,three,y\n", ",", True)
+    True
+    >>> _is_table("one, two, three\nsix, ten, two\nred, green, blue\n", ",", True)
+    False
+    """
+    first = text.partition("\n")[0]
+    if first.count(delimiter) < _FEWEST - 1:
+        return False
+    options: list[dict[str, Any]] = [{}]
+    if delimiter == "\t":
+        options.append({"quoting": csv.QUOTE_NONE})
+    for option in options:
+        rows: list[list[str]] = []
+        reader = csv.reader(_lines(text), delimiter=delimiter, strict=True, **option)
+        try:
+            for row in filter(None, reader):
+                rows.append(row)
+                if len(row) != len(rows[0]):
+                    break
+        except csv.Error as error:
+            if whole or not str(error).startswith("unexpected end"):
+                continue
+        names = rows[0] if rows else []
+        # Indented text begins with empty columns, and in prose a space stands behind a comma.
+        named = all(name and not name[0].isspace() for name in names)
+        if len(names) < _FEWEST or len(rows) < _FEWEST or not named:
+            continue
+        if any(len(row) != len(names) for row in rows):
+            continue
+        if delimiter != ",":
+            return True
+        header = all(map(_NAME.fullmatch, names)) and len(set(names)) == len(names)
+        texts = any(" " in value for row in rows[1:] for value in row)  # Else it may list words.
+        return texts and (header or bool(_QUOTED.fullmatch(first)))
+    return False
 
 
 def delimited(
@@ -65,12 +136,28 @@ def delimited(
     names = next(row for row in rows if row)
     place = _place(names, field)
     if place is None:
+        some = [row for row in itertools.islice(rows, _ROWS) if row and len(row) == len(names)]
+        values = {name: [row[at] for row in some] for at, name in enumerate(names)}
         raise SkipstreamError(
-            f"{path} has no column '{field}', only {listed(names)}: set example_gen.field to the "
-            "one that holds the text; if its first line is no header, write one above it, or set "
-            "example_gen.format=lines to read all of it as text"
+            f"{path} has no column '{field}', only {listed(names)}: {_longest(values)}; if its "
+            "first line is no header, write one above it, or give --set example_gen.format=lines "
+            "to read all of it as text"
         )
     yield from _batches(rows, place, names)
+
+
+def _longest(columns: Mapping[str, Sequence[str | bytes | None]]) -> str:
+    """The remedy that names the column of the text: as it seems, that of the longest values.
+
+    >>> _longest({"id": ["1", "2"], "body": ["one two", None]})
+    'give the one that holds the text, such as --set example_gen.field=body'
+    """
+    sizes = {name: sum(len(value or "") for value in values) for name, values in columns.items()}
+    best = max(sizes, key=lambda name: sizes[name], default="")
+    if not sizes.get(best) or len(best) > _LONGEST_NAME:
+        return "set example_gen.field to the one that holds the text"
+    which = remedies.setting("example_gen.field", best)
+    return f"give the one that holds the text, such as {which}"
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -186,18 +273,23 @@ def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator
     place = _place(schema.names, field)
     if place is None:
         raise SkipstreamError(
-            f"{path} has no column '{field}', only {listed(schema.names)}: "
-            "set example_gen.field to the one that holds the text"
+            f"{path} has no column '{field}', only {listed(schema.names)}: {_longest_of(table)}"
         )
     name, kind = schema.field(place).name, schema.field(place).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not _is_text(value):
         raise SkipstreamError(
-            f"column '{name}' of {path} must hold strings, got {kind}: "
-            "set example_gen.field to the one that holds the text"
+            f"column '{name}' of {path} must hold strings, got {kind}: {_longest_of(table)}"
         )
     for batch in table.iter_batches(_rows_a_chunk(table, name), columns=[name]):
         yield _column(batch.column(0), value, longest)
+
+
+def _longest_of(table: pq.ParquetFile) -> str:
+    """The remedy of `_longest`, from the first rows of a Parquet file."""
+    columns = [column.name for column in table.schema_arrow if _is_text(column.type)]
+    batch = next(table.iter_batches(_ROWS, columns=columns), None) if columns else None
+    return _longest(batch.to_pydict() if batch is not None else {})
 
 
 def _check_parquet(file: IO[bytes], path: str) -> None:

@@ -33,6 +33,7 @@ _DUMPS = {
     ".wat": "it holds metadata, take the .warc or .wet beside it",
     ".wet": "warcio reads it",
 }
+_PAGES = (".html", ".htm", ".xhtml")
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -173,7 +174,7 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
 
     Raises:
         SkipstreamError: The name says that it is compressed in a way that is not supported, or, for
-            "auto", a dump whose mark-up would be taken for text.
+            "auto", a dump or a page whose mark-up would be taken for text.
     """
     stem, suffix = os.path.splitext(path.lower())
     compression = _COMPRESSIONS.get(suffix)
@@ -191,6 +192,11 @@ def detect(path: str, format: str) -> tuple[Format, Compression | None]:
         raise SkipstreamError(
             f"{name} is a {dump} dump, whose mark-up is no text: extract its text first "
             f"({_DUMPS[dump]}), or set example_gen.format to read it as it is"
+        )
+    if format == "auto" and inner in _PAGES:
+        raise SkipstreamError(
+            f"{name} is a web page, whose mark-up is no text: extract its text first (trafilatura "
+            "does), or set example_gen.format to read it as it is"
         )
     chosen: Format = _FORMATS.get(inner, "lines") if format == "auto" else format  # type: ignore[assignment]
     if chosen == "parquet" and compression:

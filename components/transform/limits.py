@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from components.errors import SkipstreamError
-from components.example_gen import encodings, reader
+from components.example_gen import encodings, reader, remedies
 from components.example_gen.formats import Batch
 from components.example_gen.units import Listing, plan
 
@@ -38,8 +38,21 @@ def check(read: dict[str, int], listing: Listing) -> None:
     if share > limit:
         raise SkipstreamError(
             f"at most {limit:.1%} of the documents may hold invalid UTF-8 "
-            f"(example_gen.max_invalid_utf8), got {share:.1%}{_advice(listing, limit)}"
+            f"(example_gen.max_invalid_utf8), got {share:.1%}; "
+            f"{_advice(listing, limit)}, or raise the limit"
         )
+
+
+def advice(read: dict[str, int], listing: Listing) -> dict[str, str]:
+    """What to do about repairs that are news, by their reason; the corpus is looked at for that.
+
+    Args:
+        read: What `reader.read` counted, of all units.
+        listing: The corpus.
+    """
+    if read.get("invalid_utf8", 0) > remedies.NEWS * read.get("documents", 0):
+        return {"invalid_utf8": _advice(listing, remedies.NEWS)}
+    return {}
 
 
 def _batches(listing: Listing) -> Iterator[tuple[str, Batch]]:
@@ -66,9 +79,9 @@ def _advice(listing: Listing, limit: float) -> str:
         if invalid > limit * len(documents):
             break
     if found is None:
-        return ": convert the files to UTF-8, or raise the limit"
+        return "convert the files to UTF-8"
     path, text = found
-    return f"; {path} {encodings.advice(path, _lines(text))}, or raise the limit"
+    return f"{path} {encodings.advice(path, _lines(text))}"
 
 
 def _lines(text: bytes) -> bytes:

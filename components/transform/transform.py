@@ -124,6 +124,7 @@ def build(
     tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
     _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
     content = statistics.describe(written["counts"], tokens, types, listing, out)
+    content |= {"advice": advice} if (advice := limits.advice(written["counts"], listing)) else {}
     write_json(out.path / "statistics.json", content)
     for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
