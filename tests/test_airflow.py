@@ -182,14 +182,14 @@ def test_exit_codes_lead_where_the_runbook_says(
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
-    """A corpus of two topics, and settings that train on it in a second."""
+    """A corpus of two topics, and settings that train on it in seconds."""
     corpus = tmp_path / "corpus.txt"
     lines = ["the cat sat on the mat with the dog", "a king and a queen ruled the land"]
     corpus.write_text("".join(f"{lines[i % 2]} {i % 7}\n" for i in range(400)))
     path = tmp_path / "settings.toml"
     path.write_text(
         f'[example_gen]\ninput = ["{corpus}"]\neval_share = 0.1\n'
-        "[trainer]\ndimensions = 8\nepochs = 1\n"
+        "[trainer]\ndimensions = 8\nsample = 0\nepochs = 40\n"
     )
     return path
 

@@ -401,6 +401,7 @@ def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
         "documents_dropped": {"empty": 30_000, "invalid_csv": 40, "no_token": 6000},
         "documents_repaired": {"invalid_utf8": 10, "nul": 0, "cut": 0},
         "files_skipped": {"directory": 1},
+        "splits": {"eval": {"documents": 100}},
     }
     assert notices(statistics) == [
         "74.9 % of the documents (30,000 of 40,040) are empty: if that is no intention, check "
@@ -412,6 +413,7 @@ def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
         "documents_dropped": {"invalid_csv": 60},
         "documents_repaired": {"invalid_utf8": 11, "nul": 1, "cut": 11},
         "files_skipped": {"damaged_parts": 2},
+        "splits": {"eval": {"documents": 0}},
     }
     assert notices(statistics) == [
         "0.60 % of the documents (60 of 10,060) are rows that are no CSV of the header's width: "
@@ -423,6 +425,8 @@ def test_what_was_repaired_or_left_out_is_told_above_a_share() -> None:
         "0.01 % of the documents (1 of 10,000) hold NUL bytes, which are read as spaces",
         "2 files, or parts of large ones, could not be read and were left out: the warnings of the "
         "run that read them name them",
+        "no document is held out, so nothing tells what is learned from what is learned by heart: "
+        "give more documents, or raise example_gen.eval_share",
     ]
 
 
@@ -437,6 +441,7 @@ def test_the_notice_on_invalid_utf8_has_the_command_that_converts_the_file(tmp_p
         "documents_dropped": {},
         "documents_repaired": {"invalid_utf8": counts["invalid_utf8"]},
         "files_skipped": {},
+        "splits": {"eval": {"documents": 9}},
         "advice": limits.advice(counts | {"documents": len(documents)}, listing),
     }
     (notice,) = notices(statistics)
