@@ -72,10 +72,10 @@ def for_text(
     if sample is None:
         least = 2e-5 if tokens < SMALL else 1e-4
         few = [value for value in _SAMPLES if value > least and tokens < LARGE]
-        sample = next((s for s in (least, *few) if _left(counts, s) >= _LEAST_LEFT), least)
+        sample = next((s for s in (least, *few) if share_left(counts, s) >= _LEAST_LEFT), least)
     if tokens < LARGE:
         passes = 6.5 * (1e6 / max(1, tokens)) ** 0.25
-        epochs = min(_MOST_EPOCHS, round(passes / _left(counts, sample)))
+        epochs = min(_MOST_EPOCHS, round(passes / share_left(counts, sample)))
     return {"sample": sample, "epochs": epochs, "warm_epochs": round(_WARM_SHARE * epochs)}
 
 
@@ -103,6 +103,6 @@ def kept_tokens(counts: npt.NDArray[np.int64], sample: float) -> float:
     return float((counts * keep_probability(counts, sample).astype(np.float64)).sum())
 
 
-def _left(counts: npt.NDArray[np.int64], sample: float) -> float:
+def share_left(counts: npt.NDArray[np.int64], sample: float) -> float:
     """The share of the tokens that subsampling is expected to leave."""
     return kept_tokens(counts, sample) / float(counts.sum())

@@ -19,7 +19,7 @@ from components.artifacts import (
     Served,
     write_json,
 )
-from components.defaults import chosen, kept_tokens
+from components.defaults import chosen, share_left
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching, named
 from components.exporter.alignment import served_vectors
@@ -138,7 +138,7 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
         untrained = (1 + settings.negatives) * math.log(2)
         frequency = frequency_loss(examples, settings, "train") or untrained
     statistics, counts = examples.statistics, Vocabulary.load_counts(examples.path / VOCABULARY)
-    left = statistics["splits"]["train"]["kept_tokens"] / counts.sum()
+    left = statistics["splits"]["train"]["kept_tokens"] * share_left(counts, settings.sample)
     return {
         "held_out_loss": held_out,
         "loss": loss,
@@ -146,7 +146,7 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
         "frequency_loss": frequency,
         "trained_on": {
             "tokens": statistics["tokens"],
-            "left": round(left * kept_tokens(counts, settings.sample)),
+            "left": round(left),
             "epochs": model.summary["epochs"],
             "setting": "trainer.warm_epochs" if "warm_start" in model.summary else "trainer.epochs",
         },

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from components import word2vec_files
 from components.artifacts import VOCABULARY, Examples, Model
-from components.defaults import Chosen, chosen, kept_tokens
+from components.defaults import Chosen, chosen, share_left
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import warm_start
@@ -200,7 +200,7 @@ def _carry_over(
 
 def _no_pairs(train: SkipGrams) -> SkipstreamError:
     """What leaves no two words of a document: first of all, how little text there is."""
-    left = kept_tokens(train.counts, train.settings.sample) * train.tokens / train.counts.sum()
+    left = train.tokens * share_left(train.counts, train.settings.sample)
     return SkipstreamError(
         f"training needs pairs of words, got none: transform.min_count leaves {train.tokens:,} "
         f"tokens in {train.documents:,} documents, and trainer.sample = "
