@@ -1,19 +1,29 @@
 """Typed handles on directories: the only thing two stages share.
 
 An artifact is a directory whose `manifest.json` is written last, so its presence says that
-everything beside it is whole. A stage that was interrupted leaves a directory without one.
+everything beside it is whole, and its content what the artifact was made of. A stage that was
+interrupted leaves a directory without one.
+
+What lies in a bucket is fetched to a local directory file by file, when it is asked for:
+`artifact / "vectors.npy"` is a local path either way.
 """
 
 import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from components.errors import SkipstreamError
-from components.settings import ExporterSettings
+from components.settings import (
+    ExporterSettings,
+    StageSettings,
+    TrainerSettings,
+    TransformSettings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,52 +56,138 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class Remote(Protocol):
+    """What of an artifact in a bucket is not in its local directory.
+
+    Attributes:
+        address: URL of the artifact.
+    """
+
+    address: str
+
+    def fetch(self, name: str) -> None:
+        """Bring a file, or all files of a directory, to the local one, if they are not there."""
+
+    def keep(self, name: str) -> None:
+        """Store a directory of an artifact that is not finished, for another machine to go on."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A directory that one stage wrote and others read.
 
     Attributes:
-        path: The directory.
+        path: The directory; of an artifact in a bucket, where its files are fetched to.
         fingerprint: Hexadecimal digest of everything the content depends on.
+        made_of: That, for the manifest of an artifact that is being made; see `finish`.
+        remote: Of an artifact in a bucket, the bucket's side; else None.
     """
 
     path: Path
     fingerprint: str
+    made_of: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    remote: Remote | None = field(default=None, repr=False, compare=False)
+
+    def __truediv__(self, name: str) -> Path:
+        """A file or directory of a finished artifact, fetched where it has to be.
+
+        Raises:
+            SkipstreamError: It cannot be fetched.
+        """
+        if self.remote:
+            self.remote.fetch(name)
+        return self.path / name
+
+    def keep(self, name: str) -> None:
+        """Let a run on another machine go on from a directory of an artifact in the making."""
+        if self.remote:
+            self.remote.keep(name)
+
+    @property
+    def address(self) -> str:
+        """Where it lies: a path or a URL."""
+        return self.remote.address if self.remote else str(self.path)
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """The finished artifact at `path`, or None where there is none or only a part of one."""
+        """The finished artifact at `path`, or None where there is none or only a part of one.
+
+        Raises:
+            SkipstreamError: Its manifest is damaged, or that of another kind.
+        """
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            kind, fingerprint = manifest["kind"], manifest["fingerprint"]
         except FileNotFoundError:
             return None
-        except (ValueError, LookupError, TypeError) as error:
-            raise SkipstreamError(
-                f"{path / MANIFEST} is damaged ({error}): delete {path} and run again"
-            ) from error
-        if kind != cls.__name__:
-            raise SkipstreamError(
-                f"{path} holds {kind}, expected {cls.__name__}: delete it and run again"
-            )
-        return cls(path, fingerprint)
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        return cls(path, cls.check(manifest, str(path)))
 
-    def finish(self, **summary: Any) -> Self:
-        """Write the manifest, which makes the artifact complete. `summary` goes to run.json."""
+    @classmethod
+    def check(cls, manifest: Any, address: str) -> str:
+        """The fingerprint in a manifest.
+
+        Raises:
+            SkipstreamError: It is none of this kind.
+        """
+        try:
+            kind, fingerprint = manifest["kind"], manifest["fingerprint"]
+        except (LookupError, TypeError) as error:
+            raise _damaged(address, error) from error
+        if kind != cls.__name__ or not isinstance(fingerprint, str):
+            raise SkipstreamError(
+                f"{address} holds {kind}, expected {cls.__name__}: delete it and run again"
+            )
+        return fingerprint
+
+    def finish(self, settings: StageSettings | None = None, **summary: Any) -> Self:
+        """Write the manifest, which makes the artifact complete.
+
+        It holds `kind` and `fingerprint`; `made_of`: `inputs` (stage and fingerprint of each),
+        `settings` (those that count), `content` (digests of what else was read), `code` and
+        `libraries`; `run` and `finished`, when and by which run; and `summary`.
+
+        Args:
+            settings: Those of the stage that made it.
+            summary: What the stage says of its own run, for run.json: counts, seconds, rates.
+        """
+        run = {name: value for name, value in self.made_of.items() if name == "run"}
+        made_of = {name: value for name, value in self.made_of.items() if name != "run"}
         manifest = {
             "kind": type(self).__name__,
             "fingerprint": self.fingerprint,
+            "made_of": made_of | {"settings": settings.counting() if settings else None},
+            **run,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "summary": summary,
         }
         write_json(self.path / MANIFEST, manifest)
         return self
 
     @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of manifest.json."""
+        manifest: dict[str, Any] = _read_json(self.path / MANIFEST)
+        return manifest
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the stage said of its own run: counts, seconds, rates."""
-        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        summary: dict[str, Any] = manifest["summary"]
+        summary: dict[str, Any] = self.manifest["summary"]
         return summary
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = self.manifest["made_of"]["settings"]
+        return settings
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _damaged(path: object, reason: object) -> SkipstreamError:
+    return SkipstreamError(f"{path}/{MANIFEST} is damaged ({reason}): delete {path} and run again")
 
 
 @dataclass(frozen=True)
@@ -114,9 +210,13 @@ class Examples(Artifact):
     @property
     def statistics(self) -> dict[str, Any]:
         """The content of statistics.json."""
-        text = (self.path / "statistics.json").read_text(encoding="utf-8")
-        statistics: dict[str, Any] = json.loads(text)
+        statistics: dict[str, Any] = _read_json(self / "statistics.json")
         return statistics
+
+    @property
+    def settings(self) -> TransformSettings:
+        """What the text was tokenised with."""
+        return TransformSettings.model_validate(self._settings)
 
     def records(self, split: str) -> list[str]:
         """TFRecord files of `split` ("train" or "eval"), in the order of the corpus.
@@ -125,15 +225,16 @@ class Examples(Artifact):
             SkipstreamError: One is missing or has lost or gained bytes. (What is inside has CRCs.)
         """
         files: dict[str, int] = self.statistics["splits"][split]["files"]
+        directory = self / split
         for name, size in files.items():
-            path = self.path / split / name
+            path = directory / name
             found = path.stat().st_size if path.exists() else 0
             if found != size:
                 raise SkipstreamError(
                     f"{path} must have {size} bytes, got {found}: "
                     f"delete {self.path} and run transform again"
                 )
-        return [str(self.path / split / name) for name in files]
+        return [str(directory / name) for name in files]
 
 
 @dataclass(frozen=True)
@@ -147,8 +248,7 @@ class Statistics(Artifact):
     @property
     def report(self) -> dict[str, Any]:
         """The content of report.json."""
-        text = (self.path / "report.json").read_text(encoding="utf-8")
-        report: dict[str, Any] = json.loads(text)
+        report: dict[str, Any] = _read_json(self / "report.json")
         return report
 
 
@@ -165,15 +265,20 @@ class Model(Artifact):
         """Length of a vector."""
         import numpy as np
 
-        return int(np.load(self.path / "vectors.npy", mmap_mode="r").shape[1])
+        return int(np.load(self / "vectors.npy", mmap_mode="r").shape[1])
+
+    @property
+    def settings(self) -> TrainerSettings:
+        """What it was trained with; nothing in them is open."""
+        return TrainerSettings.model_validate(self._settings)
 
     def embeddings(self, settings: ExporterSettings) -> "npt.NDArray[np.float32]":
         """What is served: float32 [types, dimensions], by token id."""
         import numpy as np
 
-        vectors: npt.NDArray[np.float32] = np.load(self.path / "vectors.npy")
+        vectors: npt.NDArray[np.float32] = np.load(self / "vectors.npy")
         if settings.vectors == "average":
-            vectors = (vectors + np.load(self.path / "contexts.npy")) / np.float32(2)
+            vectors = (vectors + np.load(self / "contexts.npy")) / np.float32(2)
         return vectors
 
 
@@ -188,7 +293,12 @@ class ExportedModel(Artifact):
     @property
     def saved_model(self) -> Path:
         """The directory that TF Serving or tf.saved_model.load take."""
-        return self.path / "saved_model"
+        return self / "saved_model"
+
+    @property
+    def settings(self) -> ExporterSettings:
+        """Which vectors it serves, and how they are stored."""
+        return ExporterSettings.model_validate(self._settings)
 
 
 @dataclass(frozen=True)
@@ -198,8 +308,7 @@ class Evaluation(Artifact):
     @property
     def report(self) -> dict[str, Any]:
         """The content of evaluation.json."""
-        text = (self.path / "evaluation.json").read_text(encoding="utf-8")
-        report: dict[str, Any] = json.loads(text)
+        report: dict[str, Any] = _read_json(self / "evaluation.json")
         return report
 
 

@@ -48,7 +48,7 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
     if isinstance(settings, Chosen):
         return settings
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
-    counts = Vocabulary.load_counts(examples.path / VOCABULARY)
+    counts = Vocabulary.load_counts(examples / VOCABULARY)
     given = settings.model_dump(exclude_none=True)
     return Chosen.model_validate(for_text(tokens, counts, settings.sample) | given)
 

@@ -28,13 +28,12 @@ class Phrases:
     passes: tuple[frozenset[tuple[str, str]], ...]
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Those of a transform artifact, which has no file of them if no pass was asked for.
+    def load(cls, path: Path) -> Self:
+        """Those of FILE in a transform artifact, which has none if no pass was asked for.
 
         Raises:
             SkipstreamError: The file is damaged.
         """
-        path = directory / FILE
         if not path.exists():
             return cls(())
         try:
@@ -42,7 +41,7 @@ class Phrases:
         except (OSError, ValueError) as error:
             raise SkipstreamError(
                 f"{path} must hold lines of pass first second<TAB>count<TAB>score ({error}): "
-                f"delete {directory} and run transform again"
+                f"delete {path.parent} and run transform again"
             ) from error
 
     @classmethod

@@ -4,7 +4,7 @@ The classes are frozen and validated by pydantic; `pipeline.config` reads them f
 from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported at once.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -16,10 +16,19 @@ class StageSettings(BaseModel):
     """Base of all settings: immutable, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Names of those that no artifact's content depends on, or not by their value: files, say, count
+    # by what they hold.
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset()
+
+    def counting(self) -> dict[str, Any]:
+        """Those that the content of an artifact depends on, as JSON."""
+        return self.model_dump(mode="json", exclude=set(self.NEUTRAL))
 
 
 class ExampleGenSettings(StageSettings):
     """Which files are the corpus, and what in them is a document."""
+
+    NEUTRAL = frozenset({"input"})
 
     input: tuple[Glob, ...] = Field(
         (),
@@ -70,6 +79,8 @@ class ExampleGenSettings(StageSettings):
 
 class TransformSettings(StageSettings):
     """How text becomes tokens, and which tokens become the vocabulary."""
+
+    NEUTRAL = frozenset({"cache", "work_directory"})
 
     tokenizer: Literal["words", "whitespace"] = Field(
         "words",
@@ -125,9 +136,15 @@ class TransformSettings(StageSettings):
         """Whether letters become lower case, unset or not."""
         return self.tokenizer == "words" if self.lowercase is None else self.lowercase
 
+    def counting(self) -> dict[str, Any]:
+        """Also the case of letters where it is left open."""
+        return super().counting() | {"lowercase": self.lowered}
+
 
 class StatisticsGenSettings(StageSettings):
     """What a corpus must be like to be trained on; without limits, any is."""
+
+    NEUTRAL = frozenset({"reference"})
 
     reference: Glob | None = Field(
         None,
@@ -164,6 +181,17 @@ class StatisticsGenSettings(StageSettings):
 
 class TrainerSettings(StageSettings):
     """Skip-gram with negative sampling (Mikolov et al. 2013), defaults as word2vec.c's."""
+
+    NEUTRAL = frozenset(
+        {
+            "checkpoint_minutes",
+            "start_vectors",
+            "threads",
+            "warm_start",
+            "warm_epochs",
+            "warm_learning_rate",
+        }
+    )
 
     dimensions: int = Field(100, ge=1, le=4096, description="Length of a vector.")
     window: int = Field(
@@ -267,6 +295,8 @@ class ExporterSettings(StageSettings):
 
 class EvaluatorSettings(StageSettings):
     """What a candidate is measured by. Without files, by its loss and the version before it."""
+
+    NEUTRAL = frozenset({"word_pairs", "analogies"})
 
     word_pairs: tuple[Glob, ...] = Field(
         (),

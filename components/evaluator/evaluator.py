@@ -25,7 +25,6 @@ from components.evaluator.files import matching, named
 from components.exporter.alignment import served_vectors
 from components.settings import (
     EvaluatorSettings,
-    ExporterSettings,
     TrainerSettings,
     TransformSettings,
 )
@@ -43,9 +42,6 @@ def build(
     examples: Examples,
     *,
     settings: EvaluatorSettings,
-    served: ExporterSettings,
-    training: TrainerSettings,
-    tokens: TransformSettings,
     out: Evaluation,
     before: Served | None = None,
 ) -> Evaluation:
@@ -56,17 +52,15 @@ def build(
         model: The tables that it was exported from, which have the losses.
         examples: Vocabulary and held-out documents.
         settings: Files of word pairs and analogies, and the limits of the gate.
-        served: Which of the vectors are served, and how.
-        training: What the model was trained with; its pairs are the held-out pairs'.
-        tokens: The tokeniser, which the words of the files go through too.
         out: Receives evaluation.json.
         before: The version that the model is held against, as far as it is still there.
 
     Raises:
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
-    vocabulary = Vocabulary.load(examples.path / VOCABULARY)
-    vectors = served_vectors(exported, model, served)
+    vocabulary = Vocabulary.load(examples / VOCABULARY)
+    vectors = served_vectors(exported, model)
+    training, tokens = model.settings, examples.settings
     broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
     files = {
         "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
@@ -104,6 +98,7 @@ def build(
     verdict = {"blessed": not reasons, "reasons": reasons, "limits": limits}
     write_json(out.path / "evaluation.json", verdict | report)
     return out.finish(
+        settings,
         blessed=not reasons,
         held_out_loss=report["held_out_loss"],
         loss_of=report["loss_of"],
@@ -137,7 +132,7 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
         # Of a text so small that these draws leave no pair: what an untrained model costs.
         untrained = (1 + settings.negatives) * math.log(2)
         frequency = frequency_loss(examples, settings, "train") or untrained
-    statistics, counts = examples.statistics, Vocabulary.load_counts(examples.path / VOCABULARY)
+    statistics, counts = examples.statistics, Vocabulary.load_counts(examples / VOCABULARY)
     left = statistics["splits"]["train"]["kept_tokens"] * share_left(counts, settings.sample)
     return {
         "held_out_loss": held_out,

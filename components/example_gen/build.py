@@ -108,7 +108,7 @@ def build(*, settings: ExampleGenSettings, out: Corpus, listing: Listing | None 
         )
     write_json(out.path / Corpus.LISTING, listing.to_json())
     sizes = [size for _, size in listing.files]
-    return out.finish(files=len(sizes), bytes=sum(sizes), skipped=listing.skipped)
+    return out.finish(settings, files=len(sizes), bytes=sum(sizes), skipped=listing.skipped)
 
 
 def relist(corpus: Corpus, listing: Listing) -> None:

@@ -119,11 +119,11 @@ class Listing:
     def load(cls, corpus: Corpus) -> "Listing":
         """Read it; paths that the artifact brings along are relative to it."""
         content: dict[str, Any] = json.loads(
-            (corpus.path / Corpus.LISTING).read_text(encoding="utf-8")
+            (corpus / Corpus.LISTING).read_text(encoding="utf-8")
         )
         files = content.pop("files")
         paths = [
-            file["path"] if is_remote(file["path"]) else os.path.abspath(corpus.path / file["path"])
+            file["path"] if is_remote(file["path"]) else os.path.abspath(corpus / file["path"])
             for file in files
         ]
         return cls(

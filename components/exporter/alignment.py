@@ -16,7 +16,6 @@ import numpy.typing as npt
 from components.artifacts import ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter.storage import store
-from components.settings import ExporterSettings
 
 # Rare words wander from night to night; so many that moved for a reason do not turn the rest.
 FREQUENT = 10_000
@@ -100,7 +99,7 @@ def turn(vectors: Vectors, rotation: Vectors) -> Vectors:
     return turned
 
 
-def served_vectors(exported: ExportedModel, model: Model, settings: ExporterSettings) -> Vectors:
+def served_vectors(exported: ExportedModel, model: Model) -> Vectors:
     """What `exported` must answer with: the trained vectors, turned as it says, and stored.
 
     Returns:
@@ -109,15 +108,16 @@ def served_vectors(exported: ExportedModel, model: Model, settings: ExporterSett
     Raises:
         SkipstreamError: Turned so, they would not keep their lengths and cosines.
     """
+    settings = exported.settings
     vectors = model.embeddings(settings)
-    path = exported.path / ROTATION
+    path = exported / ROTATION
     if not path.exists():
         return store(vectors, settings.storage).restored()
     rotation = np.load(path)
     if not np.allclose(rotation @ rotation.T, np.eye(vectors.shape[1]), rtol=0, atol=1e-5):
         raise SkipstreamError(
             f"{path} must hold an orthogonal matrix of {vectors.shape[1]} dimensions, and does "
-            f"not: delete {exported.path} and export again"
+            f"not: delete {exported.address} and export again"
         )
     return store(turn(vectors, rotation), settings.storage).restored()
 

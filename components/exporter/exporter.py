@@ -16,8 +16,8 @@ from components.errors import SkipstreamError
 from components.exporter import alignment
 from components.exporter.embeddings import COUNTS, Embeddings
 from components.exporter.signatures import EmbeddingModel
+from components.phrases import FILE as PHRASES
 from components.settings import ExporterSettings
-from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
 MODEL_NAME = "skipstream"
@@ -30,8 +30,6 @@ def build(
     examples: Examples,
     *,
     settings: ExporterSettings,
-    tokenizer: Tokenizer,
-    lowercase: bool,
     out: ExportedModel,
     before: Served | None = None,
 ) -> ExportedModel:
@@ -39,10 +37,8 @@ def build(
 
     Args:
         model: The trained vectors.
-        examples: Their vocabulary and phrases.
+        examples: Their vocabulary and phrases, and how the text was tokenised.
         settings: Which vectors are served.
-        tokenizer: How the training text was split.
-        lowercase: Whether the training text was lowered.
         out: Where to write.
         before: The version onto whose space the vectors are turned, if any. Where they cannot be,
             the summary says why (`not_aligned`).
@@ -51,12 +47,13 @@ def build(
         SkipstreamError: Vectors and vocabulary are not of the same training.
     """
     started = time.monotonic()
+    text = examples.settings
     vectors = model.embeddings(settings)
-    types = Vocabulary.load(examples.path / VOCABULARY)
+    types = Vocabulary.load(examples / VOCABULARY)
     if len(vectors) != len(types):
         raise SkipstreamError(
             f"vectors and vocabulary must have one row per token, got {len(vectors)} vectors in "
-            f"{model.path} and {len(types)} tokens in {examples.path}: train again"
+            f"{model.address} and {len(types)} tokens in {examples.address}: train again"
         )
     aligned: dict[str, float | str] = {}
     if before and before.saved_model:
@@ -78,9 +75,9 @@ def build(
         module = EmbeddingModel(
             vectors,
             tokens,
-            tokenizer=tokenizer,
-            lowercase=lowercase,
-            phrases=examples.path,
+            tokenizer=text.tokenizer,
+            lowercase=text.lowered,
+            phrases=examples / PHRASES,
             storage=settings.storage,
         )
         tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
@@ -89,6 +86,7 @@ def build(
     (out.saved_model / COUNTS).write_bytes(counts)
     size = sum(file.stat().st_size for file in out.saved_model.rglob("*") if file.is_file())
     return out.finish(
+        settings,
         types=len(types),
         dimensions=int(vectors.shape[1]),
         bytes=size,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.exporter.storage import store
-from components.phrases import FILE, Phrases
+from components.phrases import Phrases
 from components.settings import Storage
 from components.text import Tokenizer, join_phrases, line_numbers, spell, tokenize
 
@@ -53,7 +53,7 @@ class EmbeddingModel(tf.Module):
             vocabulary: File with one token a line, in the order of the ids. It becomes an asset.
             tokenizer: How the training text was split.
             lowercase: Whether the training text was lowered.
-            phrases: Directory with the file of the pairs of tokens that became one, if any. The
+            phrases: File of the pairs of tokens that became one, if any. The
                 file becomes an asset, too.
             storage: Numbers that are stored.
         """
@@ -89,7 +89,7 @@ class EmbeddingModel(tf.Module):
         self._passes = 0
         if phrases and (found := Phrases.load(phrases)):
             self._passes = len(found.passes)
-            self._phrases = line_numbers(str(phrases / FILE), 1 + len(found))
+            self._phrases = line_numbers(str(phrases), 1 + len(found))
 
     @property
     def signatures(self) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:

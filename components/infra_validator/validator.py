@@ -21,14 +21,13 @@ from components.artifacts import (
 )
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter.alignment import served_vectors
-from components.infra_validator import model_server
+from components.infra_validator import model_server, probe
 from components.infra_validator.cases import Answer, Case, Tables, cases
+from components.phrases import FILE as PHRASES
 from components.phrases import Phrases
-from components.settings import ExporterSettings
-from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = Path(probe.__file__)
 TIMEOUT_SECONDS = 1800
 
 
@@ -37,9 +36,6 @@ def build(
     model: Model,
     examples: Examples,
     *,
-    served: ExporterSettings,
-    tokenizer: Tokenizer,
-    lowercase: bool,
     out: InfraBlessing,
 ) -> InfraBlessing:
     """Call every signature in a fresh process and compare the answers with the trained tables.
@@ -52,20 +48,18 @@ def build(
     Args:
         exported: The candidate.
         model: The tables that it was exported from.
-        examples: Their vocabulary and phrases.
-        served: Which of their vectors are served.
-        tokenizer: How the training text was split.
-        lowercase: Whether the training text was lowered.
+        examples: Their vocabulary and phrases, and how the text was tokenised.
         out: Where to write.
 
     Raises:
         NotBlessedError: The export does not load, a signature fails, or an answer differs.
         SkipstreamError: This machine kills what is asked, or is too slow.
     """
-    types = Vocabulary.load(examples.path / VOCABULARY)
-    vectors = served_vectors(exported, model, served)
-    phrases = Phrases.load(examples.path)
-    tables = Tables(vectors, types, phrases, tokenizer=tokenizer, lowercase=lowercase)
+    types = Vocabulary.load(examples / VOCABULARY)
+    vectors = served_vectors(exported, model)
+    phrases = Phrases.load(examples / PHRASES)
+    text = examples.settings
+    tables = Tables(vectors, types, phrases, tokenizer=text.tokenizer, lowercase=text.lowered)
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported.saved_model, asked, Path(scratch))

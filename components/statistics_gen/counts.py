@@ -32,7 +32,7 @@ class Counts:
         Raises:
             SkipstreamError: It is missing or damaged.
         """
-        table = vocabulary.read(examples.path / VOCABULARY).combine_chunks()
+        table = vocabulary.read(examples / VOCABULARY).combine_chunks()
         return cls(table["token"].chunk(0), table["count"].to_numpy())
 
     @property

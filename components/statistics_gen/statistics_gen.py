@@ -47,7 +47,7 @@ def build(
             "new": drift["new"]["types"],
             "vanished": drift["vanished"]["types"],
         }
-    return out.finish(**summary)
+    return out.finish(settings, **summary)
 
 
 def describe(
@@ -123,7 +123,7 @@ def refusals(report: dict[str, Any], settings: StatisticsGenSettings) -> list[st
 
 
 def _read(examples: Examples) -> tuple[dict[str, Any], Counts]:
-    path = examples.path / "statistics.json"
+    path = examples / "statistics.json"
     try:
         statistics = examples.statistics
     except (OSError, ValueError) as error:
@@ -131,9 +131,9 @@ def _read(examples: Examples) -> tuple[dict[str, Any], Counts]:
     counts = Counts.load(examples)
     if (found := int(counts.counts.sum())) != statistics["kept_tokens"]:
         raise SkipstreamError(
-            f"the counts of {examples.path / VOCABULARY} must add up to "
+            f"the counts of {examples / VOCABULARY} must add up to "
             f"{statistics['kept_tokens']}, as {path.name} says, got {found}: delete "
-            f"{examples.path} and run transform again"
+            f"{examples.address} and run transform again"
         )
     return statistics, counts
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from components.artifacts import Examples
+from components.artifacts import VOCABULARY, Examples
 from components.defaults import chosen, keep_probability
 from components.settings import TrainerSettings
 from components.trainer import skipgrams
@@ -100,7 +100,7 @@ class SkipGrams:
         self.tokens: int = statistics["kept_tokens"]
         self.length = row_length(settings.window)
         self.row_noise = noise_words(settings) * self.length // GROUP
-        self.counts = counts = Vocabulary.load_counts(examples.path / "vocabulary.tsv")
+        self.counts = counts = Vocabulary.load_counts(examples / VOCABULARY)
         self.types = len(counts)
         keep = keep_probability(counts, settings.sample)
         noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)

@@ -36,10 +36,10 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     rows = held_out_rows(examples, settings)
     if rows is None:
         return None
-    types = len(Vocabulary.load_counts(examples.path / VOCABULARY))
+    types = len(Vocabulary.load_counts(examples / VOCABULARY))
     skip_gram = make_model(types, settings)
     for name, table in skip_gram.tables.items():
-        table.load(model.path / f"{name}.npy")
+        table.load(model / f"{name}.npy")
     return _measure(skip_gram, rows, examples)
 
 
@@ -97,7 +97,7 @@ def comparable_losses(
     rows = held_out_rows(examples, settings)
     if rows is None:
         return [None for _ in models]
-    ids = [warm_start.ids_in(model, examples.path / VOCABULARY) for model in models]
+    ids = [warm_start.ids_in(model, examples / VOCABULARY) for model in models]
     known = np.all([found >= 0 for found in ids], axis=0)
     return [
         _comparable_loss(model, np.where(known, found, -1), rows, examples, settings)
@@ -144,6 +144,6 @@ def reading(examples: Examples) -> Iterator[None]:
             # Keras puts a stack in front, TensorFlow the names of nodes behind.
             reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
             raise SkipstreamError(
-                f"a TFRecord in {examples.path} is damaged ({reason}): "
+                f"a TFRecord in {examples.address} is damaged ({reason}): "
                 "delete that directory and run transform again"
             ) from error

@@ -104,8 +104,9 @@ def build(
     best = history[-1 - worse]
     seconds = progress.seconds()
     progress.write_tables(best=worse > 0)
-    shutil.copyfile(examples.path / VOCABULARY, out.path / VOCABULARY)
+    shutil.copyfile(examples / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
+        settings,
         **carried_over,
         sample=settings.sample,
         epochs=len(history),
@@ -165,7 +166,7 @@ def _strategy(row_length: int) -> tf.distribute.Strategy:
 
 def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     """Give the words that `path` knows its vectors."""
-    vocabulary = Vocabulary.load(examples.path / VOCABULARY)
+    vocabulary = Vocabulary.load(examples / VOCABULARY)
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     known = 0
     for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
@@ -182,7 +183,7 @@ def _carry_over(
     start: Model, model: SkipGram, examples: Examples, untouched: bool
 ) -> dict[str, str | int]:
     """Let the words that `start` knows go on from there, and say how many do."""
-    ids = warm_start.ids_in(start, examples.path / VOCABULARY)
+    ids = warm_start.ids_in(start, examples / VOCABULARY)
     known = int(np.count_nonzero(ids >= 0))
     if not known:
         raise SkipstreamError(

@@ -28,7 +28,7 @@ def ids_in(source: Model, vocabulary: Path) -> npt.NDArray[np.int64]:
     Returns:
         int64 [types], -1 where `source` does not know the token.
     """
-    return Vocabulary.load_ids(vocabulary, source.path / VOCABULARY)
+    return Vocabulary.load_ids(vocabulary, source / VOCABULARY)
 
 
 def check(source: Model, dimensions: int) -> None:
@@ -37,7 +37,7 @@ def check(source: Model, dimensions: int) -> None:
     Raises:
         SkipstreamError: It cannot.
     """
-    if not (source.path / VOCABULARY).exists():
+    if not (source / VOCABULARY).exists():
         raise SkipstreamError(
             f"trainer.warm_start must be a model with its {VOCABULARY}, got {source.path} without: "
             "an earlier release trained it; train it again"
@@ -59,7 +59,7 @@ def carry_over(source: Model, ids: npt.NDArray[np.int64], tables: Mapping[str, T
     """
     known = np.flatnonzero(ids >= 0)
     for name, table in tables.items():
-        rows = np.load(source.path / f"{name}.npy", mmap_mode="r")
+        rows = np.load(source / f"{name}.npy", mmap_mode="r")
         for start in range(0, len(known), BLOCK_ROWS):
             block = known[start : start + BLOCK_ROWS]
             table.assign_rows(block, rows[ids[block]])

@@ -36,7 +36,7 @@ def describe(
     encoded = {name: count for name, count in counts.items() if "." in name}
     too_long, joined = encoded.pop("tokens.too_long"), read.pop(joins.JOINED, 0)
     vocabulary = Vocabulary.load_counts(out.path / VOCABULARY)
-    phrases = {"types": len(Phrases.load(out.path)), "pairs_joined": joined}
+    phrases = {"types": len(Phrases.load(out.path / PHRASES)), "pairs_joined": joined}
     kept_tokens = int(vocabulary.sum())
     splits: dict[str, dict[str, Any]] = {
         split: {

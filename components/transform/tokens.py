@@ -24,10 +24,9 @@ from components.transform import joins, segments
 from components.transform.segments import Segment
 
 SUFFIX = ".arrow"
+_JOB = "components.transform.job"  # What workers run.
 # What `segments.tokenise` depends on.
 _SETTINGS = {"tokenizer", "deduplicate", "min_tokens", "max_token_length"}
-# All of `components` that this module imports, and its neighbours; the later stages are left out.
-_SOURCES = ("*.py", "example_gen/*.py", "transform/*.py")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Tokens:
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS) | {"lowercase": settings.lowered}
         rules = asdict(replace(unit.rules, skip_damaged=False))  # No token depends on that.
-        key = [code_identity(*_SOURCES), chosen, eval_share, rules]
+        key = [code_identity(__name__), chosen, eval_share, rules]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
             extent = piece.start > 0, piece.stop - piece.start
@@ -117,11 +116,11 @@ class TokeniseUnit(beam.DoFn):
         self._tokens = tokens
         self._settings = settings
         self._eval_share = eval_share
-        self._identity = code_identity()
+        self._identity = code_identity(_JOB)
 
     def setup(self) -> None:
         """Refuse a worker whose code or libraries are not those of the launcher."""
-        check_identity(self._identity)
+        check_identity(_JOB, self._identity)
 
     def process(self, unit: Unit) -> Iterator[TokenisedSegment]:
         """Tokenise one unit, if need be; a SkipstreamError ends the job."""

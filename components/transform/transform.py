@@ -134,6 +134,7 @@ def build(
     elif cache and not settings.cache:
         remove(cache)
     return out.finish(
+        settings,
         documents=content["documents"],
         tokens=content["tokens"],
         vocabulary=content["vocabulary"],
