@@ -133,7 +133,9 @@ class Service:
             Refusal: The answer is not 2xx.
         """
         if request.path == "/token":  # OAuth's, for credentials that name it.
-            return Answer({"access_token": "token", "token_type": "Bearer", "expires_in": 3600})
+            kind = "urn:ietf:params:oauth:token-type:access_token"
+            token = {"access_token": "token", "issued_token_type": kind, "token_type": "Bearer"}
+            return Answer({**token, "expires_in": 3600})
         if request.path.startswith("/batch/"):
             return self.batch(request)
         for pattern, method in ROUTES:

@@ -10,6 +10,7 @@ Each server is a process of its own and ends with the process that started it, h
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import secrets
@@ -19,9 +20,11 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 HERE = Path(__file__).resolve()
 
 
@@ -45,12 +48,12 @@ class Server:
     Attributes:
         scheme: s3 or gs.
         endpoint: http://HOST:PORT.
-        key: File with the key of a service account, for gs.
+        credentials: File for GOOGLE_APPLICATION_CREDENTIALS, for gs.
     """
 
     scheme: str
     endpoint: str
-    key: Path | None = None
+    credentials: Path | None = None
 
     def bucket(self, through: str | None = None) -> Bucket:
         """Make an empty bucket.
@@ -78,17 +81,17 @@ class Server:
                 "AWS_ENDPOINT_URL": endpoint,
                 "AWS_ALLOW_HTTP": "true",
             }
-        assert self.key is not None
+        no_tokens = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
         return {
-            # Of google-cloud-storage. Beam looks for credentials all the same, half a minute long
-            # where there are none: those of the key get their token from the emulator.
+            # google-cloud-storage's own. Beam looks for credentials all the same, for half a minute
+            # where there are none.
             "STORAGE_EMULATOR_HOST": endpoint,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(self.key),
+            "GOOGLE_APPLICATION_CREDENTIALS": str(self.credentials),
             "GOOGLE_CLOUD_PROJECT": "project",
-            # Of obstore, which learns from the key that no tokens are needed.
-            "GOOGLE_SERVICE_ACCOUNT": str(self.key),
+            # obstore's own.
             "GOOGLE_BASE_URL": endpoint,
             "GOOGLE_ALLOW_HTTP": "true",
+            "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(no_tokens),
         }
 
 
@@ -103,30 +106,20 @@ def s3() -> Iterator[Server]:
 def gs() -> Iterator[Server]:
     """Google Cloud Storage, answered by gcs_emulator."""
     with _process("gs") as endpoint, tempfile.TemporaryDirectory(prefix="gs-") as directory:
-        yield Server("gs", endpoint, _service_account(endpoint, Path(directory)))
+        yield Server("gs", endpoint, _credentials(endpoint, Path(directory)))
 
 
-def _service_account(endpoint: str, directory: Path) -> Path:
-    """The key of a service account that no one has, as the console would make it."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+def _credentials(endpoint: str, directory: Path) -> Path:
+    """Credentials for google-auth, which gets its tokens for them from the emulator alone."""
+    subject, path = directory / "subject.txt", directory / "credentials.json"
+    subject.write_text("tests")
     about = {
-        "type": "service_account",
-        "project_id": "project",
-        "private_key_id": "key",
-        "private_key": pem.decode(),
-        "client_email": "tests@project.example.com",
-        "client_id": "1",
-        "token_uri": f"{endpoint}/token",  # Where google-auth gets a token.
-        "disable_oauth": True,  # obstore gets none.
+        "type": "external_account",
+        "audience": "emulator",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{endpoint}/token",
+        "credential_source": {"file": str(subject)},
     }
-    path = directory / "key.json"
     path.write_text(json.dumps(about))
     return path
 
@@ -151,6 +144,29 @@ def _process(store: str) -> Iterator[str]:
             process.kill()
 
 
+def _one_at_a_time(application: Application) -> Application:
+    """An application that sees no two requests at once.
+
+    Moto's own check of a precondition and its write are two steps: of concurrent conditional writes
+    two have succeeded.
+    """
+    lock = threading.Lock()
+
+    def locked(environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        # Not in the lock, where a slow client would keep all others waiting.
+        size = int(environment.get("CONTENT_LENGTH") or 0)
+        chunked = environment.get("wsgi.input_terminated", False)
+        body = environment["wsgi.input"].read(*[] if chunked else [size])
+        if len(body) < size:  # The client went away: nothing is stored.
+            start_response("400 Bad Request", [])
+            return []
+        environment["wsgi.input"] = io.BytesIO(body)
+        with lock:
+            return application(environment, start_response)
+
+    return locked
+
+
 def _serve(store: str) -> None:
     """Run a store until standard input ends; says its address first."""
     if store == "gs":
@@ -165,7 +181,7 @@ def _serve(store: str) -> None:
         )
         from werkzeug.serving import make_server
 
-        application = DomainDispatcherApplication(create_backend_app)
+        application = _one_at_a_time(DomainDispatcherApplication(create_backend_app))
         server = make_server(
             "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
         )
