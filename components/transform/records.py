@@ -1,7 +1,6 @@
 """Segments -> TFRecords in the order of the corpus, and what they hold in numbers."""
 
 import itertools
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders import example_coder
 
+from components.transform import storage
 from components.transform.segments import Segment
 
 SPLITS = ("train", "eval")
@@ -77,8 +76,7 @@ def write_segment(
         number: Place of the segment in the unit.
         segment: The documents.
         type_ids: integer [types], see `known`.
-        directory: Anywhere TensorFlow and Beam can write, with directories for the splits and
-            UNFINISHED ones.
+        directory: Anywhere Beam can write, with directories for the splits and UNFINISHED ones.
 
     Returns:
         What was written and dropped, see `measure`, and files under `train.files`, `eval.files`.
@@ -90,13 +88,13 @@ def write_segment(
         if (first := next(encoded, None)) is None:
             continue
         name = f"{unit:06d}-{number:04d}"
-        temporary = f"{directory}/{UNFINISHED}/{name}.{secrets.token_hex(8)}"
-        with tf.io.TFRecordWriter(temporary, _OPTIONS) as writer:
+        temporary = storage.unfinished(f"{directory}/{UNFINISHED}/{name}")
+        with storage.near(temporary) as path, tf.io.TFRecordWriter(path, _OPTIONS) as writer:
             for examples in itertools.chain([first], encoded):
                 for example in examples:
                     writer.write(example)
         # In the place of what another try has left, if any: both are the same.
-        FileSystems.rename([temporary], [f"{directory}/{split}/{name}.tfrecord.gz"])
+        storage.move(temporary, f"{directory}/{split}/{name}.tfrecord.gz")
         counts[f"{split}.files"] = 1
     return counts
 

@@ -47,13 +47,23 @@ from components.transform import (
     statistics,
     storage,
 )
-from components.transform.options import is_awaited, runner_and_options
+from components.transform.options import in_this_process, is_awaited, runner_and_options
 from components.transform.phrases import WORK
-from components.transform.storage import fetch, holds, make_directory, remove
-from components.transform.tokens import Tokens, remove_others
+from components.transform.storage import (
+    delete,
+    exists,
+    fetch,
+    files_in,
+    make_directory,
+    remove,
+)
+from components.transform.tokens import Tokens
 
 LEAST_TYPES = 2  # One word has no neighbours.
 _LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
+_TOKENS = "tokens"
+# What the work directory holds beside results.
+_ON_THE_WAY = (_TOKENS, "tftransform_tmp", records.UNFINISHED, WORK)
 _GO_ON = "the same command without options of Beam goes on with what it wrote"
 
 
@@ -63,6 +73,7 @@ def build(
     settings: TransformSettings,
     beam_options: Sequence[str] = (),
     cache: str | None = None,
+    shared: str | None = None,
     out: Examples,
     listing: Listing | None = None,
 ) -> Examples:
@@ -75,6 +86,8 @@ def build(
             process.
         cache: Directory of tokenised units, for the next run; removed if `settings.cache` is off.
             none: there is no such place.
+        shared: Directory for workers elsewhere, if `settings.work_directory` names none; none: they
+            see `out.path`.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
         listing: Where the files of the corpus are now; none: where they were when it was listed.
 
@@ -84,42 +97,39 @@ def build(
         SettingsError: Settings and options do not go together.
         NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
-    listing = listing or Listing.load(corpus)
-    # Workers write there, so all of them have to see it.
-    shared = settings.work_directory
-    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
-    _check_directory(work)
     runner, options = runner_and_options(beam_options)
+    awaited, here = is_awaited(options), in_this_process(runner, options)
+    work, launched = _work_directory(settings, shared, out, elsewhere=not (here and awaited))
+    _check_directory(work)
     if type(runner).__name__ == "DataflowRunner" and not is_remote(work):
         raise SettingsError(
-            "workers on Dataflow need a transform.work_directory on gs://, got "
-            f"{shared or 'none'}: set it"
+            "workers on Dataflow must write to gs://, got "
+            f"{settings.work_directory or 'no place there'}: set --output or "
+            "transform.work_directory to one"
         )
-    awaited = is_awaited(options)
-    if not awaited and not shared:
+    if not awaited and not (settings.work_directory or shared):
         raise SettingsError(
-            "a Beam job that is not waited for needs a place of its own, got no "
-            "transform.work_directory: set it"
+            "a Beam job that is not waited for needs a place of its own, got none: set "
+            "transform.work_directory, or --output to a place on gs://"
         )
+    listing = listing or Listing.load(corpus, fetched=here)
     files = [path for path, _ in listing.files]
     # As they were listed: what was written since then is not what the fingerprint says.
     before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
     tokens_in = cache if settings.cache and awaited else None
-    if holds(work, _LAUNCHED):
+    if launched:
         tokens_in = None
         _check_launched(work, awaited=awaited)
     else:
         _run(runner, options, listing, settings, tokens_in, work, awaited=awaited)
     _check_unchanged(before, state_of(files, listing.urls), listing, tokens_in)
-    for name in ("tokens", "tftransform_tmp", records.UNFINISHED, WORK):
-        remove(f"{work}/{name}")
-    if not holds(work, job.COUNTS):
+    if not exists(f"{work}/{job.COUNTS}"):
         raise SkipstreamError(
             f"workers and launcher must see the same files, and {work} holds nothing of the "
             "workers': set transform.work_directory to a place that both see"
         )
-    fetch(work, out.path)
+    fetch(work, out.path, leave=_ON_THE_WAY)
     written = json.loads((out.path / job.COUNTS).read_text())
     limits.check(written["counts"], listing)
     _check_text(written["counts"], listing)
@@ -132,7 +142,7 @@ def build(
         (out.path / name).unlink(missing_ok=True)
     token_files: dict[str, bool] = written["token_files"]
     if tokens_in:
-        remove_others(tokens_in, keep=token_files)
+        Tokens(tokens_in, found_again=True).remove_others(keep=token_files)
     elif cache and not settings.cache:
         remove(cache)
     return out.finish(
@@ -147,6 +157,31 @@ def build(
     )
 
 
+def _work_directory(
+    settings: TransformSettings, shared: str | None, out: Examples, *, elsewhere: bool
+) -> tuple[str, bool]:
+    """Where the job writes, and whether one was launched before that writes or has written there.
+
+    Args:
+        settings: They may name a directory.
+        shared: See `build`.
+        out: The artifact.
+        elsewhere: Whether there are workers on other machines, or nobody waits for the job.
+    """
+    local = str(out.path / "work")
+    place = settings.work_directory or shared
+    if place is None:
+        return local, False
+    place = f"{place.rstrip('/')}/{out.fingerprint}"
+    launched = _can_be_written(place) and exists(f"{place}/{_LAUNCHED}")
+    return place if elsewhere or launched else local, launched
+
+
+def _can_be_written(work: str) -> bool:
+    """Whether TensorFlow, which writes the graph, knows such a place."""
+    return not is_remote(work) or work.startswith("gs://")
+
+
 def _run(
     runner: PipelineRunner,
     options: PipelineOptions,
@@ -159,20 +194,24 @@ def _run(
 ) -> None:
     """Run the job to its end, or launch it."""
     remove(work)
-    tokens = Tokens(cache or f"{work}/tokens", found_again=bool(cache))
+    tokens = Tokens(f"{work}/{_TOKENS}", found_again=False)
+    if cache:
+        near = tokens.directory if is_remote(cache) and not is_remote(work) else None
+        tokens = Tokens(cache, found_again=True, near=near)
     for name in (*records.SPLITS, records.UNFINISHED):
         make_directory(f"{work}/{name}")
-    make_directory(tokens.directory)
+    tokens.make()
     if not awaited:
         storage.write(b"", f"{work}/{_LAUNCHED}")
     try:
         with (
-            progress.shown(len(plan(listing)), tokens.directory, work),
+            progress.shown(len(plan(listing)), tokens.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
         ):
             job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
     except BaseException as error:
-        remove(f"{work}/{_LAUNCHED}")
+        if not awaited:
+            delete([f"{work}/{_LAUNCHED}"])
         if isinstance(error, Exception) and (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
@@ -185,9 +224,9 @@ def _run(
 def _check_launched(work: str, *, awaited: bool) -> None:
     """Refuse to go on with a job that was launched before and has not ended."""
     # Counts come after records, and the graph is renamed.
-    written = (job.COUNTS, job.TOTALS, f"{job.GRAPH}/transform_fn")
-    whole = all(holds(work, name) for name in written)
-    if not whole or holds(work, f"{job.GRAPH}/transform_tmp"):
+    written = (job.COUNTS, job.TOTALS, f"{job.GRAPH}/transform_fn/saved_model.pb")
+    whole = all(exists(f"{work}/{name}") for name in written)
+    if not whole or files_in(f"{work}/{job.GRAPH}/transform_tmp"):
         raise SkipstreamError(
             f"the job that was launched before must have written all of {work}, and has not: "
             "wait until it has ended, and if it failed, delete that directory"
@@ -243,10 +282,10 @@ def _check_directory(work: str) -> None:
             "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
             f"which TensorFlow and Beam take for patterns, got {work}: name another"
         )
-    if is_remote(work) and not work.startswith("gs://"):
+    if not _can_be_written(work):
         raise SettingsError(
-            "transform.work_directory must be a local directory or gs://: TensorFlow can write "
-            f"nothing else, got {work}"
+            "workers on other machines write where TensorFlow can, to a directory that all of "
+            f"them see or to gs://, got {work}: set transform.work_directory to such a place"
         )
 
 
