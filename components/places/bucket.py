@@ -29,7 +29,7 @@ from obstore.store import ObjectStore, from_url
 
 from components.errors import SkipstreamError
 from components.places.lease import Lease
-from components.places.place import SCRATCH, Found
+from components.places.place import SCRATCH, Found, Hold
 
 T = TypeVar("T")
 
@@ -191,14 +191,24 @@ class Bucket:
         self.upload(source, name, [file for file in names if file != last])
         self.upload(source, name, [last])
 
-    def upload(self, source: Path, name: str, files: Iterable[str]) -> dict[str, tuple[int, str]]:
+    def upload(
+        self, source: Path, name: str, files: Iterable[str], hold: Hold | None = None
+    ) -> dict[str, tuple[int, str]]:
         """Copy files of a local directory to one in the place, a few at a time.
+
+        Args:
+            source: The local directory.
+            name: The one in the place.
+            files: Their names.
+            hold: That must not be lost meanwhile.
 
         Returns:
             The size and the digest of each, by its name; see `digest_of`.
         """
 
         def put(file: str) -> tuple[int, str]:
+            if hold:
+                hold.check()
             path = source / file
             size = path.stat().st_size
             with self._explained(f"{name}/{file}"), path.open("rb") as opened:
