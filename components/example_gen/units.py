@@ -118,9 +118,7 @@ class Listing:
     @classmethod
     def load(cls, corpus: Corpus) -> "Listing":
         """Read it; paths that the artifact brings along are relative to it."""
-        content: dict[str, Any] = json.loads(
-            (corpus / Corpus.LISTING).read_text(encoding="utf-8")
-        )
+        content: dict[str, Any] = json.loads((corpus / Corpus.LISTING).read_text(encoding="utf-8"))
         files = content.pop("files")
         paths = [
             file["path"] if is_remote(file["path"]) else os.path.abspath(corpus / file["path"])
