@@ -16,12 +16,11 @@ import hashlib
 import importlib.util
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -29,12 +28,8 @@ from obstore.store import ObjectStore, from_url
 
 from components.errors import SkipstreamError
 from components.places.lease import Lease
-from components.places.place import SCRATCH, Found, Hold
+from components.places.place import SCRATCH, Found, Hold, each, is_dead
 
-T = TypeVar("T")
-
-_DEAD_AFTER = timedelta(days=1)
-_REQUESTS = 16  # Small ones, at a time.
 # Large files, at a time, and the parts of each that are under way: 4 x 4 x 8 MiB of memory.
 _TRANSFERS = 4
 _PARTS = 4
@@ -222,7 +217,7 @@ class Bucket:
             return size, digest_of(path)
 
         chosen = list(files)
-        return dict(zip(chosen, _each(put, chosen, _TRANSFERS), strict=True))
+        return dict(zip(chosen, each(put, chosen, _TRANSFERS), strict=True))
 
     def download(self, name: str, target: Path, files: Mapping[str, str]) -> None:
         """Copy files of a directory to a local one, a few at a time. Each appears whole.
@@ -256,19 +251,19 @@ class Bucket:
             finally:
                 temporary.unlink(missing_ok=True)
 
-        _each(get, list(files), _TRANSFERS)
+        each(get, list(files), _TRANSFERS)
 
-    def local(self, name: str, scratch: Path) -> Path:
+    def local(self, name: str, scratch: Path, *, last: str) -> Path:
         """A copy of a directory, made once, at `scratch`."""
         if not scratch.exists():
             partial = scratch.with_name(f"{SCRATCH}{secrets.token_hex(8)}")
             try:
-                files = self.files(name)
-                if not files:
-                    raise SkipstreamError(f"{self.at(name)} must hold files, got none")
-                self.download(name, partial, dict.fromkeys(files, ""))
-                with suppress(OSError):  # Another process was as fast.
+                self.download(name, partial, dict.fromkeys(self._whole(name, last), ""))
+                try:
                     partial.rename(scratch)
+                except OSError:
+                    if not scratch.exists():  # Else another process was as fast.
+                        raise
             finally:
                 if partial.exists():
                     shutil.rmtree(partial)
@@ -276,16 +271,24 @@ class Bucket:
 
     def copy(self, source: str, name: str, *, last: str) -> None:
         """Copy a directory within the place, its file `last` when all others are there."""
-        names = list(self.files(source))
-        if last not in names:
-            raise SkipstreamError(f"{self.at(source)} must hold {last}, and does not")
+        names = self._whole(source, last)
 
         def copy(file: str) -> None:
             with self._explained(f"{name}/{file}"):
                 obstore.copy(self._store, f"{source}/{file}", f"{name}/{file}")
 
-        _each(copy, [file for file in names if file != last], _REQUESTS)
+        each(copy, [file for file in names if file != last])
         copy(last)
+
+    def _whole(self, name: str, last: str) -> list[str]:
+        """The files of a directory that has `last`."""
+        names = list(self.files(name))
+        if last not in names:
+            raise SkipstreamError(
+                f"{self.at(name)} must hold {last}, and does not: it was not finished, or is being "
+                "removed; run again"
+            )
+        return names
 
     def move(self, source: str, name: str, *, last: str) -> bool:
         """Copy a directory that then goes. Someone may have written to the name without asking."""
@@ -306,18 +309,13 @@ class Bucket:
             with self._explained(path), suppress(FileNotFoundError):
                 obstore.delete(self._store, path)
 
-        _each(delete, paths, _REQUESTS)
+        each(delete, paths)
 
     def sweep(self) -> None:
         """What processes left that are dead by its age."""
         for name in self.names():
-            if name.startswith(SCRATCH) and self.is_dead(name):
+            if name.startswith(SCRATCH) and is_dead(self, name):
                 self.remove(name)
-
-    def is_dead(self, name: str) -> bool:
-        """Whether nobody has written to a directory for so long that nobody will."""
-        latest = max((found.modified for found in self.files(name).values()), default=None)
-        return latest is not None and datetime.now(UTC) - latest > _DEAD_AFTER
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -347,18 +345,6 @@ def digest_of(path: Path) -> str:
 def files_below(directory: Path) -> list[Path]:
     """All files, sorted."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _each(function: Callable[[str], T], names: list[str], at_a_time: int) -> list[T]:
-    """The results of all, in order. After a failure, nothing new begins."""
-    if len(names) < 2:
-        return [function(name) for name in names]
-    with ThreadPoolExecutor(min(at_a_time, len(names))) as pool:
-        try:
-            return list(pool.map(function, names))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _reason(error: BaseException) -> str:

@@ -115,13 +115,19 @@ class Directory:
 
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, and all of it to the disk."""
-        whole = shutil.copytree(source, self.path / name)
-        for directory, _, files in os.walk(whole, topdown=False):
+        target = self.path / name
+        shutil.copytree(
+            source, target, ignore=lambda path, _: [last] if Path(path) == source else []
+        )
+        for directory, _, files in os.walk(target, topdown=False):
             for file in files:
                 _sync(Path(directory, file))
             _sync(Path(directory))
+        shutil.copy2(source / last, target / last)
+        _sync(target / last)
+        _sync(target)
 
-    def local(self, name: str, scratch: Path) -> Path:
+    def local(self, name: str, scratch: Path, *, last: str) -> Path:
         """The directory itself."""
         return self.path / name
 

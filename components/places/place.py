@@ -1,15 +1,21 @@
 """What both kinds of place can do."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from components.errors import SettingsError
 
+T = TypeVar("T")
+
 # Names that begin so are work under way; `sweep` removes what dead processes left of it.
 SCRATCH = ".scratch-"
+REQUESTS = 16  # Small ones, at a time.
+_DEAD_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,12 @@ class Place(Protocol):
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, its file `last` when all others are there."""
 
-    def local(self, name: str, scratch: Path) -> Path:
-        """A local directory with all files of one: itself, or a copy, made once, at `scratch`."""
+    def local(self, name: str, scratch: Path, *, last: str) -> Path:
+        """A local directory with all files of one: itself, or a copy, made once, at `scratch`.
+
+        Raises:
+            SkipstreamError: A directory without `last`, which is not whole, would be copied.
+        """
 
     def copy(self, source: str, name: str, *, last: str) -> None:
         """Copy a directory within the place, its file `last` when all others are there."""
@@ -120,3 +130,21 @@ def open_place(address: str | Path, setting: str = "--output") -> Place:
     from components.places.bucket import Bucket
 
     return Bucket.open(str(address), setting)
+
+
+def is_dead(place: Place, name: str) -> bool:
+    """Whether nobody has written to a directory for so long that nobody will."""
+    latest = max((found.modified for found in place.files(name).values()), default=None)
+    return latest is not None and datetime.now(UTC) - latest > _DEAD_AFTER
+
+
+def each(function: Callable[[str], T], names: list[str], at_a_time: int = REQUESTS) -> list[T]:
+    """What a function gives for each name, in order. After a failure, nothing new begins."""
+    if len(names) < 2:
+        return [function(name) for name in names]
+    with ThreadPoolExecutor(min(at_a_time, len(names))) as pool:
+        try:
+            return list(pool.map(function, names))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
