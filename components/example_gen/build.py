@@ -107,14 +107,3 @@ def build(*, settings: ExampleGenSettings, out: Corpus, listing: Listing | None 
     write_json(out.path / Corpus.LISTING, listing.to_json())
     sizes = [size for _, size in listing.files]
     return out.finish(settings, files=len(sizes), bytes=sum(sizes), skipped=listing.skipped)
-
-
-def relist(corpus: Corpus, listing: Listing) -> None:
-    """Write where the files of a corpus are now, and since when, which its fingerprint leaves out.
-
-    Args:
-        corpus: Of files; the default corpus brings its own along.
-        listing: What `find` gives.
-    """
-    if Listing.load(corpus) != listing:
-        write_json(corpus.path / Corpus.LISTING, listing.to_json())
