@@ -56,7 +56,7 @@ def local(model: str) -> Path:
     if place.has("saved_model.pb"):
         parent, _, name = place.address.rpartition("/")
         copy = cache.directory_for(parent, f"model-{name}")
-        return open_place(parent).local(name, copy)
+        return open_place(parent).local(name, copy, last="saved_model.pb")
     output, _, fingerprint = place.address.rpartition(f"/{Model.STAGE}/")
     if output and (trained := Store.open(output).find(Model, fingerprint)):
         for name in ("vectors.npy", "vocabulary.tsv"):
