@@ -1,69 +1,182 @@
-"""Where versions are served from: a directory or an object store."""
+"""Where versions are served from: a directory, or a path in a bucket.
 
-import os
-from contextlib import AbstractContextManager
+    7/                 a version, as TF Serving takes it; it is whole if it has a saved_model.pb
+    .versions/7.json   the record of that version, which is claimed before it can be seen
+    .scratch-…/        what a push has staged, for nobody else to look at
+
+A directory has locks and renames: one push at a time, and a version appears and goes by a rename.
+A bucket has neither. What stands in for them:
+
+* A number belongs to whoever creates its record, and the store lets one create it. So pushes at the
+  same time get numbers of their own, and both end whole.
+* A staged model is copied to its number within the store, `saved_model.pb` last. Without that
+  nothing can be loaded: TF Serving, which may see the number some moments before, keeps its version
+  and tries again.
+* A version goes `saved_model.pb` first.
+* A push that dies while it copies leaves a number without `saved_model.pb`, which the next push
+  overtakes. Until then a TF Serving that starts afresh finds nothing to load under that number.
+  What is left of it goes after a day.
+"""
+
+import secrets
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Protocol
 
-from components.errors import SettingsError
-from components.pusher.history import Record
+from components.errors import SkipstreamError
+from components.places.place import SCRATCH, Place, each, is_dead, open_place
+from components.pusher.history import History, Record, now
 
-RECORDS = ".versions"  # TF Serving takes names of digits alone.
-SCRATCH = ".push-"
+_RECORDS = ".versions"  # TF Serving takes names of digits alone.
+_MODEL = "saved_model.pb"
 
 
-class Destination(Protocol):
-    """What a push asks of a place. A number names a version; the highest is the one served.
+class Destination:
+    """Versions and their records. A number names a version; the highest is the one served.
+
+    Where the place cannot be read or written, all methods raise what the place's own do: OSError,
+    or, if it is a bucket, SkipstreamError.
 
     Attributes:
-        address: Where it is: an absolute path or a URL.
-        failures: What its methods raise where the place, not the program, is at fault.
+        place: Where they are.
+        address: An absolute path or a URL.
     """
 
-    address: str
-    failures: tuple[type[Exception], ...]
+    def __init__(self, place: Place) -> None:
+        """Nothing is read or written yet."""
+        self.place = place
+        self.address = place.address
 
     def path_of(self, version: int) -> str:
-        """Path or URL of a version."""
+        """Path or URL of a version that was pushed."""
+        return self.place.at(str(version))
 
     def fetch(self, version: int, directory: Path) -> Path:
         """The files of a version: where they lie, or a copy, made once, that is `directory`."""
+        return self.place.local(self._name(version), directory, last=_MODEL)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keeps other pushes out, where the place has locks. Makes the place if it is not there."""
+        """Keeps other pushes out of a directory, which is made if it is not there."""
+        return self.place.lock()
 
     def versions(self) -> list[int]:
-        """The whole versions: those with a saved_model.pb."""
+        """The whole versions, oldest first."""
+        numbered = self._numbered()
+        whole = each(lambda name: self.place.has(f"{name}/{_MODEL}"), list(numbered.values()))
+        return [number for number, is_whole in zip(numbered, whole, strict=True) if is_whole]
 
     def highest(self) -> int:
         """The highest number that anything has, whole or not; 0 where nothing has one."""
+        return max([*self._numbered(), *self._recorded()], default=0)
 
-    def records(self) -> dict[int, Record]:
-        """All records by version."""
+    def history(self) -> History:
+        """The versions, and what became of all that ever were.
 
-    def claim(self, record: Record) -> bool:
-        """Write the record of a number that nobody else has; False: somebody has."""
+        Raises:
+            SkipstreamError: A record is damaged.
+        """
+        versions, paths = self.versions(), list(map(_record, self._recorded()))
+        records = [
+            Record.parse(content, self.place.at(path))
+            for path, content in zip(paths, each(self.place.read, paths), strict=True)
+            if content is not None  # Else it was taken back just now.
+        ]
+        return History(versions, {record.version: record for record in records})
 
-    def confirm(self, record: Record) -> None:
-        """Write the record again."""
+    def publish(self, source: Path | int, record: Record, *, alone: bool = False) -> Record:
+        """Make a copy of a SavedModel, or of a version, the version that `record` tells of.
 
-    def disclaim(self, record: Record) -> None:
-        """Take back the claim of a version that was not published."""
+        If something has its number already, it gets the next that is free.
 
-    def stage(self, source: Path | int) -> Any:
-        """Copy a SavedModel, or a version, to where nobody looks; for `publish`."""
+        Args:
+            source: Directory of the SavedModel, or number of the version.
+            record: What is written down, but for `published`.
+            alone: Fail if another push has the number.
 
-    def publish(self, staged: Any, version: int) -> bool:
-        """Make what was staged a version, saved_model.pb last; False: the name is taken."""
+        Returns:
+            The record as it was written.
 
-    def discard(self, staged: Any) -> None:
-        """Remove what is left of what was staged."""
+        Raises:
+            SkipstreamError: Another push has the number, and this one was to be `alone`.
+        """
+        staged = f"{SCRATCH}{secrets.token_hex(8)}"
+        try:
+            if isinstance(source, int):
+                self.place.copy(self._name(source), staged, last=_MODEL)
+            else:
+                self.place.put(source, staged, last=_MODEL)
+            while True:
+                claimed = self._claim(record)
+                if claimed and self._show(staged, record):
+                    break
+                if alone and not claimed:
+                    raise SkipstreamError(
+                        f"version {record.version} was pushed while this was made: run again"
+                    )
+                record = record.model_copy(update={"version": record.version + 1})
+        finally:
+            with suppress(OSError, SkipstreamError):  # Then a later push sweeps it.
+                self.place.remove(staged)
+        record = record.model_copy(update={"published": now()})
+        self._write(record)
+        return record
 
-    def remove(self, version: int) -> None:
-        """Remove a version, so that no part of it is ever taken for whole."""
+    def prune(self, keep: int) -> list[int]:
+        """Remove all but the newest `keep` versions; returns those removed. Their records stay."""
+        history = self.history()
+        old = history.versions[:-keep]
+        for version in old:
+            record = history.records.get(version)
+            if record and not record.published:  # Its push died between the last two steps.
+                self._write(record.model_copy(update={"published": record.claimed}))
+            self.place.remove(self._name(version), first=_MODEL)
+        return old
 
     def sweep(self) -> None:
         """Remove what pushes that died have left."""
+        self.place.sweep()
+        if not self.place.has_locks:
+            cut_short = set(self._numbered()) & set(self._recorded()) - set(self.versions())
+            for name in map(str, sorted(cut_short)):
+                if is_dead(self.place, name):
+                    self.place.remove(name)
+
+    def _claim(self, record: Record) -> bool:
+        """Write the record of a number that nobody else has; False: somebody has."""
+        if self.place.has_locks:  # Within the lock, `highest` knows all claims.
+            self._write(record)
+            return True
+        return self.place.create(_record(record.version), _content(record))
+
+    def _show(self, staged: str, record: Record) -> bool:
+        """Give what was staged its number; False: something else has it, without a claim."""
+        moved = False
+        try:
+            moved = self.place.move(staged, str(record.version), last=_MODEL)
+        finally:
+            # In a bucket the record stays: others may have seen parts of the version, so that its
+            # number must not be given again.
+            if not moved and self.place.has_locks:
+                self.place.remove(_record(record.version))
+        return moved
+
+    def _write(self, record: Record) -> None:
+        self.place.write(_record(record.version), _content(record))
+
+    def _name(self, version: int) -> str:
+        return self._numbered().get(version, str(version))
+
+    def _numbered(self) -> dict[int, str]:
+        """All that has a number for a name, by that, lowest first: in a directory 009 is one."""
+        found = {
+            int(name): name
+            for name in self.place.names()
+            if name.isascii() and name.isdecimal() and (self.place.has_locks or _is_canonical(name))
+        }
+        return dict(sorted(found.items()))
+
+    def _recorded(self) -> list[int]:
+        stems = [name.removesuffix(".json") for name in self.place.names(_RECORDS)]
+        return sorted(int(stem) for stem in stems if _is_canonical(stem))
 
 
 def open_destination(setting: str | Path) -> Destination:
@@ -74,17 +187,19 @@ def open_destination(setting: str | Path) -> Destination:
 
     Raises:
         SettingsError: It is a URL of another kind.
+        SkipstreamError: The store's client does not take it.
     """
-    scheme, separator, rest = str(setting).partition("://")
-    if not separator:
-        from components.pusher.local import LocalDestination
+    return Destination(open_place(setting, "pusher.destination"))
 
-        return LocalDestination(Path(os.path.abspath(Path(setting).expanduser())))
-    if scheme not in ("gs", "s3") or not rest.partition("/")[0]:
-        raise SettingsError(
-            "pusher.destination must be a directory, gs://bucket/path or s3://bucket/path, "
-            f"got '{setting}'"
-        )
-    from components.pusher.objects import ObjectDestination
 
-    return ObjectDestination.open(str(setting))
+def _record(version: int) -> str:
+    return f"{_RECORDS}/{version}.json"
+
+
+def _content(record: Record) -> bytes:
+    return (record.model_dump_json(indent=2) + "\n").encode()
+
+
+def _is_canonical(name: str) -> bool:
+    """Whether a name is a number as this module writes it."""
+    return name.isascii() and name.isdecimal() and name == str(int(name))

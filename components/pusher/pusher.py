@@ -62,7 +62,7 @@ def build(
     with _failures_explained(destination), destination.lock():
         destination.sweep()
         number = destination.highest() + 1  # Before the history: whoever comes between has it.
-        history = _read(destination)
+        history = destination.history()
         newest = history.newest
         if newest and history.model(newest) == exported.fingerprint:
             record = history.records[newest]
@@ -77,8 +77,7 @@ def build(
                 refusals.append(_overtaken(made_by, history))
                 if not force:
                     raise SkipstreamError(f"{refusals[-1]}: run again")
-            record = _publish(
-                destination,
+            record = destination.publish(
                 exported.saved_model,
                 Record(
                     version=number,
@@ -94,7 +93,7 @@ def build(
                 ),
                 alone=made_by is not None and not force,
             )
-            removed = _prune(destination, settings.keep)
+            removed = destination.prune(settings.keep)
     # No path: the output directory may be moved.
     return out.finish(
         version=record.version,
@@ -123,7 +122,7 @@ def read(destination: Destination) -> History:
         SkipstreamError: It cannot be read, or holds a damaged record.
     """
     with _failures_explained(destination):
-        return _read(destination)
+        return destination.history()
 
 
 def fetch(destination: Destination, version: int, directory: Path) -> Path:
@@ -159,7 +158,7 @@ def rollback(destination: Destination, to: int | None = None, reason: str | None
             raise SkipstreamError(f"there is no version in {destination.address}")
         with destination.lock():
             destination.sweep()
-            history = _read(destination)
+            history = destination.history()
             newest = history.versions[-1]
             target = history.before() if to is None else to
             if target not in history.versions:
@@ -172,8 +171,7 @@ def rollback(destination: Destination, to: int | None = None, reason: str | None
                     "already: name another with --to"
                 )
             source = history.records.get(target)
-            return _publish(
-                destination,
+            return destination.publish(
                 target,
                 Record(
                     version=destination.highest() + 1,
@@ -193,7 +191,7 @@ def rollback(destination: Destination, to: int | None = None, reason: str | None
 def prune(destination: Destination, keep: int) -> list[int]:
     """Remove all but the newest `keep` versions; returns those removed. Their records stay."""
     with _failures_explained(destination), destination.lock():
-        return _prune(destination, keep)
+        return destination.prune(keep)
 
 
 def _refusals(evaluation: Evaluation) -> list[str]:
@@ -202,7 +200,7 @@ def _refusals(evaluation: Evaluation) -> list[str]:
         return []
     reasons = "; ".join(report.get("reasons", [])) or "its report gives no reason"
     return [
-        f"the evaluation refused this one ({reasons}): see {evaluation.path / 'evaluation.json'}"
+        f"the evaluation refused this one ({reasons}): see {evaluation.address}/evaluation.json"
     ]
 
 
@@ -226,57 +224,11 @@ def _withdrawn(rollback: Record) -> str:
     )
 
 
-def _read(destination: Destination) -> History:
-    return History(destination.versions(), destination.records())
-
-
-def _publish(
-    destination: Destination, source: Path | int, record: Record, *, alone: bool = False
-) -> Record:
-    """Publish `source` under the number of `record`, or the next that is free.
-
-    Raises:
-        SkipstreamError: Another push has that number, and this one is to be `alone`.
-    """
-    staged = destination.stage(source)
-    try:
-        while True:
-            if destination.claim(record):
-                try:
-                    if destination.publish(staged, record.version):
-                        break
-                except BaseException:
-                    destination.disclaim(record)
-                    raise
-                destination.disclaim(record)
-            elif alone:
-                raise SkipstreamError(
-                    f"version {record.version} was pushed while this was made: run again"
-                )
-            record = record.model_copy(update={"version": record.version + 1})
-    finally:
-        destination.discard(staged)
-    record = record.model_copy(update={"published": now()})
-    destination.confirm(record)
-    return record
-
-
-def _prune(destination: Destination, keep: int) -> list[int]:
-    history = _read(destination)
-    old = history.versions[:-keep]
-    for number in old:
-        record = history.records.get(number)
-        if record and not record.published:  # Its push died between the last two steps.
-            destination.confirm(record.model_copy(update={"published": record.claimed}))
-        destination.remove(number)
-    return old
-
-
 @contextmanager
 def _failures_explained(destination: Destination) -> Iterator[None]:
     try:
         yield
-    except destination.failures as error:
+    except OSError as error:
         # shutil.Error lists what failed of a tree: (source, destination, reason).
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         reason = str(reason).partition("\n")[0]

@@ -1,0 +1,150 @@
+"""What both kinds of place can do."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from components.errors import SettingsError
+
+T = TypeVar("T")
+
+# Names that begin so are work under way; `sweep` removes what dead processes left of it.
+SCRATCH = ".scratch-"
+REQUESTS = 16  # Small ones, at a time.
+_DEAD_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a place.
+
+    Attributes:
+        size: Bytes.
+        modified: When it was written last, in UTC.
+    """
+
+    size: int
+    modified: datetime
+
+
+class Hold(Protocol):
+    """A place that no other run may change."""
+
+    def check(self) -> None:
+        """Raise SkipstreamError if another run may have taken the place over."""
+
+
+class Place(Protocol):
+    """Files below an address. A small file appears whole, or not at all.
+
+    Where the place cannot be read or written, a bucket's methods raise SkipstreamError, those of a
+    directory OSError.
+
+    Attributes:
+        address: An absolute path or a URL.
+        has_locks: Whether `lock` keeps other processes out. Where it does not, names are claimed by
+            `create`, and what a dead process left is told by its age.
+    """
+
+    address: str
+    has_locks: bool
+
+    def at(self, name: str) -> str:
+        """Path or URL of something in it."""
+
+    def hold(self, run: str) -> AbstractContextManager[Hold]:
+        """Keep all other runs out, under the name of this one.
+
+        Raises:
+            SkipstreamError: Another one keeps this one out.
+        """
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Wait until no other process is in such a block, where there are locks."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None: there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, over one that is there."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file that is not there. False: it is there, and stays as it is."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def names(self, name: str = "") -> list[str]:
+        """What is in a directory, by name, sorted: files and directories."""
+
+    def files(self, name: str) -> dict[str, Found]:
+        """All files below a directory, by their names in it."""
+
+    def put(self, source: Path, name: str, *, last: str) -> None:
+        """Copy a local directory into the place, its file `last` when all others are there."""
+
+    def local(self, name: str, scratch: Path, *, last: str) -> Path:
+        """A local directory with all files of one: itself, or a copy, made once, at `scratch`.
+
+        Raises:
+            SkipstreamError: A directory without `last`, which is not whole, would be copied.
+        """
+
+    def copy(self, source: str, name: str, *, last: str) -> None:
+        """Copy a directory within the place, its file `last` when all others are there."""
+
+    def move(self, source: str, name: str, *, last: str) -> bool:
+        """Give a directory another name. False: something has that name."""
+
+    def remove(self, name: str, *, first: str = "") -> None:
+        """Remove a file, or a directory: its file `first`, then all others."""
+
+    def sweep(self) -> None:
+        """Remove what dead processes left. Where there are locks, this needs one."""
+
+
+def open_place(address: str | Path, setting: str = "--output") -> Place:
+    """The place at an address. Nothing is read or written yet.
+
+    Args:
+        address: A directory, gs://bucket/path or s3://bucket/path.
+        setting: What named it, for messages.
+
+    Raises:
+        SettingsError: It is a URL of another kind.
+        SkipstreamError: The store's client does not take it.
+    """
+    scheme, separator, rest = str(address).partition("://")
+    if not separator:
+        from components.places.directory import Directory
+
+        return Directory(address)
+    if scheme not in ("gs", "s3") or not rest.partition("/")[0]:
+        raise SettingsError(
+            f"{setting} must be a directory, gs://bucket/path or s3://bucket/path, got '{address}'"
+        )
+    from components.places.bucket import Bucket
+
+    return Bucket.open(str(address), setting)
+
+
+def is_dead(place: Place, name: str) -> bool:
+    """Whether nobody has written to a directory for so long that nobody will."""
+    latest = max((found.modified for found in place.files(name).values()), default=None)
+    return latest is not None and datetime.now(UTC) - latest > _DEAD_AFTER
+
+
+def each(function: Callable[[str], T], names: list[str], at_a_time: int = REQUESTS) -> list[T]:
+    """What a function gives for each name, in order. After a failure, nothing new begins."""
+    if len(names) < 2:
+        return [function(name) for name in names]
+    with ThreadPoolExecutor(min(at_a_time, len(names))) as pool:
+        try:
+            return list(pool.map(function, names))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
