@@ -124,7 +124,7 @@ def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
 class SumWritten(beam.CombineFn):
     """Adds up what `write_segment` counted, and gathers the token files that were read.
 
-    In: counts, path of the file, and whether it is reused. Out: JSON of `counts` and `token_files`.
+    In: counts, name of the file, and whether it is reused. Out: JSON of `counts` and `token_files`.
     """
 
     def create_accumulator(self) -> _Sum:
@@ -133,9 +133,9 @@ class SumWritten(beam.CombineFn):
 
     def add_input(self, total: _Sum, written: tuple[Counter[str], str, bool]) -> _Sum:
         """`total` plus `written`; `total` is changed."""
-        counts, path, reused = written
+        counts, name, reused = written
         total[0].update(counts)
-        total[1][path] = reused
+        total[1][name] = reused
         return total
 
     def merge_accumulators(self, totals: Iterable[_Sum]) -> _Sum:

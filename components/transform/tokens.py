@@ -1,5 +1,6 @@
 """Tokenised units on disk, named by their content, so that the next run finds them again."""
 
+import functools
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import apache_beam as beam
@@ -16,13 +18,16 @@ import pyarrow as pa
 
 from components.errors import SkipstreamError
 from components.example_gen import reader
-from components.example_gen.files import state_of
+from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Unit
 from components.identity import check_identity, code_identity
+from components.places.bucket import Bucket
+from components.places.place import each
 from components.settings import TransformSettings
 from components.transform import joins, segments, storage
 from components.transform.segments import Segment
 
+TOKENS = "tokens"  # Their directory, in that of a job.
 SUFFIX = ".arrow"
 _REUSED = "reused"  # Directory of local copies.
 _JOB = "components.transform.job"  # What workers run.
@@ -35,7 +40,7 @@ class Tokens:
     """Where they lie.
 
     Attributes:
-        directory: Anywhere that Beam can read and write.
+        directory: Anywhere that Beam can read and write, or `near` can be copied from and to.
         found_again: Whether they are named by what they depend on; else they are of this job alone,
             and named by their place.
         near: Local directory of a job that reads a `directory` in a bucket only once; none: it
@@ -45,6 +50,21 @@ class Tokens:
     directory: str
     found_again: bool
     near: str | None = None
+
+    @classmethod
+    def of(cls, cache: str | None, work: str) -> Self:
+        """Those of a job.
+
+        Args:
+            cache: Where they are to be found again; none: nowhere. If that is in a bucket, a job
+                that works in a local directory reads each file once.
+            work: The directory in which the job works.
+        """
+        local = f"{work}/{TOKENS}"
+        if cache is None:
+            return cls(local, found_again=False)
+        near = local if is_remote(cache) and not is_remote(work) else None
+        return cls(cache, found_again=True, near=near)
 
     def make(self) -> None:
         """Make the directories.
@@ -88,16 +108,15 @@ class Tokens:
             SkipstreamError: It is damaged, or the bucket cannot be read.
         """
         path = f"{self.directory}/{name}"
-        if not storage.exists(path):
-            return None
         if not self.near:
-            return path
-        copy = f"{self.near}/{_REUSED}/{name}"
-        temporary = storage.unfinished(copy)
-        storage.copy(path, temporary)
-        segments.count(temporary, named=path)
-        storage.move(temporary, copy)
-        return copy
+            return path if storage.exists(path) else None
+        bucket, directory = _bucket(self.directory)
+        if not bucket.has(f"{directory}/{name}"):
+            return None
+        copies = Path(self.near, _REUSED)
+        bucket.download(directory, copies, {name: ""})
+        segments.count(str(copies / name), named=path)
+        return str(copies / name)
 
     def keep(self, temporary: str, name: str) -> str:
         """Put a file of `written_to` in its place, whole, and say where it is to be read.
@@ -109,24 +128,44 @@ class Tokens:
         if not self.near:
             storage.move_first(temporary, path)
             return path
-        local = f"{self.near}/{name}"
-        storage.move(temporary, local)
-        uploaded = storage.unfinished(path)
-        storage.copy(local, uploaded)
-        storage.move_first(uploaded, path)
-        return local
+        storage.move(temporary, f"{self.near}/{name}")
+        bucket, directory = _bucket(self.directory)
+        bucket.upload(Path(self.near), directory, [name])
+        return f"{self.near}/{name}"
 
     def remove_others(self, keep: Collection[str]) -> None:
-        """Remove all but what the files `keep` are named, and what dead workers left.
+        """Remove all but the files of these names, and with them what dead workers left.
 
         Raises:
             SkipstreamError: The bucket cannot be read or written.
         """
-        kept = set(map(os.path.basename, keep))
-        others = [
-            path for path in storage.files_in(self.directory) if os.path.basename(path) not in kept
-        ]
-        storage.delete(others)
+        kept = set(keep)
+        if not self.near:
+            found = storage.files_in(self.directory)
+            storage.delete([path for path in found if os.path.basename(path) not in kept])
+            return
+        bucket, directory = _bucket(self.directory)
+        others = set(bucket.files(directory)) - kept
+        each(bucket.remove, [f"{directory}/{name}" for name in others])
+
+    def remove(self) -> None:
+        """Remove the directory.
+
+        Raises:
+            SkipstreamError: The bucket cannot be read or written.
+        """
+        if self.near:
+            bucket, directory = _bucket(self.directory)
+            bucket.remove(directory)
+        else:
+            storage.remove(self.directory)
+
+
+@functools.cache
+def _bucket(directory: str) -> tuple[Bucket, str]:
+    """The place that a directory in a bucket is in, and its name there, once in a process."""
+    address, _, name = directory.rpartition("/")
+    return Bucket.open(address, "--output"), name
 
 
 @dataclass(frozen=True)

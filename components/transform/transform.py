@@ -2,9 +2,10 @@
 
 Cost model: the text is tokenised once, by `TokeniseUnits`, which is where the time goes. It is read
 twice for that, first for the digest by which the next run finds what this one did: 3 % of the time
-on a local disk, twice the transfer from an object store. Text that has not changed is there
-already. What was found lies in a file a unit, about half the bytes of the text, and is read twice
-more, by segments: the types to be counted, then all of it to be encoded. Shuffled are the types of
+on a local disk, twice the transfer from a bucket. Text that has not changed is there already. What was found lies in a file a unit, about half the bytes of the text, and is read by
+segments: the types to be counted, the types to be looked up, then all of it to be encoded. Where
+that lies in a bucket, a job in this process fetches a file once (2 requests) or uploads it (2), and
+reads its own copy. Shuffled are the types of
 each worker with their counts, and where each segment lies: never tokens. Flink and Spark also store
 the types of each segment before they are looked up: with a step that has a side input they begin a
 new stage. A worker holds a segment (16 to 25 MB of text), the types that it has counted since it
@@ -46,25 +47,17 @@ from components.transform import (
     records,
     statistics,
     storage,
+    work_directory,
 )
 from components.transform.options import in_this_process, is_awaited, runner_and_options
 from components.transform.phrases import WORK
-from components.transform.storage import (
-    delete,
-    exists,
-    fetch,
-    files_in,
-    make_directory,
-    remove,
-)
-from components.transform.tokens import Tokens
+from components.transform.storage import delete, exists, fetch, make_directory, remove
+from components.transform.tokens import TOKENS, Tokens
+from components.transform.work_directory import GO_ON, LAUNCHED
 
 LEAST_TYPES = 2  # One word has no neighbours.
-_LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
-_TOKENS = "tokens"
 # What the work directory holds beside results.
-_ON_THE_WAY = (_TOKENS, "tftransform_tmp", records.UNFINISHED, WORK)
-_GO_ON = "the same command without options of Beam goes on with what it wrote"
+_ON_THE_WAY = (TOKENS, "tftransform_tmp", records.UNFINISHED, WORK)
 
 
 def build(
@@ -99,8 +92,7 @@ def build(
     """
     runner, options = runner_and_options(beam_options)
     awaited, here = is_awaited(options), in_this_process(runner, options)
-    work, launched = _work_directory(settings, shared, out, elsewhere=not (here and awaited))
-    _check_directory(work)
+    work, launched = work_directory.choose(settings, shared, out, elsewhere=not (here and awaited))
     if type(runner).__name__ == "DataflowRunner" and not is_remote(work):
         raise SettingsError(
             "workers on Dataflow must write to gs://, got "
@@ -117,13 +109,13 @@ def build(
     # As they were listed: what was written since then is not what the fingerprint says.
     before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
-    tokens_in = cache if settings.cache and awaited else None
+    found_again = settings.cache and awaited and not launched
+    tokens = Tokens.of(cache if found_again else None, work)
     if launched:
-        tokens_in = None
-        _check_launched(work, awaited=awaited)
+        work_directory.check_launched(work, awaited=awaited)
     else:
-        _run(runner, options, listing, settings, tokens_in, work, awaited=awaited)
-    _check_unchanged(before, state_of(files, listing.urls), listing, tokens_in)
+        _run(runner, options, listing, settings, tokens, work, awaited=awaited)
+    _check_unchanged(before, state_of(files, listing.urls), listing, tokens)
     if not exists(f"{work}/{job.COUNTS}"):
         raise SkipstreamError(
             f"workers and launcher must see the same files, and {work} holds nothing of the "
@@ -133,18 +125,18 @@ def build(
     written = json.loads((out.path / job.COUNTS).read_text())
     limits.check(written["counts"], listing)
     _check_text(written["counts"], listing)
-    tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
-    _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
-    content = statistics.describe(written["counts"], tokens, types, listing, out)
+    counted, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
+    _take_vocabulary(out, settings, counted, written["counts"].get("documents", 0))
+    content = statistics.describe(written["counts"], counted, types, listing, out)
     content |= {"advice": advice} if (advice := limits.advice(written["counts"], listing)) else {}
     write_json(out.path / "statistics.json", content)
-    for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
+    for name in (job.COUNTS, job.TOTALS, LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
     token_files: dict[str, bool] = written["token_files"]
-    if tokens_in:
-        Tokens(tokens_in, found_again=True).remove_others(keep=token_files)
+    if tokens.found_again:
+        tokens.remove_others(keep=token_files)
     elif cache and not settings.cache:
-        remove(cache)
+        Tokens.of(cache, work).remove()
     return out.finish(
         settings,
         documents=content["documents"],
@@ -157,52 +149,23 @@ def build(
     )
 
 
-def _work_directory(
-    settings: TransformSettings, shared: str | None, out: Examples, *, elsewhere: bool
-) -> tuple[str, bool]:
-    """Where the job writes, and whether one was launched before that writes or has written there.
-
-    Args:
-        settings: They may name a directory.
-        shared: See `build`.
-        out: The artifact.
-        elsewhere: Whether there are workers on other machines, or nobody waits for the job.
-    """
-    local = str(out.path / "work")
-    place = settings.work_directory or shared
-    if place is None:
-        return local, False
-    place = f"{place.rstrip('/')}/{out.fingerprint}"
-    launched = _can_be_written(place) and exists(f"{place}/{_LAUNCHED}")
-    return place if elsewhere or launched else local, launched
-
-
-def _can_be_written(work: str) -> bool:
-    """Whether TensorFlow, which writes the graph, knows such a place."""
-    return not is_remote(work) or work.startswith("gs://")
-
-
 def _run(
     runner: PipelineRunner,
     options: PipelineOptions,
     listing: Listing,
     settings: TransformSettings,
-    cache: str | None,
+    tokens: Tokens,
     work: str,
     *,
     awaited: bool,
 ) -> None:
     """Run the job to its end, or launch it."""
     remove(work)
-    tokens = Tokens(f"{work}/{_TOKENS}", found_again=False)
-    if cache:
-        near = tokens.directory if is_remote(cache) and not is_remote(work) else None
-        tokens = Tokens(cache, found_again=True, near=near)
     for name in (*records.SPLITS, records.UNFINISHED):
         make_directory(f"{work}/{name}")
     tokens.make()
     if not awaited:
-        storage.write(b"", f"{work}/{_LAUNCHED}")
+        storage.write(b"", f"{work}/{LAUNCHED}")
     try:
         with (
             progress.shown(len(plan(listing)), tokens.written_to, work),
@@ -211,28 +174,14 @@ def _run(
             job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
     except BaseException as error:
         if not awaited:
-            delete([f"{work}/{_LAUNCHED}"])
+            delete([f"{work}/{LAUNCHED}"])
         if isinstance(error, Exception) and (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
     if not awaited:
         raise NotAwaitedError(
-            f"the job was launched and is not waited for: when it has ended, {_GO_ON}"
+            f"the job was launched and is not waited for: when it has ended, {GO_ON}"
         )
-
-
-def _check_launched(work: str, *, awaited: bool) -> None:
-    """Refuse to go on with a job that was launched before and has not ended."""
-    # Counts come after records, and the graph is renamed.
-    written = (job.COUNTS, job.TOTALS, f"{job.GRAPH}/transform_fn/saved_model.pb")
-    whole = all(exists(f"{work}/{name}") for name in written)
-    if not whole or files_in(f"{work}/{job.GRAPH}/transform_tmp"):
-        raise SkipstreamError(
-            f"the job that was launched before must have written all of {work}, and has not: "
-            "wait until it has ended, and if it failed, delete that directory"
-        )
-    if not awaited:
-        raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
 
 
 def _take_vocabulary(
@@ -276,28 +225,18 @@ def _too_few_words(
     return f"{message}; lower it, or check transform.tokenizer and example_gen.format"
 
 
-def _check_directory(work: str) -> None:
-    if set("*?[]") & set(work):
-        raise SettingsError(
-            "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
-            f"which TensorFlow and Beam take for patterns, got {work}: name another"
-        )
-    if not _can_be_written(work):
-        raise SettingsError(
-            "workers on other machines write where TensorFlow can, to a directory that all of "
-            f"them see or to gs://, got {work}: set transform.work_directory to such a place"
-        )
-
-
 def _check_unchanged(
-    before: dict[str, Any], after: dict[str, Any], listing: Listing, tokens_in: str | None
+    before: dict[str, Any],
+    after: dict[str, Any],
+    listing: Listing,
+    tokens: Tokens,
 ) -> None:
     changed = [path for path, state in after.items() if before[path] != state]
     if listing.damaged_files == "skip":  # What is gone was read whole or skipped.
         changed = [path for path in changed if after[path] is not None]
     if changed:
-        if tokens_in and any(map(is_remote, changed)):
-            remove(tokens_in)  # Workers look at local files only; others have other names now.
+        if tokens.found_again and any(map(is_remote, changed)):
+            tokens.remove()  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
             f"the corpus must not change while it is read, but {shown(changed[0])}{more} did: "
