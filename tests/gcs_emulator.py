@@ -24,11 +24,12 @@ def batch(service: Service, request: Request) -> Answer:
     head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
     message = email.parser.BytesParser().parsebytes(head.encode() + request.body)
     replies = []
-    for part in message.get_payload():
+    parts: Any = message.get_payload()
+    for part in parts:
         line, _, rest = part.get_payload().lstrip().partition("\n")
         method, target, _ = line.split()
         inner = email.parser.Parser().parsestr(rest)
-        body = inner.get_payload().encode()
+        body = str(inner.get_payload()).encode()
         target = re.sub(r"^https?://[^/]*", "", target)
         answer = attempt(service, Request.of(method, target, inner, body))
         content = answer.body if isinstance(answer.body, bytes) else b""

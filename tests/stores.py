@@ -2,8 +2,10 @@
 
 In tests, the fixtures `s3` and `gs` (of conftest.py) give a bucket. A script does it so:
 
-    with stores.s3() as server, server.bucket() as bucket:
-        subprocess.run([..., "--output", f"{bucket.url}/out"], env=os.environ | bucket.environment)
+    with stores.s3() as server:
+        bucket = server.bucket()
+        environment = {**os.environ, **bucket.environment}
+        subprocess.run([..., "--output", f"{bucket.url}/out"], env=environment, check=True)
 
 Each server is a process of its own and ends with the process that started it, however that ends.
 """
@@ -170,7 +172,7 @@ def _serve(store: str) -> None:
     if store == "gs":
         import gcs_emulator
 
-        server: socketserver.BaseServer = gcs_emulator.Server()
+        server: socketserver.TCPServer = gcs_emulator.Server()
     else:
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
