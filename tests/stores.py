@@ -84,7 +84,7 @@ class Server:
                 "AWS_ALLOW_HTTP": "true",
             }
         return {
-            # google-cloud-storage's own. Beam looks for credentials all the same, for half a minute
+            # google-cloud-storage's own. Beam looks for credentials all the same, for 25 seconds
             # where there are none.
             "STORAGE_EMULATOR_HOST": endpoint,
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.credentials),
