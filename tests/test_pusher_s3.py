@@ -17,6 +17,8 @@ from test_pusher import content, model, push
 from components.contents import Contents
 from components.errors import SkipstreamError
 from components.example_gen.files import list_files
+from components.places.bucket import Bucket
+from components.places.lease import Lease
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 
@@ -113,7 +115,41 @@ def test_a_corpus_is_listed_before_there_is_a_pipeline(
     assert digests == ['s3:"552e21cd4cd9918678e3c1a0df491bc3"']
 
 
-def test_a_bucket_that_is_not_there_is_one_line(server: str, bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(SkipstreamError, match="^s3://none/x, where .* not be read") as caught:
-        push(tmp_path / "run", open_destination("s3://none/x"))
-    assert "\n" not in str(caught.value)
+def test_a_bucket_that_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
+    destination = open_destination("s3://none/x")
+    with pytest.raises(SkipstreamError, match=r"^s3://none/x could not .*: NoSuchBucket\): check"):
+        push(tmp_path / "run", destination)
+    place = destination.place
+    assert isinstance(place, Bucket)
+    said = "^s3://none/x/(b/)?a could not be written: its bucket is not there; create it"
+    (tmp_path / "a").touch()
+    for write in (
+        lambda: place.write("a", b""),
+        lambda: place.create("a", b""),
+        lambda: place.replace("a", b"", None),
+        lambda: place.upload(tmp_path, "b", ["a"]),
+    ):
+        with pytest.raises(SkipstreamError, match=said) as caught:
+            write()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SkipstreamError, match="^s3://none/x/.lease could not be written"):
+        place.hold("run").__enter__()
+
+
+def test_a_lease_in_s3_is_held_by_one_run(bucket: str) -> None:
+    place = Bucket.open(f"{bucket}/out", "--output")
+    with Lease(place, "one", 2.0) as held:
+        time.sleep(1.2)  # It is renewed twice.
+        with pytest.raises(SkipstreamError, match="is in use by run one on "):
+            Lease(Bucket.open(f"{bucket}/out", "--output"), "two", 2.0).__enter__()
+        held.check()
+        assert place.replace(".lease", b"stolen", None) is None
+    assert place.names() == []
+
+
+def test_a_file_in_parts_has_the_digest_it_was_uploaded_with(bucket: str, tmp_path: Path) -> None:
+    place = Bucket.open(f"{bucket}/out", "--output")
+    (tmp_path / "large").write_bytes(bytes(range(256)) * (20 * 2**12))  # 20 MiB: three parts.
+    (size, digest) = place.upload(tmp_path, "a", ["large"])["large"]
+    place.download("a", tmp_path / "copy", {"large": digest})
+    assert (tmp_path / "copy" / "large").stat().st_size == size == 20 * 2**20

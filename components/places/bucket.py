@@ -14,6 +14,8 @@ Credentials are found as the cloud's own tools find them.
 
 import hashlib
 import importlib.util
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +47,16 @@ _RETRIES: Any = {
         "base": 2,
     },
 }
-_TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
+_TIMEOUTS = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
+# The client forgets what the environment says of these when it is told of any.
+_FROM_ENVIRONMENT = (
+    *_TIMEOUTS,
+    "allow_http",
+    "allow_invalid_certificates",
+    "proxy_url",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+)
 
 
 class Bucket:
@@ -67,7 +78,10 @@ class Bucket:
     @classmethod
     def open(cls, address: str, setting: str) -> "Bucket":
         """The place at gs://bucket/path or s3://bucket/path, which `setting` named."""
-        options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": _TIMEOUTS}
+        prefix = "AWS" if address.startswith("s3:") else "GOOGLE"
+        said = {name: os.environ.get(f"{prefix}_{name}".upper()) for name in _FROM_ENVIRONMENT}
+        client = _TIMEOUTS | {name: value for name, value in said.items() if value}
+        options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": client}
         if address.startswith("s3:") and importlib.util.find_spec("boto3"):
             # It knows profiles and single sign-on; without it there are the environment, and what
             # a machine in the cloud is told.
@@ -81,7 +95,7 @@ class Bucket:
 
     def at(self, name: str) -> str:
         """URL of something in it."""
-        return f"{self.address}/{name}"
+        return f"{self.address}/{name}" if name else self.address
 
     def hold(self, run: str) -> AbstractContextManager[Lease]:
         """Take the lease."""
@@ -108,7 +122,7 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
-        with self._explained(name):
+        with self._explained(name, writes=True):
             obstore.put(self._store, name, content)
 
     def create(self, name: str, content: bytes) -> bool:
@@ -117,7 +131,7 @@ class Bucket:
         Raises:
             SkipstreamError: The store overwrites what it was told to create.
         """
-        with self._explained(name):
+        with self._explained(name, writes=True):
             if not self._create(name, content):
                 return False
             if not self._creates and self._create(name, content):
@@ -147,12 +161,16 @@ class Bucket:
         Returns:
             Its version now; None: somebody has written it, and it stays as it is.
         """
-        with self._explained(name):
+        with self._explained(name, writes=True):
             try:
                 mode: Any = "create" if version is None else version
                 done = obstore.put(self._store, name, content, mode=mode)
-            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError):
                 return None
+            except FileNotFoundError:
+                if version is None:
+                    raise
+                return None  # Somebody has removed it.
             return _version(done)
 
     def has(self, name: str) -> bool:
@@ -196,7 +214,7 @@ class Bucket:
         def put(file: str) -> tuple[int, str]:
             path = source / file
             size = path.stat().st_size
-            with self._explained(f"{name}/{file}"), path.open("rb") as opened:
+            with path.open("rb") as opened, self._explained(f"{name}/{file}", writes=True):
                 obstore.put(
                     self._store,
                     f"{name}/{file}",
@@ -308,12 +326,15 @@ class Bucket:
                 self.remove(name)
 
     @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _explained(self, name: str, *, writes: bool = False) -> Iterator[None]:
         """Turn what the store's client raises into a line with the address and the reason."""
         try:
             yield
         except FileNotFoundError as error:
-            raise SkipstreamError(f"{self.at(name)} is gone: run again") from error
+            said = "could not be written: its bucket is not there; create it, or check the name"
+            raise SkipstreamError(
+                f"{self.at(name)} {said if writes else 'is gone: run again'}"
+            ) from error
         except BaseError as error:
             raise SkipstreamError(
                 f"{self.at(name)} could not be read or written ({_reason(error)}): check the name, "
@@ -338,5 +359,8 @@ def files_below(directory: Path) -> list[Path]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what the client says, without its own bookkeeping."""
-    return " ".join(str(error).partition("\n")[0].split())[:400]
+    """The first line of what the client says, and the code in what the store said in XML."""
+    text = str(error)
+    line = " ".join(text.partition("\n")[0].partition("<?xml")[0].split()).rstrip(":")[:400]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    return f"{line}: {code[1]}" if code else line
