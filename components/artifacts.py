@@ -11,9 +11,10 @@ What lies in a bucket is fetched to a local directory file by file, when it is a
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"  # Of examples and models.
+# What a stage leaves on its way that can go on where it was interrupted: directories named by
+# rising numbers. A STATE, written last, says that one is whole.
+CHECKPOINTS = "checkpoints"
+STATE = "state.json"
 
 
 def write_atomically(path: Path, content: str) -> None:
@@ -65,6 +70,9 @@ class Remote(Protocol):
 
     address: str
 
+    def has(self, name: str) -> bool:
+        """Whether it has such a file."""
+
     def fetch(self, name: str) -> None:
         """Bring a file, or all files of a directory, to the local one, if they are not there."""
 
@@ -79,6 +87,7 @@ class Artifact:
     Attributes:
         path: The directory; of an artifact in a bucket, where its files are fetched to.
         fingerprint: Hexadecimal digest of everything the content depends on.
+        STAGE: Name of the stage that makes them, and of the directory that they lie in.
         made_of: That, for the manifest of an artifact that is being made; see `finish`.
         remote: Of an artifact in a bucket, the bucket's side; else None.
     """
@@ -87,6 +96,7 @@ class Artifact:
     fingerprint: str
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     remote: Remote | None = field(default=None, repr=False, compare=False)
+    STAGE: ClassVar[str] = ""
 
     def __truediv__(self, name: str) -> Path:
         """A file or directory of a finished artifact, fetched where it has to be.
@@ -98,8 +108,16 @@ class Artifact:
             self.remote.fetch(name)
         return self.path / name
 
+    def has(self, name: str) -> bool:
+        """Whether a finished artifact has such a file."""
+        return self.remote.has(name) if self.remote else (self.path / name).is_file()
+
     def keep(self, name: str) -> None:
-        """Let a run on another machine go on from a directory of an artifact in the making."""
+        """Let a run on another machine go on from a checkpoint of an artifact in the making.
+
+        Args:
+            name: Of a directory in CHECKPOINTS, with its STATE. It may go when this returns.
+        """
         if self.remote:
             self.remote.keep(name)
 
@@ -194,6 +212,8 @@ def _damaged(path: object, reason: object) -> SkipstreamError:
 class Corpus(Artifact):
     """Text files: `corpus.json` lists them with their sizes and says how they are read."""
 
+    STAGE = "example_gen"
+
     LISTING: ClassVar[str] = "corpus.json"
 
 
@@ -206,6 +226,8 @@ class Examples(Artifact):
     the order of the ids. phrases.tsv: pairs of tokens that became one, if that was asked for.
     statistics.json: the corpus in numbers.
     """
+
+    STAGE = "transform"
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -245,6 +267,8 @@ class Statistics(Artifact):
     DatasetFeatureStatisticsList of tensorflow-metadata. zipf.png: frequencies by rank.
     """
 
+    STAGE = "statistics_gen"
+
     @property
     def report(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -259,6 +283,8 @@ class Model(Artifact):
     vocabulary.tsv: a copy of the examples', so that a later training needs nothing else.
     history.json: losses of each epoch. logs/: TensorBoard.
     """
+
+    STAGE = "trainer"
 
     @property
     def dimensions(self) -> int:
@@ -290,6 +316,8 @@ class ExportedModel(Artifact):
     version before; it is not there if they were not.
     """
 
+    STAGE = "exporter"
+
     @property
     def saved_model(self) -> Path:
         """The directory that TF Serving or tf.saved_model.load take."""
@@ -305,6 +333,8 @@ class ExportedModel(Artifact):
 class Evaluation(Artifact):
     """evaluation.json: scores with their coverage, and whether the gate blesses the model."""
 
+    STAGE = "evaluator"
+
     @property
     def report(self) -> dict[str, Any]:
         """The content of evaluation.json."""
@@ -316,10 +346,14 @@ class Evaluation(Artifact):
 class InfraBlessing(Artifact):
     """validation.json: every signature answered in a fresh process, as the tables say."""
 
+    STAGE = "infra_validator"
+
 
 @dataclass(frozen=True)
 class PushedModel(Artifact):
     """The record of a push. The model itself lies in the serving directory."""
+
+    STAGE = "pusher"
 
     @property
     def version(self) -> int:
@@ -334,7 +368,7 @@ class Served:
     Attributes:
         version: Its number.
         fingerprint: Of its exported model.
-        saved_model: Its SavedModel.
+        find_saved_model: Gives its SavedModel, which may have to be fetched; None: it is gone.
         model: Its tables.
         examples: What they were trained on.
         missing: What is not there of these three, for a person.
@@ -342,10 +376,15 @@ class Served:
 
     version: int
     fingerprint: str
-    saved_model: Path | None
+    find_saved_model: Callable[[], Path] | None
     model: Model | None
     examples: Examples | None
     missing: tuple[str, ...] = ()
+
+    @cached_property
+    def saved_model(self) -> Path | None:
+        """The directory of its SavedModel."""
+        return self.find_saved_model() if self.find_saved_model else None
 
 
 def by_reason(statistics: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:

@@ -24,13 +24,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.artifacts import write_atomically
 from components.errors import SkipstreamError
 from components.example_gen.files import File, is_remote
 from components.names import shown
+
+if TYPE_CHECKING:
+    from components.places.place import Place
 
 _logger = logging.getLogger(__name__)
 
@@ -56,16 +57,17 @@ class _StoppedError(Exception):
 class Contents:
     """The digests of a list of files, remembered in a JSON file from run to run."""
 
-    def __init__(self, memory: Path) -> None:
+    def __init__(self, place: "Place", name: str) -> None:
         """Load what is remembered.
 
         Args:
-            memory: The file; need not exist. What is damaged is forgotten.
+            place: Where the file lies.
+            name: Of the file in it; need not exist. What is damaged is forgotten.
         """
-        self._memory = memory
+        self._place, self._name = place, name
         try:
-            known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = json.loads(place.read(name) or b"")
+        except ValueError:
             known = {}
         entries = known.items() if isinstance(known, dict) else ()
         self._known: dict[str, _Entry] = {
@@ -105,9 +107,8 @@ class Contents:
 
     def _remember(self, entries: dict[str, _Entry]) -> None:
         if list(entries.items()) != list(self._known.items()):
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
             lines = (f"{json.dumps(path)}: {json.dumps(entries[path])}" for path in entries)
-            write_atomically(self._memory, "{\n" + ",\n".join(lines) + "\n}\n")
+            self._place.write(self._name, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
             self._known = entries
 
 

@@ -12,13 +12,13 @@ tokens of English Wikipedia (`make benchmark-small`; see Small texts in the READ
   by heart, and scores fall.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.artifacts import VOCABULARY, Examples
-from components.settings import TrainerSettings
+from components.settings import Chosen, TrainerSettings
 from components.vocabulary import Vocabulary
 
 LARGE, SMALL = 20_000_000, 2_000_000  # Tokens.
@@ -28,19 +28,6 @@ _SAMPLES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e
 _LEAST_LEFT = 0.2
 _MOST_EPOCHS = 60
 _WARM_SHARE = 0.4
-
-
-class Chosen(TrainerSettings):
-    """Settings that leave nothing open."""
-
-    sample: float
-    epochs: int
-    warm_epochs: int
-
-    def warm(self) -> Self:
-        """The settings of a training that goes on from another model."""
-        changes = {"epochs": self.warm_epochs, "learning_rate": self.warm_learning_rate}
-        return self.model_copy(update=changes)
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:

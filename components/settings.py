@@ -4,7 +4,7 @@ The classes are frozen and validated by pydantic; `pipeline.config` reads them f
 from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported at once.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -270,6 +270,19 @@ class TrainerSettings(StageSettings):
         description="CPU threads that TensorFlow takes, in all stages; none: one for each CPU. "
         "The result is the same.",
     )
+
+
+class Chosen(TrainerSettings):
+    """Settings that leave nothing open."""
+
+    sample: float
+    epochs: int
+    warm_epochs: int
+
+    def warm(self) -> Self:
+        """The settings of a training that goes on from another model."""
+        changes = {"epochs": self.warm_epochs, "learning_rate": self.warm_learning_rate}
+        return self.model_copy(update=changes)
 
 
 class ExporterSettings(StageSettings):

@@ -19,17 +19,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from components import threads
-from components.errors import NotBlessedError
-from pipeline import config, failures, interrupts, logs, queries, results, usage, versions
+from pipeline import failures, interrupts, logs, usage
+from pipeline.commands import corpus, model, versions
+from pipeline.commands import run as run_commands
+from pipeline.commands.run import STAGES
 from pipeline.console import filter_stderr
-from pipeline.definition import Chain
-from pipeline.notices import notices
-from pipeline.runner import Runner
 
 _MODEL = (
-    "an output directory or the directory that its models are served from, of which the newest "
-    "version is meant, or a SavedModel"
+    "an output or the place that its models are served from, of which the newest version is meant, "
+    "or a SavedModel: a directory, gs://bucket/path or s3://bucket/path"
 )
 FORMATS = {
     "word2vec-text": "a word and its numbers a line: gensim, fastText's -pretrainedVectors",
@@ -54,24 +52,10 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)
     drain = filter_stderr()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger().handlers[0].addFilter(_is_news)
+    logging.getLogger().handlers[0].addFilter(logs.is_news)
     code = run(sys.argv[1:], drain)
     drain()
     sys.exit(code)
-
-
-# Only containers have such a directory; Beam starts and stops job servers.
-_HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record of Beam says what a user can act on and the last line will not say."""
-    if record.name in ("PrismRunner", "apache_beam.utils.retry"):
-        return False  # What fails there for good fails the command.
-    text = logging.Formatter().format(record)
-    raised_too = "[while running '" in text or interrupts.exit_code()
-    harmless = any(said in text for said in _HARMLESS)
-    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
 
 
 def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:
@@ -157,15 +141,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         known, options = list(commands.choices), _options(commands.choices["run"])
         parser.refuse(usage.unknown_command(argv, known, options))
     beam_options: Sequence[str] = ()
-    if argv and argv[0] in _STAGES and "--" in argv:
+    if argv and argv[0] in STAGES and "--" in argv:
         end = list(argv).index("--")
         argv, beam_options = argv[:end], argv[end + 1 :]
     words = argv
-    if argv and argv[0] in _STAGES:
+    if argv and argv[0] in STAGES:
         # Other programs have an option -hs, which is not -h.
         words = [f"-{word}" if re.match("-h.", word) else word for word in argv]
     arguments, rest = parser.parse_known_args(words)
-    if rest and argv[0] in (*_STAGES, "settings"):
+    if rest and argv[0] in (*STAGES, "settings"):
         command = commands.choices[argv[0]]
         behind = ["--", *beam_options] if beam_options else []
         command.refuse(usage.corrected(argv[0], [*argv[1:], *behind], _options(command)))
@@ -180,7 +164,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    for name, (help_text, show) in _STAGES.items():
+    for name, help_text in STAGES.items():
         command = commands.add_parser(
             name,
             help=help_text,
@@ -191,10 +175,10 @@ def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
         )
         command.add_argument(
             "--output",
-            type=Path,
-            default=Path("skipstream-output"),
-            metavar="DIR",
-            help="artifacts, run.json and the served models (default: %(default)s)",
+            default="skipstream-output",
+            metavar="DIR|URL",
+            help="artifacts, run.json and the served models: a directory, gs://bucket/path or "
+            "s3://bucket/path (default: %(default)s)",
         )
         command.add_argument(
             "--run-id",
@@ -217,12 +201,12 @@ def _add_stages(commands: "argparse._SubParsersAction[_Parser]") -> None:
                 "another version, and record that",
             )
         _add_settings(command)
-        command.set_defaults(command=_run_stages, name=name, show=show)
+        command.set_defaults(command=run_commands.stages, name=name)
     command = commands.add_parser(
         "settings", help="print all settings as a TOML file for --config", allow_abbrev=False
     )
     _add_settings(command)
-    command.set_defaults(command=_print_settings)
+    command.set_defaults(command=run_commands.settings)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -266,15 +250,13 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = commands.add_parser("stats", help=text, description=text, allow_abbrev=False)
     command.add_argument(
         "run",
-        type=Path,
         metavar="OUT",
-        help="an output directory, whose last run is meant, or a transform artifact",
+        help="an output, whose last run is meant, or a transform artifact",
     )
     command.add_argument(
         "--against",
-        type=Path,
         metavar="OTHER",
-        help="another such directory to compare with; without it, what the run compared with",
+        help="another such place to compare with; without it, what the run compared with",
     )
     command.add_argument(
         "--output",
@@ -283,16 +265,16 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="where report.json, zipf.png and FeatureStats.pb go; without it and --against, those "
         "of the run are named",
     )
-    command.set_defaults(command=queries.stats)
+    command.set_defaults(command=corpus.stats)
 
 
 def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:
     text = "What moved between two embeddings: words, neighbours, the space as a whole."
     command = commands.add_parser("drift", help=text, description=text, allow_abbrev=False)
-    command.add_argument("old", type=Path, metavar="OLD", help=f"{_MODEL}, or a trainer artifact")
-    command.add_argument("new", type=Path, metavar="NEW", help="the same")
+    command.add_argument("old", metavar="OLD", help=f"{_MODEL}, or a trainer artifact")
+    command.add_argument("new", metavar="NEW", help="the same")
     command.add_argument("--json", action="store_true", help="the whole report, as JSON")
-    command.set_defaults(command=queries.drift)
+    command.set_defaults(command=model.drift)
 
 
 def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -301,13 +283,13 @@ def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
         command.set_defaults(command=function)
         return command
 
-    place = "an output directory, or the directory, gs:// or s3:// that its models are served from"
+    place = "an output, or the place that its models are served from: a directory, gs:// or s3://"
     show = add("versions", versions.show, "What is served, and what else could be.")
-    show.add_argument("place", metavar="DIR|OUT", help=place)
+    show.add_argument("place", metavar="OUT|URL", help=place)
     show.add_argument("--json", action="store_true", help="all there is to know, as JSON")
     text = "Serve an earlier version again, as a copy that carries the next number."
     rollback = add("rollback", versions.roll_back, text)
-    rollback.add_argument("place", metavar="DIR|OUT", help=place)
+    rollback.add_argument("place", metavar="OUT|URL", help=place)
     rollback.add_argument(
         "--to",
         type=int,
@@ -318,7 +300,7 @@ def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
     rollback.add_argument("--reason", metavar="TEXT", help="why, for those who look later")
     text = "Remove artifacts that no served version and no last run needs."
     gc = add("gc", versions.collect, text)
-    gc.add_argument("output", type=Path, metavar="OUT", help="an output directory")
+    gc.add_argument("output", metavar="OUT", help="an output")
     gc.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
 
 
@@ -327,7 +309,6 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument(
             "model",
-            type=Path,
             metavar="MODEL",
             help=_MODEL,
         )
@@ -337,88 +318,23 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     def add_k(command: _Parser) -> None:
         command.add_argument("-k", type=_count, default=10, help="answers (default: %(default)s)")
 
-    neighbors = add("neighbors", queries.neighbors, "The nearest words: word, neighbour, cosine.")
+    neighbors = add("neighbors", model.neighbors, "The nearest words: word, neighbour, cosine.")
     help_text = "without any, the words of each line of stdin are answered at once"
     neighbors.add_argument("words", nargs="*", metavar="WORD", help=help_text)
     add_k(neighbors)
-    analogy = add("analogy", queries.analogy, "What is to C as B is to A: word, cosine.")
+    analogy = add("analogy", model.analogy, "What is to C as B is to A: word, cosine.")
     analogy.usage = "skipstream analogy [-h] [-k K] MODEL [A B C]"
     analogy.add_argument("words", nargs="*", metavar="A B C", help=help_text)
     add_k(analogy)
     add(
         "embed",
-        queries.embed,
+        model.embed,
         "The mean vector of each line of stdin, as JSON Lines, "
-        f"{queries.TEXTS_A_CALL} lines at a time.",
+        f"{model.TEXTS_A_CALL} lines at a time.",
     )
-    export = add("export", queries.export, "Write words and vectors in another format.")
+    export = add("export", model.export, "Write words and vectors in another format.")
     lines = "\n".join(f"  {name:<16} {text}" for name, text in FORMATS.items())
     export.usage = f"skipstream export MODEL --format FORMAT --output PATH\n\nformats:\n{lines}\n"
     export.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT")
     help_text = "the file or directory to write; a word2vec format is packed as .gz or .bz2"
     export.add_argument("--output", required=True, type=Path, metavar="PATH", help=help_text)
-
-
-def _load_settings(arguments: argparse.Namespace) -> config.Settings:
-    return config.load(arguments.config, arguments.set, arguments.input)
-
-
-def _print_settings(arguments: argparse.Namespace) -> None:
-    print(config.template(_load_settings(arguments)), end="")
-
-
-def _run_stages(arguments: argparse.Namespace) -> None:
-    if arguments.log_format == "json":
-        logs.use_json()
-    settings = _load_settings(arguments)
-    threads.limit(settings.trainer.threads)  # The Beam job starts TensorFlow before the trainer.
-    if arguments.beam_options:
-        from components.transform.options import runner_and_options
-
-        runner_and_options(arguments.beam_options)  # A mistake is told before anything runs.
-    command = None if arguments.name == "run" else arguments.name
-    with Runner(arguments.output, settings, command=command, run_id=arguments.run_id) as runner:
-        chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)
-        path = arguments.show(chain)
-    print(path)
-
-
-def _run(chain: Chain) -> str:
-    evaluation = chain.evaluation
-    try:
-        return chain.served
-    finally:  # A model that a gate refuses is looked at, too.
-        _show_notices(chain)
-        print(results.summary(evaluation.report))
-
-
-def _transform(chain: Chain) -> Path:
-    examples = chain.examples
-    try:
-        _ = chain.statistics  # Refuses a corpus outside the limits.
-    finally:
-        _show_notices(chain)
-    return examples.path
-
-
-def _show_notices(chain: Chain) -> None:
-    for notice in notices(chain.examples.statistics, chain.scripts):
-        logs.say(f"warning: {notice}", event="notice")
-
-
-def _evaluate(chain: Chain) -> Path:
-    report = chain.evaluation.report
-    print(results.summary(report))
-    if not report["blessed"]:
-        raise NotBlessedError(f"the evaluation refused the model: {'; '.join(report['reasons'])}")
-    return chain.evaluation.path
-
-
-_STAGES: dict[str, tuple[str, Callable[[Chain], Path | str]]] = {
-    "run": ("Text to served model: all stages that are not finished.", _run),
-    "transform": ("List the corpus, tokenise it, build its vocabulary.", _transform),
-    "train": ("Train the vectors and export them.", lambda c: c.exported.saved_model),
-    "evaluate": ("Score the trained vectors.", _evaluate),
-    "validate": ("Ask the exported model in a fresh process.", lambda c: c.validation.path),
-    "push": ("Publish the model if the gates bless it.", lambda c: c.served),
-}

@@ -3,16 +3,16 @@
     example_gen ── transform ─┬─ statistics_gen       ┌─ evaluator ───────┐
                               └─ trainer ── exporter ─┴─ infra_validator ─┴─ pusher
 
-Asking for an artifact builds it and all before it, as far as they are not finished yet.
-Components are imported where they are needed: a run that reuses everything loads no TensorFlow.
-The trainer reads nothing of statistics_gen, but begins only when that has accepted the corpus.
+Each is a step, which the runner takes unless its artifact is there. A run that reuses everything
+loads no TensorFlow. The trainer reads nothing of statistics_gen, but begins only when that has
+accepted the corpus.
 """
 
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.artifacts import (
     Corpus,
@@ -25,28 +25,25 @@ from components.artifacts import (
     Served,
     Statistics,
 )
-from components.contents import Contents
 from components.errors import NotBlessedError
-from components.evaluator.files import matching, named
-from components.evaluator.score_files import read_analogies, read_word_pairs
-from components.example_gen.files import File
 from components.infra_validator import model_server
 from components.names import quoted
+from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.pusher.history import History
-from pipeline import logs, lookup
+from components.settings import Chosen, TrainerSettings
+from pipeline import baseline, logs
 from pipeline.config import Settings
-from pipeline.runner import Runner, fingerprint_of
-
-if TYPE_CHECKING:
-    from components.defaults import Chosen
+from pipeline.given import Given, contents_of
+from pipeline.runner import Runner
+from pipeline.store import SERVING, Step
 
 
 class Chain:
-    """The artifacts of one run.
+    """One run through the stages.
 
-    Whatever a `build` below is given has to be among the `inputs`, `settings` or `identity`
-    beside it, have gone into one of the `inputs` itself, or leave the content as it is.
+    Attributes:
+        examples, statistics, evaluation: What it has come to; None before.
     """
 
     def __init__(
@@ -69,369 +66,269 @@ class Chain:
         Raises:
             SkipstreamError: `pusher.destination` is no place to push to.
         """
-        self._runner = runner
-        self._settings = settings
-        self._beam_options = tuple(beam_options)
-        self._force_push = force_push
+        self._runner, self._store, self._settings = runner, runner.store, settings
+        self._beam_options, self._force_push = tuple(beam_options), force_push
         self._destination = open_destination(
-            settings.pusher.destination or runner.output / lookup.SERVING
+            settings.pusher.destination or self._store.place.at(SERVING)
         )
+        self.examples: Examples | None = None
+        self.statistics: Statistics | None = None
+        self.evaluation: Evaluation | None = None
 
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The files, listed."""
-        from components.example_gen.build import build, describe, find, relist
+    def run(self, command: str = "push") -> str:
+        """Take the steps that a command asks for.
+
+        Args:
+            command: transform, train, evaluate, validate or push.
+
+        Returns:
+            Path or URL of what the last one made.
+
+        Raises:
+            NotBlessedError: A gate refused the corpus or the model.
+            SkipstreamError: Something is missing or wrong that the user can mend.
+        """
+        given = Given.read(
+            self._settings, self._store, scores=command not in ("transform", "train", "validate")
+        )
+        corpus, listing = self._list()
+        examples = self.examples = self._transform(corpus, listing)
+        statistics = self.statistics = self._describe(examples, given.reference)
+        self._accept(statistics)
+        if command == "transform":
+            return examples.address
+        model = self._train(examples, given)
+        before = baseline.version_before(self._history, self._store, self._destination, model)
+        exported = self._export(model, examples, before)
+        if command == "train":
+            return f"{exported.address}/saved_model"
+        if command != "validate":
+            evaluation = self.evaluation = self._evaluate(exported, model, examples, before, given)
+        if command == "evaluate":
+            return evaluation.address
+        validation = self._validate(exported, model, examples)
+        if command == "validate":
+            return validation.address
+        return self._push(exported, evaluation, validation)
+
+    def _list(self) -> tuple[Corpus, Any]:
+        """The corpus, and where its files are now; None of the one that is brought along."""
+        from components.example_gen.build import describe, find
 
         settings = self._settings.example_gen
         files, listing = find(settings)
-        identity, reordered = describe(files, listing, self._memory("example_gen.input"))
-        # The content counts, however the patterns spell it.
-        key = {"settings": settings.model_copy(update={"input": ()}), "identity": identity}
-        if reordered and not self._runner.finished("example_gen", Corpus, **key):
+        memory = contents_of(self._store, "example_gen.input")
+        content, reordered = describe(files, listing, memory)
+        step = Step(
+            Corpus,
+            "components.example_gen.build",
+            settings=settings,
+            content=content,
+            given={"listing": listing},
+        )
+        if reordered and not self._runner.finished(step):
             news = "the same files in another order: all that is made of them is made anew"
             logs.say(f"{'example_gen':<15}  {news}", event="corpus_reordered")
-        corpus = self._runner.stage(
-            "example_gen",
-            Corpus,
-            lambda out: build(settings=settings, out=out, listing=listing),
-            command="transform",
-            **key,
-        )
-        if files:
-            relist(corpus, listing)
-        return corpus
+        return self._runner.do(step), listing if files else None
 
-    @cached_property
-    def examples(self) -> Examples:
+    def _transform(self, corpus: Corpus, listing: Any) -> Examples:
         """The corpus as token ids, with its vocabulary."""
-        corpus, settings = self.corpus, self._settings.transform
-        output = str(self._runner.output)
-        tokens = f"{output}/tokens"
-        if settings.work_directory:  # Others may use it, too, and each run tidies up its own.
-            owner = hashlib.sha256(output.encode()).hexdigest()[:12]
-            tokens = f"{settings.work_directory.rstrip('/')}/tokens/{owner}"
-
-        def build(out: Examples) -> Examples:
-            from components import transform
-
-            return transform.build(
-                corpus,
-                settings=settings,
-                beam_options=self._beam_options,
-                cache=tokens,
-                out=out,
+        place, work = self._store.place, self._settings.transform.work_directory
+        cache = place.at("tokens")
+        if work:  # Others may use it, too, and each run tidies up its own.
+            owner = hashlib.sha256(place.address.encode()).hexdigest()[:12]
+            cache = f"{work.rstrip('/')}/tokens/{owner}"
+        return self._runner.do(
+            Step(
+                Examples,
+                "components.transform.transform",
+                inputs={"corpus": corpus},
+                settings=self._settings.transform,
+                given={
+                    "listing": listing,
+                    "beam_options": self._beam_options,
+                    "cache": cache,
+                },
             )
-
-        return self._runner.stage(
-            "transform",
-            Examples,
-            build,
-            command="transform",
-            inputs=[corpus],
-            settings=settings.model_copy(update={"lowercase": settings.lowered}),
-            neutral=["cache", "work_directory"],
         )
 
-    @cached_property
-    def described(self) -> Statistics:
-        """The corpus in numbers, whether or not they are within the limits."""
-        settings, output = self._settings.statistics_gen, self._runner.output
-        # Before the examples: a name mistyped should not cost the Beam job's time.
-        given = (
-            lookup.examples(Path(settings.reference).expanduser()) if settings.reference else None
-        )
-        examples = self.examples
-        reference = given or lookup.served_before(self._history, output, examples)
-
-        def build(out: Statistics) -> Statistics:
-            from components.statistics_gen import statistics_gen
-
-            return statistics_gen.build(examples, reference, settings=settings, out=out)
-
-        return self._runner.stage(
-            "statistics_gen",
-            Statistics,
-            build,
-            command=None,
-            inputs=[examples, reference] if reference else [examples],
-            settings=settings,
-            # Of the reference, its content counts.
-            neutral=["reference"],
+    def _describe(self, examples: Examples, reference: Examples | None) -> Statistics:
+        """The corpus in numbers, beside those of the one before."""
+        before = reference or baseline.examples_before(self._history, self._store, examples)
+        return self._runner.do(
+            Step(
+                Statistics,
+                "components.statistics_gen.statistics_gen",
+                inputs={"examples": examples, "reference": before},
+                settings=self._settings.statistics_gen,
+            )
         )
 
-    @property
-    def scripts(self) -> list[dict[str, Any]]:
-        """Those of the words that the tokeniser found; none where it was told the words."""
-        if self._settings.transform.tokenizer == "whitespace":
-            return []
-        scripts: list[dict[str, Any]] = self.described.report["corpus"]["scripts"]
-        return scripts
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """The corpus in numbers.
-
-        Raises:
-            NotBlessedError: It is outside the limits.
-        """
-        summary = self.described.summary
+    def _accept(self, statistics: Statistics) -> None:
+        """Refuse to train on a corpus outside the limits."""
+        summary = statistics.summary
         if not summary["accepted"]:
-            see = f"skipstream stats {quoted(str(self._runner.output))}"
+            see = f"skipstream stats {quoted(self._store.address)}"
             raise NotBlessedError(
                 "only a corpus within the limits is trained on, and this one is not: "
                 f"{'; '.join(summary['reasons'])}: see '{see}'"
             )
-        return self.described
 
-    @cached_property
-    def training(self) -> "Chosen":
-        """The settings of the trainer, with what they leave open chosen for the examples."""
+    def _train(self, examples: Examples, given: Given) -> Model:
+        """The trained vectors."""
         from components.defaults import chosen
 
-        return chosen(self._settings.trainer, self.examples)
-
-    @cached_property
-    def model(self) -> Model:
-        """The trained vectors."""
-        from components import word2vec_files
-
         settings = self._settings.trainer
-        # Before the examples: a mistake in a name or a file should not cost the Beam job's time.
-        start_vectors = matching(settings.start_vectors, "trainer.start_vectors")
-        for path in start_vectors:
-            word2vec_files.check(path, settings.dimensions)
-        found = tuple(str(path.absolute()) for path in start_vectors)
-        contents = self._contents("trainer.start_vectors", start_vectors)
-        # The end of a name says whether the file is packed.
-        start_identity = [[path.suffix, contents[path]] for path in start_vectors]
-        start = lookup.given_start(settings.warm_start, self._runner.output)
-        _ = self.statistics  # Refuses a corpus before it is trained on.
-        examples = self.examples
-        training = self.training.model_copy(update={"start_vectors": found})
+        found = chosen(settings, examples).model_copy(update={"start_vectors": given.start_vectors})
+        step = _training(examples, found, given, given.start)
+        if settings.warm_start == baseline.LATEST:
+            step = self._training_from_latest(examples, found, given)
+        if not self._runner.finished(step):
+            _say_chosen(settings, found, warm=step.inputs["start"] is not None)
+        return self._runner.do(step, resumable=True)
 
-        def used(start: Model | None) -> "Chosen":
-            return training.warm() if start else training
+    def _training_from_latest(
+        self, examples: Examples, settings: Chosen, given: Given
+    ) -> Step[Model]:
+        """The training that goes on from the last pushed version, if that is still there."""
 
-        def key(start: Model | None) -> dict[str, Any]:
-            return {
-                "inputs": [examples, start] if start else [examples],
-                "settings": used(start),
-                # Of the start vectors, the files' content counts; of a warm start, its model, and
-                # the epochs and the rate, which stand in the places of a cold one's.
-                "neutral": ["checkpoint_minutes", "start_vectors", "threads"]
-                + ["warm_start", "warm_epochs", "warm_learning_rate"],
-                "identity": start_identity,
-            }
+        def starting_from(name: str | None) -> Step[Model]:
+            return _training(examples, settings, given, Model(Path(), name) if name else None)
 
-        if settings.warm_start == lookup.LATEST:
-            served = lookup.trained_before(self._history, self._runner.output)
-            start = lookup.latest(served, lambda model: fingerprint_of("trainer", **key(model)))
-            gone = start and not lookup.is_whole(start)
-            if start and gone and not self._runner.finished("trainer", Model, **key(start)):
-                news = f"{'trainer':<15} starts anew: {start.path} is gone"
-                logs.say(news, event="cold_start", model=start.fingerprint)
-                start = None
+        served = baseline.trained_before(self._history)
+        name = baseline.start_of(served, lambda name: starting_from(name).fingerprint)
+        if name is None or self._runner.finished(starting_from(name)):
+            return starting_from(name)
+        if start := baseline.whole_model(self._store, name):
+            return _training(examples, settings, given, start)
+        gone = self._store.place.at(f"{Model.STAGE}/{name}")
+        news = f"{'trainer':<15} starts anew: {gone} is gone"
+        logs.say(news, event="cold_start", model=name)
+        return starting_from(None)
 
-        def build(out: Model) -> Model:
-            from components.trainer import trainer
-
-            found = {
-                name: getattr(used(start), name)
-                for name in ("epochs", "sample")
-                if getattr(settings, f"warm_{name}" if start and name == "epochs" else name) is None
-            }
-            if found:
-                what = ", ".join(f"{name} {value:g}" for name, value in found.items())
-                logs.say(f"{'trainer':<15} chosen for the text: {what}", event="chosen", **found)
-            return trainer.build(examples, settings=used(start), out=out, start=start)
-
-        return self._runner.stage(
-            "trainer", Model, build, command="train", resumable=True, **key(start)
-        )
-
-    @cached_property
-    def before(self) -> Served | None:
-        """The version that the model is aligned to and held against."""
-        model = self.model
-        return lookup.served_model(self._history, self._runner.output, self._destination, model)
-
-    @cached_property
-    def exported(self) -> ExportedModel:
-        """The SavedModel."""
-        model, examples, text = self.model, self.examples, self._settings.transform
+    def _export(self, model: Model, examples: Examples, before: Served | None) -> ExportedModel:
+        """The SavedModel, turned onto the version before."""
         settings = self._settings.exporter
 
-        def key(before: Served | None) -> dict[str, Any]:
-            identity = before.fingerprint if before else None
-            return {"inputs": [model, examples], "settings": settings, "identity": identity}
+        def turned_onto(before: Served | None) -> Step[ExportedModel]:
+            return Step(
+                ExportedModel,
+                "components.exporter.exporter",
+                inputs={"model": model, "examples": examples},
+                settings=settings,
+                content={"before": before.fingerprint if before else None},
+                given={"before": before},
+            )
 
-        before = self.before if settings.align else None
-        gone = before and not before.saved_model
-        if before and gone and not self._runner.finished("exporter", ExportedModel, **key(before)):
+        if not before or not settings.align:
+            return self._runner.do(turned_onto(None))
+        step = turned_onto(before)
+        if not before.find_saved_model and not self._runner.finished(step):
             news = f"{'exporter':<15} turns nothing: version {before.version} cannot be read"
             logs.say(news, event="not_aligned", version=before.version)
-            before = None
+            step = turned_onto(None)
+        return self._runner.do(step)
 
-        def build(out: ExportedModel) -> ExportedModel:
-            from components.exporter import exporter
-
-            return exporter.build(
-                model,
-                examples,
-                settings=settings,
-                tokenizer=text.tokenizer,
-                lowercase=text.lowered,
-                out=out,
-                before=before,
-            )
-
-        return self._runner.stage("exporter", ExportedModel, build, command="train", **key(before))
-
-    @cached_property
-    def evaluation(self) -> Evaluation:
+    def _evaluate(
+        self,
+        exported: ExportedModel,
+        model: Model,
+        examples: Examples,
+        before: Served | None,
+        given: Given,
+    ) -> Evaluation:
         """The scores, and whether they bless the model."""
-        settings, text = self._settings.evaluator, self._settings.transform
-        served = self._settings.exporter
-        # Before the model: a mistake in a name or a file should not cost the training's time.
-        patterns = {"word_pairs": settings.word_pairs, "analogies": settings.analogies}
-        read = {"word_pairs": read_word_pairs, "analogies": read_analogies}
-        files: dict[str, dict[str, str]] = {}
-        for name in patterns:
-            setting = f"evaluator.{name}"
-            paths = matching(patterns[name], setting)
-            for path in paths:
-                read[name](path)
-            contents = self._contents(setting, paths)
-            # The report has the names.
-            files[name] = {label: contents[path] for label, path in named(paths).items()}
-        exported, model, examples, before = self.exported, self.model, self.examples, self.before
 
-        def key(missing: Sequence[str]) -> dict[str, Any]:
-            identity = [files, before and before.fingerprint, missing]
-            inputs = [exported, model, examples]
-            # Of the files, names and content count.
-            neutral = list(patterns)
-            return {
-                "inputs": inputs,
-                "settings": settings,
-                "neutral": neutral,
-                "identity": identity,
-            }
+        def with_missing(missing: Sequence[str]) -> Step[Evaluation]:
+            return Step(
+                Evaluation,
+                "components.evaluator.evaluator",
+                inputs={"exported": exported, "model": model, "examples": examples},
+                settings=self._settings.evaluator,
+                content={
+                    "files": given.score_contents,
+                    "before": before.fingerprint if before else None,
+                    "missing": list(missing),
+                },
+                given={"before": before},
+            )
 
         # A comparison that was made holds, whatever is gone since.
-        missing = before.missing if before else ()
-        if self._runner.finished("evaluator", Evaluation, **key(())):
-            missing = ()
+        step = with_missing(())
+        if before and before.missing and not self._runner.finished(step):
+            step = with_missing(before.missing)
+        return self._runner.do(step)
 
-        def build(out: Evaluation) -> Evaluation:
-            from components.evaluator import evaluator
-
-            return evaluator.build(
-                exported,
-                model,
-                examples,
-                settings=settings,
-                served=served,
-                training=self.training,
-                tokens=text,
-                out=out,
-                before=before,
-            )
-
-        return self._runner.stage(
-            "evaluator", Evaluation, build, command="evaluate", **key(missing)
-        )
-
-    @cached_property
-    def validation(self) -> InfraBlessing:
+    def _validate(self, exported: ExportedModel, model: Model, examples: Examples) -> InfraBlessing:
         """That the SavedModel answers, in a process of its own, as the vectors say."""
-        exported, model, examples = self.exported, self.model, self.examples
-        text, served = self._settings.transform, self._settings.exporter
-
-        def build(out: InfraBlessing) -> InfraBlessing:
-            from components.infra_validator import validator
-
-            return validator.build(
-                exported,
-                model,
-                examples,
-                served=served,
-                tokenizer=text.tokenizer,
-                lowercase=text.lowered,
-                out=out,
+        return self._runner.do(
+            Step(
+                InfraBlessing,
+                "components.infra_validator.validator",
+                inputs={"exported": exported, "model": model, "examples": examples},
+                # What was validated without the server, or in another one, is validated again.
+                content={"model_server": model_server.identity()},
             )
-
-        return self._runner.stage(
-            "infra_validator",
-            InfraBlessing,
-            build,
-            command="validate",
-            inputs=[exported, model, examples],
-            # What was validated without the server, or in another one, is validated again.
-            identity=model_server.identity(),
         )
 
-    @cached_property
-    def pushed(self) -> PushedModel:
-        """The SavedModel as the newest version that is served."""
-        from components.pusher import pusher
-
-        evaluation, exported, validation = self.evaluation, self.exported, self.validation
-        settings, destination = self._settings.pusher, self._destination
-        report, history = self._runner.report, self._history
-        # Below the output directory as a name: that may be moved.
-        place = destination.address if settings.destination else lookup.SERVING
-        others = [other for other in report["destinations"] if other != place]
-        report["destinations"] = [*others, place]
-
-        def build(out: PushedModel) -> PushedModel:
-            return pusher.build(
-                exported,
-                evaluation,
-                validation,
-                settings=settings,
-                destination=destination,
-                out=out,
-                run_id=report["run_id"],
-                artifacts={name: stage["fingerprint"] for name, stage in report["stages"].items()},
-                made_by=history,
-                force=self._force_push,
-            )
-
-        pushed = self._runner.stage(
-            "pusher",
+    def _push(
+        self, exported: ExportedModel, evaluation: Evaluation, validation: InfraBlessing
+    ) -> str:
+        """Path or URL of the SavedModel as the newest version that is served."""
+        settings, destination, store = self._settings.pusher, self._destination, self._store
+        # Below the output as a name: that may be moved.
+        place = destination.address if settings.destination else SERVING
+        others = [other for other in store.ledger.destinations if other != place]
+        store.ledger.destinations = [*others, place]
+        made_of = {"exported": exported, "evaluation": evaluation, "validation": validation}
+        step = Step(
             PushedModel,
-            build,
-            command="push",
-            inputs=[exported, evaluation, validation],
-            # Pushed again where another model has been pushed since: the last run decides. A model
-            # that was rolled back from is not: `build` refuses it.
-            intact=lambda pushed: pusher.is_served(destination, pushed, exported),
+            "components.pusher.pusher",
+            inputs=made_of,
+            given={
+                "settings": settings,
+                "destination": destination,
+                "run_id": self._runner.run_id,
+                "artifacts": store.ancestors(made_of.values()),
+                "made_by": self._history,
+                "force": self._force_push,
+            },
         )
+        pushed = self._runner.finished(step)
+        # Pushed again where another model has been pushed since: the last run decides. A model that
+        # was rolled back from is not: the pusher refuses it.
+        again = pushed is not None and not pusher.is_served(destination, pushed, exported)
+        pushed = self._runner.do(step, again=again)
         # Not a part of the model: a change pushes nothing.
         pusher.prune(destination, settings.keep)
-        report["saved_model"] = destination.path_of(pushed.version)
-        return pushed
+        served = destination.path_of(pushed.version)
+        self._runner.report["saved_model"] = served
+        return served
 
     @cached_property
     def _history(self) -> History:
-        from components.pusher import pusher
-
+        """The versions as they were when the run began: one that is pushed meanwhile is noticed."""
         return pusher.read(self._destination)
 
-    @property
-    def served(self) -> str:
-        """Path or URL of the pushed version."""
-        return self._destination.path_of(self.pushed.version)
 
-    def _memory(self, setting: str) -> Path:
-        """The file that remembers what the files of a setting hold."""
-        return self._runner.output / "digests" / f"{setting}.json"
+def _training(
+    examples: Examples, settings: Chosen, given: Given, start: Model | None
+) -> Step[Model]:
+    """A training that goes on from `start`, or from the files that were given, or from nothing."""
+    return Step(
+        Model,
+        "components.trainer.trainer",
+        inputs={"examples": examples, "start": start},
+        settings=settings.warm() if start else settings,
+        content={"start_vectors": given.start_contents},
+    )
 
-    def _contents(self, setting: str, paths: Sequence[Path]) -> dict[Path, str]:
-        """A digest of each file, by its path."""
-        if not paths:
-            return {}
-        files = [File.of(str(path.absolute()), path.stat()) for path in paths]
-        digests = Contents(self._memory(setting)).digests(files)
-        return dict(zip(paths, digests, strict=True))
+
+def _say_chosen(settings: TrainerSettings, found: Chosen, *, warm: bool) -> None:
+    """Which numbers were chosen for the text, as the settings leave them open."""
+    used = found.warm() if warm else found
+    given = {"epochs": settings.warm_epochs if warm else settings.epochs, "sample": settings.sample}
+    numbers = {name: getattr(used, name) for name, value in given.items() if value is None}
+    if numbers:
+        what = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+        logs.say(f"{'trainer':<15} chosen for the text: {what}", event="chosen", **numbers)

@@ -11,11 +11,27 @@ import sys
 import traceback
 from typing import Any
 
+from pipeline import interrupts
+
 FORMATS = ("text", "json")
 
 _logger = logging.getLogger("skipstream")
 _bound: dict[str, Any] = {}
 _json = False
+
+
+# Only containers have such a directory; Beam starts and stops job servers.
+_HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record of Beam says what a user can act on and the last line will not say."""
+    if record.name in ("PrismRunner", "apache_beam.utils.retry"):
+        return False  # What fails there for good fails the command.
+    text = logging.Formatter().format(record)
+    raised_too = "[while running '" in text or interrupts.exit_code()
+    harmless = any(said in text for said in _HARMLESS)
+    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
 
 
 def use_json() -> None:

@@ -8,22 +8,9 @@ have that as the label `name`.
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from components.artifacts import write_atomically
-
 FILE = "metrics.prom"
-
-
-def write(output: Path, report: Mapping[str, Any]) -> None:
-    """Write OUT/metrics.prom, atomically.
-
-    Args:
-        output: The output directory.
-        report: The content of run.json, of a run that has ended.
-    """
-    write_atomically(output / FILE, exposition(report, {"output": str(output)}))
 
 
 def exposition(report: Mapping[str, Any], labels: Mapping[str, str]) -> str:

@@ -1,47 +1,37 @@
-"""Runs stages: reuses what is finished, resumes what can be, and keeps run.json.
+"""Runs stages: reuses what is finished, resumes what can be, and reports in run.json.
 
-Under the output directory lie `<stage>/<fingerprint>/`, an artifact each, and `run.json`, the
-report of the last run, which `metrics.prom` has for Prometheus. Commands with one run ID are one
-run: stages that a scheduler runs one by one. A fingerprint stands for everything an artifact
-depends on: the stage's settings, the artifacts it reads, our code and the versions of the libraries
-that compute. `digests/` remembers what the given files hold (see `components.contents`).
+run.json is for people and monitors, metrics.prom has it for Prometheus, and nothing here reads them
+back. Commands with one run ID are one run: stages that a scheduler runs one by one.
 """
 
-import errno
-import fcntl
-import hashlib
 import json
-import os
 import secrets
-import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib import import_module
 from types import TracebackType
-from typing import IO, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from components.artifacts import Artifact, write_json
-from components.errors import SettingsError, SkipstreamError
-from components.identity import code_identity
-from components.names import encodable
+from components.artifacts import Artifact
+from components.errors import SkipstreamError
 from components.settings import StageSettings
 from pipeline import config, failures, interrupts, logs, metrics
+from pipeline.store import KINDS, Step, Store, Use
 
 A = TypeVar("A", bound=Artifact)
 
-# The directories that `skipstream gc` looks through.
-Stage = Literal[
-    "example_gen",
-    "transform",
-    "statistics_gen",
-    "trainer",
-    "exporter",
-    "evaluator",
-    "infra_validator",
-    "pusher",
-]
 REPORT = "run.json"
+# The command that makes a stage's artifact; what no command is named for, any makes.
+_COMMANDS = {
+    "example_gen": "transform",
+    "transform": "transform",
+    "trainer": "train",
+    "exporter": "train",
+    "evaluator": "evaluate",
+    "infra_validator": "validate",
+    "pusher": "push",
+}
 
 
 class MissingStageError(SkipstreamError):
@@ -49,16 +39,17 @@ class MissingStageError(SkipstreamError):
 
 
 class Runner:
-    """One run in one output directory, which it locks as a context manager.
+    """One run in one store, which it holds as a context manager.
 
     Attributes:
-        output: The output directory, absolute.
-        report: What run.json holds.
+        store: Where artifacts lie.
+        run_id: What logs, run.json, manifests and the record of a push name the run by.
+        report: What run.json will hold.
     """
 
     def __init__(
         self,
-        output: Path,
+        store: Store,
         settings: StageSettings,
         *,
         command: str | None = None,
@@ -67,55 +58,44 @@ class Runner:
         """Nothing is touched before the `with` statement.
 
         Args:
-            output: The output directory; made if it does not exist.
+            store: Where artifacts lie.
             settings: All settings of the run, for run.json.
-            command: The command whose stages may be built; those of others have to be finished.
-                None: every stage may be built.
-            run_id: What logs, run.json and the record of a push name the run by; None: the time
-                and four random digits.
+            command: The command whose stages may run; those of others have to be finished. None:
+                every stage may run.
+            run_id: None: the time and four random digits.
         """
-        self.output = Path(os.path.abspath(output))
+        now = datetime.now(UTC)
+        self.store = store
+        self.run_id = run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         self.report: dict[str, Any] = {}
         self._settings = settings.model_dump(mode="json")
         self._command = command
-        self._run_id = run_id
-        self._lock: IO[str] | None = None
-        self._start = 0.0
+        self._started = now
+        self._start = time.monotonic()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Lock the output directory.
+        """Hold the store.
 
         Raises:
-            SettingsError: Its name is not UTF-8, which TensorFlow cannot write to.
-            SkipstreamError: It cannot be written, or another run holds it.
+            SkipstreamError: It cannot be written, another run holds it, or it is of another
+                release.
         """
-        if encodable(str(self.output)) != str(self.output):
-            raise SettingsError(
-                f"--output must have a name in UTF-8, got {self.output}: name another directory"
-            )
-        self._lock = lock(self.output)
-        self._start = time.monotonic()
-        now = datetime.now(UTC)
-        last = _last_report(self.output)
-        run_id = self._run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        # What a command reports is kept by the next one of the same run.
-        before = last.get("stages", {})
-        stages = before if last.get("run_id") == run_id else {}
-        self.report = {
-            "run_id": run_id,
-            "started": now.isoformat(timespec="seconds"),
-            "seconds": 0.0,
-            "settings": self._settings,
-            "stages": stages,
-            # `gc` spares what the last run wrote that came to a stage which this one does not.
-            "earlier": {**last.get("earlier", {}), **_fingerprints(before)},
-            "saved_model": None,
-            # All that were ever pushed to, the last one last: `gc` spares what they serve.
-            "destinations": last.get("destinations", []),
-            "last_finished": last.get("last_finished"),
-        }
-        logs.bind(run_id=self.report["run_id"])
-        logs.detail("run started", event="run_started", output=str(self.output))
+        self._stack.enter_context(self.store.hold(self.run_id))
+        with ExitStack() as undo:
+            undo.push(self._stack)
+            self.report = {
+                "run_id": self.run_id,
+                "started": self._started.isoformat(timespec="seconds"),
+                "seconds": 0.0,
+                "settings": self._settings,
+                "stages": self._stages_before(),
+                "saved_model": None,
+                "last_finished": self.store.ledger.last_finished,
+            }
+            undo.pop_all()
+        logs.bind(run_id=self.run_id)
+        logs.detail("run started", event="run_started", output=self.store.address)
         return self
 
     def __exit__(
@@ -124,94 +104,60 @@ class Runner:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Say in run.json and metrics.prom how the run ended, and release the lock."""
-        end = "failed" if error else "finished"
-        self.report[end] = datetime.now(UTC).isoformat(timespec="seconds")
-        if not error and self._command in (None, "push"):  # The others push nothing.
-            self.report["last_finished"] = self.report[end]
-        explained = failures.explain(error) if error else ("", 0)
-        self.report["exit_code"] = explained[1] if explained else 1
-        try:
-            # A run that could not begin leaves the report of the one before.
-            if not isinstance(error, MissingStageError):
-                self._write_report()
-                metrics.write(self.output, self.report)
-            code, seconds = self.report["exit_code"], self.report["seconds"]
-            logs.detail(f"run {end}", event="run_ended", exit_code=code, seconds=seconds)
-        except OSError:
-            if not error:  # Else the error under way explains more than this one.
-                raise
-        finally:
-            if self._lock:
-                self._lock.close()
+        """Say in run.json and metrics.prom how the run ended, and let go of the store."""
+        with self._stack:
+            end = "failed" if error else "finished"
+            self.report[end] = datetime.now(UTC).isoformat(timespec="seconds")
+            if not error and self._command in (None, "push"):  # The others push nothing.
+                self.report["last_finished"] = self.report[end]
+                self.store.ledger.last_finished = self.report[end]
+            explained = failures.explain(error) if error else ("", 0)
+            self.report["exit_code"] = explained[1] if explained else 1
+            try:
+                # A run that could not begin leaves the report of the one before.
+                if not isinstance(error, MissingStageError):
+                    self._write_report()
+                    text = metrics.exposition(self.report, {"output": self.store.address})
+                    self.store.place.write(metrics.FILE, text.encode())
+                code, seconds = self.report["exit_code"], self.report["seconds"]
+                logs.detail(f"run {end}", event="run_ended", exit_code=code, seconds=seconds)
+            except (OSError, SkipstreamError):
+                if not error:  # Else the error under way explains more than this one.
+                    raise
 
-    def stage(
-        self,
-        name: Stage,
-        kind: type[A],
-        build: Callable[[A], A],
-        *,
-        command: str | None,
-        inputs: Sequence[Artifact] = (),
-        settings: StageSettings | None = None,
-        identity: Any = None,
-        neutral: Collection[str] = (),
-        resumable: bool = False,
-        intact: Callable[[A], bool] = lambda artifact: True,
-    ) -> A:
+    def do(self, step: Step[A], *, resumable: bool = False, again: bool = False) -> A:
         """The artifact of a stage: the finished one where there is one, else a new one.
 
         Args:
-            name: The stage's name, and its directory's.
-            kind: The artifact's class.
-            build: Fills the directory it is handed, and finishes the artifact.
-            command: The command that builds this stage alone; None: a stage so quick that any
-                command builds it that needs it.
-            inputs: The artifacts that `build` reads.
-            settings: The settings that `build` reads.
-            identity: Whatever else the content depends on, as JSON.
-            neutral: Settings that leave the content as it is.
-            resumable: Whether `build` goes on with what an interrupted run left.
-            intact: Whether a finished artifact is still good.
+            step: The stage.
+            resumable: Whether the stage goes on from what an interrupted run has left; else that
+                is removed first.
+            again: Whether to run it though it is finished.
 
         Raises:
-            SkipstreamError: The stage is not to be built by this run, and is not finished.
+            MissingStageError: It is not finished, and the command is not the one that runs it.
+            SkipstreamError: The store cannot be read or written.
         """
-        interrupts.check()
-        fingerprint = fingerprint_of(
-            name, inputs=inputs, settings=settings, identity=identity, neutral=neutral
-        )
-        path = self.output / name / fingerprint
-        record: dict[str, Any] = {"seconds": 0.0, "reused": True}
-        record |= {"artifact": str(path), "fingerprint": fingerprint}
+        name = step.kind.STAGE
+        finished = None if again else self.finished(step)
+        if not finished and self._command not in (None, _COMMANDS.get(name, self._command)):
+            raise MissingStageError(self._missing(step))
+        record: dict[str, Any] = {"seconds": 0.0, "reused": finished is not None}
         before = self.report["stages"].pop(name, {})  # The last one listed is under way.
         self.report["stages"][name] = record
-        artifact = kind.load(path)
-        reused = artifact is not None and intact(artifact)
-        if artifact is None or not reused:
-            if command and self._command not in (None, command):
-                raise MissingStageError(self._missing(command))
-            record["reused"] = False
-            self._write_report()
-            logs.say(f"{name:<15}  running", event="stage_started", stage=name)
-            if path.exists() and not (resumable and artifact is None):
-                shutil.rmtree(path)
-            path.mkdir(parents=True, exist_ok=True)
-            start = time.monotonic()
-            try:
-                artifact = build(kind(path, fingerprint))
-            except BaseException as error:
-                record["error"] = " ".join(str(error).split()) or type(error).__name__
-                raise
-            finally:
-                record["seconds"] = round(time.monotonic() - start, 3)
-            interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
+        record |= {
+            "artifact": self.store.place.at(f"{name}/{step.fingerprint}"),
+            "fingerprint": step.fingerprint,
+        }
+        if finished and before.get("fingerprint") == step.fingerprint:
+            record |= {key: before[key] for key in ("seconds", "reused")}
+        self._note(step)
+        artifact = finished or self._run(step, record, resumable)
         self.report["stages"][name] = artifact.summary | record
-        if reused and before.get("fingerprint") == fingerprint:
-            self.report["stages"][name] |= {key: before[key] for key in ("seconds", "reused")}
-        if not reused:
+        if not finished:
+            self._note(step)
             self._write_report()
-        took = "reused" if reused else f"{record['seconds']:.1f} s"
+        took = "reused" if finished else f"{record['seconds']:.1f} s"
         logs.say(
             f"{name:<15} {took:>8}  {_counts(artifact.summary)}",
             event="stage_finished",
@@ -221,103 +167,75 @@ class Runner:
         )
         return artifact
 
-    def finished(self, name: Stage, kind: type[A], **key: Any) -> A | None:
-        """The finished artifact of a stage; None if `stage` would have to build it.
+    def finished(self, step: Step[A]) -> A | None:
+        """The finished artifact of a stage; None if `do` would have to run it."""
+        if found := self.store.find(step.kind, step.fingerprint):
+            return found
+        made = self.store.unpublished(step)
+        return made and self.store.publish(made)
 
-        Args:
-            name: The stage's name.
-            kind: The artifact's class.
-            key: The arguments of `fingerprint_of`.
-        """
-        return kind.load(self.output / name / fingerprint_of(name, **key))
+    def _run(self, step: Step[A], record: dict[str, Any], resumable: bool) -> A:
+        name = step.kind.STAGE
+        self._write_report()
+        logs.say(f"{name:<15}  running", event="stage_started", stage=name)
+        settings = {"settings": step.settings} if step.settings else {}
+        start = time.monotonic()
+        try:
+            out = self.store.begin(step, self.run_id, resumable=resumable)
+            build = import_module(step.module).build
+            made: A = build(**step.inputs, **settings, **step.given, out=out)
+            interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
+            return self.store.publish(made)
+        except BaseException as error:
+            record["error"] = " ".join(str(error).split()) or type(error).__name__
+            raise
+        finally:
+            record["seconds"] = round(time.monotonic() - start, 3)
+
+    def _note(self, step: Step[A]) -> None:
+        """Remember in the store's ledger what this run uses."""
+        record = self.report["stages"][step.kind.STAGE]
+        self.store.ledger.uses[step.kind.STAGE] = Use(
+            fingerprint=step.fingerprint,
+            run=self.run_id,
+            seconds=record["seconds"],
+            reused=record["reused"],
+        )
+
+    def _stages_before(self) -> dict[str, Any]:
+        """What earlier commands of this run reported of their stages."""
+        found = {}
+        for kind in KINDS:
+            use = self.store.ledger.uses.get(kind.STAGE)
+            if use and use.run == self.run_id and (artifact := self.store.last(kind)):
+                found[kind.STAGE] = artifact.summary | {
+                    "seconds": use.seconds,
+                    "reused": use.reused,
+                    "artifact": artifact.address,
+                    "fingerprint": use.fingerprint,
+                }
+        return found
 
     def _write_report(self) -> None:
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
-        write_json(self.output / REPORT, self.report)
+        self.store.save_ledger()
+        text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # Names of files may hold any bytes.
+        self.store.place.write(REPORT, text.encode("utf-8", "backslashreplace"))
 
-    def _missing(self, command: str) -> str:
+    def _missing(self, step: Step[A]) -> str:
+        stage, now = step.kind.STAGE, step.made_of["settings"]
+        command = _COMMANDS[stage]
         message = (
-            f"{self.output} has no finished {command} for these settings: "
+            f"{self.store.address} has no finished {command} for these settings: "
             f"run 'skipstream {command}' with the same settings first"
         )
-        before = _last_report(self.output).get("settings")
-        if not before:
-            return message
-        relevant = {stage: self._settings.get(stage, {}) for stage in self.report["stages"]}
-        changed = config.differences(before, relevant)
+        last = self.store.last(step.kind)
+        before = last and last.manifest["made_of"]["settings"]
+        changed = config.differences({stage: before}, {stage: now}) if before and now else []
         return (
             f"{message} (changed since the last run: {', '.join(changed)})" if changed else message
         )
-
-
-def fingerprint_of(
-    name: Stage,
-    *,
-    inputs: Sequence[Artifact] = (),
-    settings: StageSettings | None = None,
-    identity: Any = None,
-    neutral: Collection[str] = (),
-) -> str:
-    """The fingerprint of a stage's artifact; the arguments are those of `Runner.stage`."""
-    key = {
-        "stage": name,
-        "settings": settings.model_dump(mode="json", exclude=set(neutral)) if settings else None,
-        "inputs": [artifact.fingerprint for artifact in inputs],
-        "identity": identity,
-        "code": code_identity(),
-    }
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def lock(output: Path) -> IO[str]:
-    """The lock of an output directory, which is made if it does not exist; closing releases it.
-
-    Raises:
-        SkipstreamError: It cannot be written, or another process holds it.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = (output / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        raise SkipstreamError(
-            f"output directory {output} cannot be written ({error.strerror}): "
-            "choose another with --output"
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise SkipstreamError(
-            f"output directory {output} is in use by process {holder}: "
-            "wait for it, or choose another with --output"
-        ) from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _last_report(output: Path) -> dict[str, Any]:
-    """run.json; empty where there is none to be read: what it is asked for are hints."""
-    try:
-        report = json.loads((output / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _fingerprints(stages: Any) -> dict[str, Any]:
-    """Of the records of a report, whatever else it may hold."""
-    records = stages.items() if isinstance(stages, dict) else ()
-    return {
-        name: record["fingerprint"]
-        for name, record in records
-        if isinstance(record, dict) and "fingerprint" in record
-    }
 
 
 def _counts(summary: dict[str, Any]) -> str:

@@ -127,6 +127,7 @@ def test_a_server_that_does_not_answer_is_one_line(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("AWS_TIMEOUT", "200ms")
+        timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "timeout"), "200ms")
+        monkeypatch.setattr("components.places.bucket._TIMEOUTS", timeouts)
         away = Bucket.open(ADDRESS, "--output")
         assert "error" in fails(away, lambda: away.read("a"))

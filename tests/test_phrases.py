@@ -145,7 +145,7 @@ def test_phrases_and_vocabulary_are_word2phrases(shared: Path, tmp_path: Path) -
         phrase_passes=2,
         phrase_threshold=50,
     )
-    phrases = Phrases.load(examples)
+    phrases = Phrases.load(examples / FILE)
 
     split = text.tokenize(tf.constant(lines), tokenizer="words", lowercase=True).to_list()
     documents = [[token.decode() for token in line] for line in split]
@@ -262,9 +262,6 @@ class Served:
             self.exported,
             self.model,
             examples or self.examples,
-            served=ExporterSettings(),
-            tokenizer="words",
-            lowercase=True,
             out=InfraBlessing(out, "5"),
         )
 
@@ -282,8 +279,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, examples: Examples) -> Serv
         model,
         examples,
         settings=ExporterSettings(),
-        tokenizer="words",
-        lowercase=True,
         out=ExportedModel(root / "exported", "4"),
     )
     return Served(examples, model, exported, vectors)
@@ -328,7 +323,8 @@ def test_the_validator_finds_an_export_with_other_phrases(served: Served, tmp_pa
     served.validate(tmp_path / "blessed")
     (tmp_path / "other").mkdir()
     other = Examples(tmp_path / "other", "2")
-    shutil.copy(served.examples.path / "vocabulary.tsv", other.path)
+    for name in ("vocabulary.tsv", "manifest.json"):
+        shutil.copy(served.examples.path / name, other.path)
     write(other.path / FILE, {("new", "york")})
     with pytest.raises(NotBlessedError, match=r"embed_text of .*: token_count"):
         served.validate(tmp_path / "refused", other)

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from components.artifacts import Corpus, write_json
@@ -42,7 +41,7 @@ def find(settings: ExampleGenSettings) -> tuple[list[File], Listing]:
     return files, listing
 
 
-def describe(files: list[File], listing: Listing, memory: Path) -> tuple[Any, bool]:
+def describe(files: list[File], listing: Listing, contents: Contents) -> tuple[Any, bool]:
     """What the content of the corpus depends on beside the settings, for a fingerprint.
 
     That is what is read, unit by unit: bytes, by their digests, and how they are read. Neither the
@@ -52,7 +51,7 @@ def describe(files: list[File], listing: Listing, memory: Path) -> tuple[Any, bo
     Args:
         files: What `find` gives; none: the default corpus.
         listing: The same.
-        memory: The file that remembers the digests.
+        contents: Remembers the digests.
 
     Returns:
         JSON-able: a digest of that, or, without `files`, the versions of the packages whose
@@ -69,7 +68,6 @@ def describe(files: list[File], listing: Listing, memory: Path) -> tuple[Any, bo
             f"example_gen.input must name files that hold text, got {shown(files[0].path)}, "
             f"which is empty{more}: check what wrote them"
         )
-    contents = Contents(memory)
     before = contents.remembered
     digests = contents.digests(files, skip_unreadable=listing.damaged_files == "skip")
     digest_of = {file.path: digest for file, digest in zip(files, digests, strict=True)}
@@ -109,14 +107,3 @@ def build(*, settings: ExampleGenSettings, out: Corpus, listing: Listing | None 
     write_json(out.path / Corpus.LISTING, listing.to_json())
     sizes = [size for _, size in listing.files]
     return out.finish(settings, files=len(sizes), bytes=sum(sizes), skipped=listing.skipped)
-
-
-def relist(corpus: Corpus, listing: Listing) -> None:
-    """Write where the files of a corpus are now, and since when, which its fingerprint leaves out.
-
-    Args:
-        corpus: Of files; the default corpus brings its own along.
-        listing: What `find` gives.
-    """
-    if Listing.load(corpus) != listing:
-        write_json(corpus.path / Corpus.LISTING, listing.to_json())

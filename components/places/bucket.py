@@ -14,6 +14,7 @@ Credentials are found as the cloud's own tools find them.
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import secrets
@@ -30,7 +31,7 @@ from obstore.store import ObjectStore, from_url
 
 from components.errors import SkipstreamError
 from components.places.lease import Lease
-from components.places.place import SCRATCH, Found, each, is_dead
+from components.places.place import SCRATCH, Found, Hold, each, is_dead
 
 # Large files, at a time, and the parts of each that are under way: 4 x 4 x 8 MiB of memory.
 _TRANSFERS = 4
@@ -47,16 +48,8 @@ _RETRIES: Any = {
         "base": 2,
     },
 }
-_TIMEOUTS = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
-# The client forgets what the environment says of these when it is told of any.
-_FROM_ENVIRONMENT = (
-    *_TIMEOUTS,
-    "allow_http",
-    "allow_invalid_certificates",
-    "proxy_url",
-    "proxy_ca_certificate",
-    "proxy_excludes",
-)
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
 
 
 class Bucket:
@@ -78,18 +71,9 @@ class Bucket:
     @classmethod
     def open(cls, address: str, setting: str) -> "Bucket":
         """The place at gs://bucket/path or s3://bucket/path, which `setting` named."""
-        prefix = "AWS" if address.startswith("s3:") else "GOOGLE"
-        said = {name: os.environ.get(f"{prefix}_{name}".upper()) for name in _FROM_ENVIRONMENT}
-        client = _TIMEOUTS | {name: value for name, value in said.items() if value}
-        options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": client}
-        if address.startswith("s3:") and importlib.util.find_spec("boto3"):
-            # It knows profiles and single sign-on; without it there are the environment, and what
-            # a machine in the cloud is told.
-            from obstore.auth.boto3 import Boto3CredentialProvider
-
-            options["credential_provider"] = Boto3CredentialProvider()
         try:
-            return cls(from_url(address, **options), address)
+            options = _amazon() if address.startswith("s3:") else _google()
+            return cls(from_url(address, retry_config=_RETRIES, **options), address)
         except (BaseError, OSError, ValueError) as error:
             raise SkipstreamError(f"no access to {setting} {address}: {_reason(error)}") from error
 
@@ -204,14 +188,24 @@ class Bucket:
         self.upload(source, name, [file for file in names if file != last])
         self.upload(source, name, [last])
 
-    def upload(self, source: Path, name: str, files: Iterable[str]) -> dict[str, tuple[int, str]]:
+    def upload(
+        self, source: Path, name: str, files: Iterable[str], hold: Hold | None = None
+    ) -> dict[str, tuple[int, str]]:
         """Copy files of a local directory to one in the place, a few at a time.
+
+        Args:
+            source: The local directory.
+            name: The one in the place.
+            files: Their names.
+            hold: That must not be lost meanwhile.
 
         Returns:
             The size and the digest of each, by its name; see `digest_of`.
         """
 
         def put(file: str) -> tuple[int, str]:
+            if hold:
+                hold.check()
             path = source / file
             size = path.stat().st_size
             with path.open("rb") as opened, self._explained(f"{name}/{file}", writes=True):
@@ -340,6 +334,48 @@ class Bucket:
                 f"{self.at(name)} could not be read or written ({_reason(error)}): check the name, "
                 "the network and the credentials, and run the same command again"
             ) from error
+
+
+def _amazon() -> dict[str, Any]:
+    """What `from_url` needs beside the address."""
+    options: dict[str, Any] = {}
+    if importlib.util.find_spec("boto3"):
+        # It knows profiles and single sign-on; without it there are the environment, and what a
+        # machine in the cloud is told.
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        options["credential_provider"] = Boto3CredentialProvider()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    return options | {"client_options": _TIMEOUTS | {"allow_http": endpoint.startswith("http:")}}
+
+
+def _google() -> dict[str, Any]:
+    """What `from_url` needs beside the address."""
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # As for Google's own clients.
+        endpoint = emulator if "://" in emulator else f"http://{emulator}"
+        nobody = {
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+            "disable_oauth": True,
+        }
+        key = json.dumps(nobody | {"gcs_base_url": endpoint})
+        options: dict[str, Any] = {"config": {"service_account_key": key}}
+        return options | {"client_options": _TIMEOUTS | {"allow_http": True}}
+    options = {"client_options": _TIMEOUTS}
+    if importlib.util.find_spec("google.auth"):
+        # It knows workload identities, too; without it there are key files, and what a machine in
+        # the cloud is told.
+        import google.auth
+        from google.auth.exceptions import DefaultCredentialsError
+        from obstore.auth.google import GoogleCredentialProvider
+
+        try:
+            found, _ = google.auth.default(scopes=[_SCOPE])
+        except DefaultCredentialsError as error:
+            raise ValueError(str(error)) from error
+        options["credential_provider"] = GoogleCredentialProvider(found)
+    return options
 
 
 def _version(said: Any) -> dict[str, str]:

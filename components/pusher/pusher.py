@@ -200,7 +200,7 @@ def _refusals(evaluation: Evaluation) -> list[str]:
         return []
     reasons = "; ".join(report.get("reasons", [])) or "its report gives no reason"
     return [
-        f"the evaluation refused this one ({reasons}): see {evaluation.path / 'evaluation.json'}"
+        f"the evaluation refused this one ({reasons}): see {evaluation.address}/evaluation.json"
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from components.artifacts import write_json
+from components.artifacts import CHECKPOINTS, STATE, Model, write_json
 from components.errors import NotBlessedError
 from components.settings import TrainerSettings
 from components.trainer.dataset import SkipGrams
@@ -20,8 +21,6 @@ from components.trainer.model import SkipGram
 
 # The rows of a healthy table stay below a norm of about 20; at 100 every sigmoid is 0 or 1.
 LARGEST_NORM = 100.0
-
-STATE = "state.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -39,20 +38,21 @@ class Progress(keras.callbacks.Callback):
         restored_loss: Of the epoch under way when the checkpoint was made; None without one.
     """
 
-    def __init__(self, directory: Path, model: SkipGram, minutes: float) -> None:
-        """Keep the state of `model` in `directory`.
+    def __init__(self, out: Model, model: SkipGram, minutes: float) -> None:
+        """Keep the state of `model` in `out`.
 
         Args:
-            directory: Receives history.json and checkpoints/.
+            out: Receives history.json and checkpoints.
             model: Built and compiled.
             minutes: Longest time between two checkpoints.
         """
         super().__init__()
         self._skip_gram = model
         self._seconds = 60 * minutes
-        self._directory = directory
-        self._history = directory / "history.json"
-        self._checkpoints = directory / "checkpoints"
+        self._out = out
+        self._directory = out.path
+        self._epochs: list[dict[str, Any]] = []
+        self._checkpoints = out.path / CHECKPOINTS
         self._sums = [0.0 for _ in model.pair_loss.variables]
         self.epoch = 0
         self.step = 0
@@ -85,10 +85,10 @@ class Progress(keras.callbacks.Callback):
         self._epoch_began -= state["epoch_seconds"]
         self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
-        epochs: list[dict[str, Any]] = []
-        if self._history.exists():
-            epochs = json.loads(self._history.read_text(encoding="utf-8"))
-        return epochs[: self.epoch]
+        for kept in whole[-1].parent.glob("best-*.npy"):
+            shutil.copyfile(kept, self._directory / kept.name)
+        self._epochs = state["epochs"]
+        return list(self._epochs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Go on with the loss of a restored epoch, which Keras has just set back to zero."""
@@ -110,7 +110,8 @@ class Progress(keras.callbacks.Callback):
 
     def finish_epoch(self, history: list[dict[str, Any]]) -> None:
         """Save after an epoch, with the records of all epochs so far."""
-        write_json(self._history, history)
+        write_json(self._directory / "history.json", history)
+        self._epochs = list(history)
         self.epoch, self.step = len(history), 0
         self._save()
         self._epoch_began = time.monotonic()
@@ -118,7 +119,10 @@ class Progress(keras.callbacks.Callback):
     def keep_best(self) -> None:
         """Keep the tables as they are now, in place of those kept before."""
         for name, table in self._skip_gram.tables.items():
-            table.save(self._directory / f"best-{name}.npy")
+            # A checkpoint may have a link to the one before.
+            path = self._directory / f"best-{name}.npy"
+            path.unlink(missing_ok=True)
+            table.save(path)
 
     def write_tables(self, *, best: bool) -> None:
         """Write vectors.npy and contexts.npy.
@@ -145,7 +149,10 @@ class Progress(keras.callbacks.Callback):
         new.mkdir(parents=True)
         for name, table in self._skip_gram.tables.items():
             table.save(new / f"{name}.npy")
+        for kept in self._directory.glob("best-*.npy"):
+            os.link(kept, new / kept.name)
         state = {
+            "epochs": self._epochs,
             "epoch": self.epoch,
             "step": self.step,
             "iterations": _iterations(self._skip_gram),
@@ -154,6 +161,7 @@ class Progress(keras.callbacks.Callback):
             "epoch_seconds": self.epoch_seconds() if self.step else 0.0,
         }
         write_json(new / STATE, state)
+        self._out.keep(f"{CHECKPOINTS}/{new.name}")
         for old in before:
             (old / STATE).unlink(missing_ok=True)  # First: what has one is whole.
             shutil.rmtree(old)

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from components import word2vec_files
 from components.artifacts import VOCABULARY, Examples, Model
-from components.defaults import Chosen, chosen, share_left
+from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
-from components.settings import TrainerSettings
+from components.settings import Chosen, TrainerSettings
 from components.trainer import warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import BRANCHES, GROUP, TARGETS, SkipGrams
@@ -72,7 +72,7 @@ def build(
     with strategy.scope():
         model = make_model(train.types, settings)
         compile_for(model, train, settings)
-    progress = Progress(out.path, model, settings.checkpoint_minutes)
+    progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
     untouched = not history and not progress.step
     if untouched:

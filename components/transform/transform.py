@@ -64,6 +64,7 @@ def build(
     beam_options: Sequence[str] = (),
     cache: str | None = None,
     out: Examples,
+    listing: Listing | None = None,
 ) -> Examples:
     """Run the job.
 
@@ -75,6 +76,7 @@ def build(
         cache: Directory of tokenised units, for the next run; removed if `settings.cache` is off.
             none: there is no such place.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
+        listing: Where the files of the corpus are now; none: where they were when it was listed.
 
     Raises:
         SkipstreamError: The corpus cannot be read, has changed meanwhile, or leaves no vocabulary;
@@ -82,7 +84,7 @@ def build(
         SettingsError: Settings and options do not go together.
         NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
-    listing = Listing.load(corpus)
+    listing = listing or Listing.load(corpus)
     # Workers write there, so all of them have to see it.
     shared = settings.work_directory
     work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")

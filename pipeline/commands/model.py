@@ -1,4 +1,4 @@
-"""`skipstream stats`, `drift`, `neighbors`, `analogy`, `embed` and `export`: what models answer."""
+"""`skipstream neighbors`, `analogy`, `embed`, `export` and `drift`: what models answer."""
 
 import argparse
 import difflib
@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts import Statistics
 from components.errors import SettingsError, SkipstreamError
-from components.settings import StatisticsGenSettings
-from pipeline import lookup, results, versions
+from pipeline import results
+from pipeline.commands import places
 
 if TYPE_CHECKING:
     from components.exporter.embeddings import Embeddings
@@ -24,32 +23,11 @@ _COMPARED_TOKENS = 100_000
 _MOST_HINTS = 3
 
 
-def stats(arguments: argparse.Namespace) -> None:
-    """`skipstream stats`."""
-    examples = lookup.examples(arguments.run)
-    finished = lookup.last(arguments.run, "statistics_gen", Statistics)
-    path = arguments.output
-    if finished and not arguments.against and not path:
-        path, report = finished.path, finished.report
-    else:
-        from components.statistics_gen import statistics_gen
-
-        against = lookup.examples(arguments.against) if arguments.against else None
-        if path:
-            path.mkdir(parents=True, exist_ok=True)
-        report = statistics_gen.describe(
-            examples, against, settings=StatisticsGenSettings(), directory=path
-        )
-    print(results.corpus(report))
-    if path:
-        print(path)
-
-
 def drift(arguments: argparse.Namespace) -> None:
     """`skipstream drift`."""
     from components.evaluator.drift import Space, compare
 
-    old, new = (Space.load(_place(path)) for path in (arguments.old, arguments.new))
+    old, new = (Space.load(places.local(address)) for address in (arguments.old, arguments.new))
     report = compare(new, old)
     text = json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else None
     print(text or results.drift(report))
@@ -114,23 +92,10 @@ def export(arguments: argparse.Namespace) -> None:
         print(path)
 
 
-def _load(model: Path) -> "Embeddings":
+def _load(model: str) -> "Embeddings":
     from components.exporter.embeddings import Embeddings
 
-    return Embeddings.load(_place(model))
-
-
-def _place(model: Path) -> Path:
-    """Of an output directory, where its models are served from; of all else, itself."""
-    if not model.is_dir():
-        return model  # Whoever loads it says what it must be.
-    place = versions.destination_of(str(model)).address
-    if "://" in place:
-        raise SkipstreamError(
-            f"MODEL must be local, and the models of {model} are served from {place}: "
-            f"copy a version here, or name a saved_model below {model / 'exporter'}"
-        )
-    return Path(place)
+    return Embeddings.load(places.local(model))
 
 
 def _ask(answer: Callable[[Sequence[str]], None], words: Sequence[str], hint: str) -> None:
@@ -155,9 +120,12 @@ def _lines() -> Iterator[str]:
         yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
 
-def _check_order(command: str, model: Path, words: Sequence[str]) -> None:
-    if not model.exists() and (models := [word for word in words if Path(word).is_dir()]):
-        others = [word for word in (str(model), *words) if word != models[0]]
+def _check_order(command: str, model: str, words: Sequence[str]) -> None:
+    def is_model(word: str) -> bool:
+        return "://" in word or Path(word).is_dir()
+
+    if not is_model(model) and (models := [word for word in words if is_model(word)]):
+        others = [word for word in (model, *words) if word != models[0]]
         right = shlex.join(["skipstream", command, models[0], *others])
         raise SettingsError(f"MODEL comes first, got {model}, which is not there: {right}")
 

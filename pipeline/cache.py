@@ -1,0 +1,90 @@
+"""Local copies of what lies in buckets: bounded, shared by all processes, safe to delete.
+
+A directory for each place, and in it one for each artifact, served version, or artifact in the
+making. Files appear whole, with the digests that the bucket says they have. Above
+SKIPSTREAM_CACHE_GB gigabytes, what was not used for longest goes, when a process begins that finds
+no other at work.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from components.errors import SettingsError
+
+DIRECTORY, GIGABYTES = "SKIPSTREAM_CACHE", "SKIPSTREAM_CACHE_GB"
+_DEFAULT_GIGABYTES = 20.0
+_LOCK = ".lock"
+
+
+def directory_for(address: str, name: str) -> Path:
+    """Where the copy of something in a place lies, which counts as used now.
+
+    Args:
+        address: URL of the place.
+        name: One word, such as `trainer-0123abcd`.
+
+    Returns:
+        The path; there need not be anything.
+
+    Raises:
+        SettingsError: SKIPSTREAM_CACHE_GB is no number.
+    """
+    place = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
+    path = _opened() / place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        os.utime(path)
+    return path
+
+
+@cache
+def _opened() -> Path:
+    """The cache directory. As long as this process lives, no other removes anything from it."""
+    root = _root()
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # Closed when the process ends.
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shrink(root, _limit())
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return root
+
+
+def _root() -> Path:
+    if chosen := os.environ.get(DIRECTORY):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = Path(base) / "skipstream"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:  # A container that runs under any user.
+        return Path(tempfile.gettempdir()) / f"skipstream-cache-{os.getuid()}"
+    return root
+
+
+def _limit() -> int:
+    text = os.environ.get(GIGABYTES, "")
+    try:
+        return round(1e9 * (float(text) if text else _DEFAULT_GIGABYTES))
+    except ValueError as error:
+        raise SettingsError(f"{GIGABYTES} must be a number of gigabytes, got {text!r}") from error
+
+
+def shrink(root: Path, limit: int) -> None:
+    """Remove what was not used for longest until at most `limit` bytes are left."""
+    copies = []
+    for path in root.glob("*/*"):
+        size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+        copies.append((path.lstat().st_mtime, size, path))
+    total = sum(size for _, size, _ in copies)
+    for _, size, path in sorted(copies):
+        if total <= limit:
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        total -= size

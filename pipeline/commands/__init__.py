@@ -1,0 +1,1 @@
+"""What each command does, once cli.py has parsed its words."""
