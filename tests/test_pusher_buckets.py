@@ -1,16 +1,13 @@
-"""Pushes to S3 as its API is, answered by a local server (moto): conditional writes included."""
+"""Pushes to S3 and Google Cloud Storage as their APIs are, answered by local servers."""
 
-import contextlib
 import multiprocessing
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
 from apache_beam.io.filesystems import FileSystems
 from test_pusher import content, model, push
 
@@ -18,54 +15,30 @@ from components.contents import Contents
 from components.errors import SkipstreamError
 from components.example_gen.files import list_files
 from components.places.bucket import Bucket
+from components.places.directory import Directory
 from components.places.lease import Lease
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 
-SECONDS_TO_START = 60
-
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
-                break
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+def servers() -> Iterator[dict[str, stores.Server]]:
+    with stores.s3() as s3, stores.gs() as gs:
+        yield {"s3": s3, "gs": gs}
+
+
+@pytest.fixture(params=["s3", "gs"])
+def server(request: pytest.FixtureRequest, servers: dict[str, stores.Server]) -> stores.Server:
+    return servers[request.param]
 
 
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    settings = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in settings.items():
+def bucket(server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a bucket of its own for each test."""
+    made = server.bucket()
+    for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
-    # A bucket of its own for each test.
-    name = f"bucket-{tmp_path.name.replace('_', '-')[:50]}"
-    request = urllib.request.Request(f"{server}/{name}", method="PUT")
-    urllib.request.urlopen(request, timeout=5).close()
-    return f"s3://{name}"
+    return made.url
 
 
 def test_versions_are_pushed_rolled_back_and_pruned(bucket: str, tmp_path: Path) -> None:
@@ -99,11 +72,12 @@ def test_pushes_of_two_processes_get_versions_of_their_own(bucket: str, tmp_path
         assert content(destination, version) == model(str(number))
 
 
+@pytest.mark.parametrize("server", ["s3"], indirect=True)
 def test_a_corpus_is_listed_before_there_is_a_pipeline(
-    bucket: str, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bucket: str, server: stores.Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(FileSystems, "_pipeline_options", None)
-    url = f"{server}/{bucket.removeprefix('s3://')}/texts/a.txt"
+    url = f"{server.endpoint}/{bucket.removeprefix('s3://')}/texts/a.txt"
     text = {"Content-Type": "text/plain"}
     request = urllib.request.Request(url, b"some text", text, method="PUT")
     urllib.request.urlopen(request, timeout=5).close()
@@ -111,17 +85,18 @@ def test_a_corpus_is_listed_before_there_is_a_pipeline(
     assert (file.path, file.size, skipped) == (f"{bucket}/texts/a.txt", 9, {})
     assert file.modified > 0
     # The ETag, which is the content's MD5 in quotes.
-    digests = Contents(tmp_path / "x.json").digests([file])
+    digests = Contents(Directory(tmp_path), "x.json").digests([file])
     assert digests == ['s3:"552e21cd4cd9918678e3c1a0df491bc3"']
 
 
 def test_a_bucket_that_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
-    destination = open_destination("s3://none/x")
-    with pytest.raises(SkipstreamError, match=r"^s3://none/x could not .*: NoSuchBucket\): check"):
+    url = f"{bucket[:5]}no-such-bucket/x"
+    destination = open_destination(url)
+    with pytest.raises(SkipstreamError, match=f"^{url} could not .*404.*: check the name"):
         push(tmp_path / "run", destination)
     place = destination.place
     assert isinstance(place, Bucket)
-    said = "^s3://none/x/(b/)?a could not be written: its bucket is not there; create it"
+    said = f"^{url}/(b/)?a could not be written: its bucket is not there; create it"
     (tmp_path / "a").touch()
     for write in (
         lambda: place.write("a", b""),
@@ -132,11 +107,11 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> 
         with pytest.raises(SkipstreamError, match=said) as caught:
             write()
         assert "\n" not in str(caught.value)
-    with pytest.raises(SkipstreamError, match="^s3://none/x/.lease could not be written"):
+    with pytest.raises(SkipstreamError, match=f"^{url}/.lease could not be written"):
         place.hold("run").__enter__()
 
 
-def test_a_lease_in_s3_is_held_by_one_run(bucket: str) -> None:
+def test_a_lease_is_held_by_one_run(bucket: str) -> None:
     place = Bucket.open(f"{bucket}/out", "--output")
     with Lease(place, "one", 2.0) as held:
         time.sleep(1.2)  # It is renewed twice.
