@@ -61,7 +61,7 @@ def bucket(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> Buck
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("components.places.bucket._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("components.places.client._RETRIES", {"max_retries": 0})
     return Bucket.open(ADDRESS, "--output")
 
 
@@ -128,6 +128,6 @@ def test_a_server_that_does_not_answer_is_one_line(
         port = silent.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "timeout"), "200ms")
-        monkeypatch.setattr("components.places.bucket._TIMEOUTS", timeouts)
+        monkeypatch.setattr("components.places.client._TIMEOUTS", timeouts)
         away = Bucket.open(ADDRESS, "--output")
         assert "error" in fails(away, lambda: away.read("a"))
