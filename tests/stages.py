@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from obstore.store import MemoryStore
 
 from components.artifacts import (
     VOCABULARY,
@@ -39,6 +40,7 @@ STAGES = [
     "infra_validator",
     "pusher",
 ]
+URL = "s3://bucket/output"
 
 
 def build(*, out: Any, work: Callable[[Any], Any], **_: Any) -> Any:
@@ -50,6 +52,25 @@ def step(kind: type[Artifact], work: Callable[[Any], Any], **options: Any) -> St
     """One of that stage."""
     given = {"work": work, **options.pop("given", {})}
     return Step(kind, "stages", given=given, **options)
+
+
+def fill(out: Any) -> Any:
+    """What a stage does that writes two files, one in a directory."""
+    (out.path / "deep").mkdir()
+    (out.path / "deep" / "data").write_text("123")
+    (out.path / "text").write_text("the cat")
+    return out.finish(documents=3)
+
+
+def forbidden(out: Any) -> Any:
+    """What a stage does that must not run."""
+    raise AssertionError("the stage runs again")
+
+
+def run(store: Store, made: Step[Any], run_id: str = "night", **options: Any) -> Any:
+    """The artifact of a step, by a run of its own."""
+    with Runner(store, Settings(), run_id=run_id) as runner:
+        return runner.do(made, **options)
 
 
 def _quick(*, out: Any, settings: Any = None, **_: Any) -> Any:
@@ -89,14 +110,6 @@ def run_chain(store: Store, settings: Settings, command: str = "push") -> dict[s
     return stages
 
 
-def artifact(kind: type[Artifact], path: Path, fingerprint: str = "x", **made_of: Any) -> Any:
-    """One in the making, as the store would hand it to its stage."""
-    path.mkdir(parents=True)
-    return kind(path, fingerprint, made_of)
-
-
 def place(kind: str, path: Path) -> Directory | Bucket:
     """An empty directory, or a bucket in memory."""
-    from obstore.store import MemoryStore
-
-    return Directory(path) if kind == "directory" else Bucket(MemoryStore(), "s3://bucket/output")
+    return Directory(path) if kind == "directory" else Bucket(MemoryStore(), URL)
