@@ -217,6 +217,7 @@ class Runner:
         return found
 
     def _write_report(self) -> None:
+        self.store.check()
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
         self.store.save_ledger()
         text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

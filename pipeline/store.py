@@ -186,6 +186,15 @@ class Store:
         """
         return _Held(self, run)
 
+    def check(self) -> None:
+        """See to it that no other run may have taken the store over.
+
+        Raises:
+            SkipstreamError: One may have.
+        """
+        if self._hold:
+            self._hold.check()
+
     # --- What is there.
 
     @cached_property

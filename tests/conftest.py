@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
 from commands import Command
 
 from components import threads
@@ -81,3 +82,35 @@ def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(validator.subprocess, "run", run)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[stores.Server]:
+    """An S3 server of this process."""
+    with stores.s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[stores.Server]:
+    """A Cloud Storage server of this process."""
+    with stores.gs() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    """An empty S3 bucket, which the environment leads to."""
+    return _reach(s3_server.bucket(), monkeypatch)
+
+
+@pytest.fixture
+def gs(gs_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    """An empty bucket of Cloud Storage, which the environment leads to."""
+    return _reach(gs_server.bucket(), monkeypatch)
+
+
+def _reach(bucket: stores.Bucket, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket

@@ -1,16 +1,11 @@
 """Pushes to S3 as its API is, answered by a local server (moto): conditional writes included."""
 
-import contextlib
 import multiprocessing
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
 from apache_beam.io.filesystems import FileSystems
 from test_pusher import content, model, push
 
@@ -20,50 +15,15 @@ from components.example_gen.files import list_files
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 
-SECONDS_TO_START = 60
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
-                break
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+@pytest.fixture
+def server(s3_server: stores.Server) -> str:
+    return s3_server.endpoint
 
 
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    settings = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    # A bucket of its own for each test.
-    name = f"bucket-{tmp_path.name.replace('_', '-')[:50]}"
-    request = urllib.request.Request(f"{server}/{name}", method="PUT")
-    urllib.request.urlopen(request, timeout=5).close()
-    return f"s3://{name}"
+def bucket(s3: stores.Bucket) -> str:
+    return s3.url
 
 
 def test_versions_are_pushed_rolled_back_and_pruned(bucket: str, tmp_path: Path) -> None:

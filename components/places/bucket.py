@@ -14,28 +14,32 @@ Credentials are found as the cloud's own tools find them.
 
 import hashlib
 import importlib.util
+import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 from obstore.store import ObjectStore, from_url
 
 from components.errors import SkipstreamError
 from components.places.lease import Lease
 from components.places.place import SCRATCH, Found, Hold, each, is_dead
 
+T = TypeVar("T")
+
 # Large files, at a time, and the parts of each that are under way: 4 x 4 x 8 MiB of memory.
 _TRANSFERS = 4
 _PARTS = 4
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 9_000  # S3 takes 10,000.
-# A store that does not answer fails the run after about a minute.
+# A store that does not answer fails the run after about a minute. What limits a whole request would
+# cut long ones short.
 _RETRIES: Any = {
     "max_retries": 5,
     "retry_timeout": timedelta(seconds=60),
@@ -45,7 +49,9 @@ _RETRIES: Any = {
         "base": 2,
     },
 }
-_TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
+_TRIES = 3  # Of what the client does not try again itself.
 
 
 class Bucket:
@@ -67,15 +73,9 @@ class Bucket:
     @classmethod
     def open(cls, address: str, setting: str) -> "Bucket":
         """The place at gs://bucket/path or s3://bucket/path, which `setting` named."""
-        options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": _TIMEOUTS}
-        if address.startswith("s3:") and importlib.util.find_spec("boto3"):
-            # It knows profiles and single sign-on; without it there are the environment, and what
-            # a machine in the cloud is told.
-            from obstore.auth.boto3 import Boto3CredentialProvider
-
-            options["credential_provider"] = Boto3CredentialProvider()
         try:
-            return cls(from_url(address, **options), address)
+            options = _amazon() if address.startswith("s3:") else _google()
+            return cls(from_url(address, retry_config=_RETRIES, **options), address)
         except (BaseError, OSError, ValueError) as error:
             raise SkipstreamError(f"no access to {setting} {address}: {_reason(error)}") from error
 
@@ -134,6 +134,11 @@ class Bucket:
             obstore.put(self._store, name, content, mode="create")
         except AlreadyExistsError:
             return False
+        except GenericError:  # The answer may be lost of what was done.
+            found = self.read(name)
+            if found is None:
+                raise
+            return found == content
         return True
 
     def replace(self, name: str, content: bytes, version: Any) -> Any:
@@ -167,18 +172,20 @@ class Bucket:
     def names(self, name: str = "") -> list[str]:
         """What is in a directory, by name, sorted: files and directories."""
         with self._explained(name):
-            found = obstore.list_with_delimiter(self._store, name or None)
+            found = _patiently(lambda: obstore.list_with_delimiter(self._store, name or None))
         paths = [*found["common_prefixes"], *(file["path"] for file in found["objects"])]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def files(self, name: str) -> dict[str, Found]:
         """All files below a directory, by their names in it."""
         with self._explained(name):
-            return {
-                file["path"].removeprefix(f"{name}/"): Found(file["size"], file["last_modified"])
-                for batch in obstore.list(self._store, name)
-                for file in batch
-            }
+            found = _patiently(
+                lambda: [file for batch in obstore.list(self._store, name) for file in batch]
+            )
+        return {
+            file["path"].removeprefix(f"{name}/"): Found(file["size"], file["last_modified"])
+            for file in found
+        }
 
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, its file `last` when all others are there."""
@@ -307,7 +314,7 @@ class Bucket:
     def _delete(self, paths: list[str]) -> None:
         def delete(path: str) -> None:
             with self._explained(path), suppress(FileNotFoundError):
-                obstore.delete(self._store, path)
+                _patiently(lambda: obstore.delete(self._store, path))
 
         each(delete, paths)
 
@@ -331,6 +338,43 @@ class Bucket:
             ) from error
 
 
+def _amazon() -> dict[str, Any]:
+    """What `from_url` needs beside the address."""
+    options: dict[str, Any] = {}
+    if importlib.util.find_spec("boto3"):
+        # It knows profiles and single sign-on; without it there are the environment, and what a
+        # machine in the cloud is told.
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        options["credential_provider"] = Boto3CredentialProvider()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    return options | {"client_options": _TIMEOUTS | {"allow_http": endpoint.startswith("http:")}}
+
+
+def _google() -> dict[str, Any]:
+    """What `from_url` needs beside the address."""
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # As for Google's own clients.
+        endpoint = emulator if "://" in emulator else f"http://{emulator}"
+        return {
+            "config": {"base_url": endpoint, "bearer_token": "none"},
+            "client_options": _TIMEOUTS | {"allow_http": endpoint.startswith("http:")},
+        }
+    options: dict[str, Any] = {"client_options": _TIMEOUTS}
+    if importlib.util.find_spec("google.auth"):
+        # It knows workload identities, too; without it there are key files, and what a machine in
+        # the cloud is told.
+        import google.auth
+        from google.auth.exceptions import DefaultCredentialsError
+        from obstore.auth.google import GoogleCredentialProvider
+
+        try:
+            found, _ = google.auth.default(scopes=[_SCOPE])
+        except DefaultCredentialsError as error:
+            raise ValueError(str(error)) from error
+        options["credential_provider"] = GoogleCredentialProvider(found)
+    return options
+
+
 def _version(said: Any) -> dict[str, str]:
     """What tells a version of a file, out of what the store said of it."""
     return {name: said[name] for name in ("e_tag", "version") if said[name] is not None}
@@ -347,6 +391,15 @@ def files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
+def _patiently(request: Callable[[], T]) -> T:
+    """The result of a request that may be made several times, and is until it has one."""
+    for _ in range(_TRIES - 1):
+        with suppress(GenericError):
+            return request()
+    return request()
+
+
 def _reason(error: BaseException) -> str:
-    """The first line of what the client says, without its own bookkeeping."""
-    return " ".join(str(error).partition("\n")[0].split())[:400]
+    """The first line of what the client says. Only below does it say that it waited in vain."""
+    first, _, more = str(error).partition("\n")
+    return " ".join(first.split())[:400] + (": timed out" if "kind: Timeout" in more else "")
