@@ -1,6 +1,7 @@
 """What tests of several modules need."""
 
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import stores
 from commands import Command
 
 from components import threads
-from pipeline import cli
+from pipeline import cache, cli
 
 threads.limit(None)  # As the command does.
 
@@ -26,6 +27,23 @@ LONGEST = ("test_trainer.py", "test_airflow.py", "test_transform.py", "test_gate
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files in front."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where tests have their copies of what lies in buckets: never in the user's cache."""
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(cache.DIRECTORY, str(root / "shared"))  # Of fixtures for many tests.
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def cache_directory(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for each test; buckets in memory have the same address in all of them."""
+    directory = caches / secrets.token_hex(8)
+    monkeypatch.setenv(cache.DIRECTORY, str(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")
