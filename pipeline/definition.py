@@ -153,6 +153,7 @@ class Chain:
                     "listing": listing,
                     "beam_options": self._beam_options,
                     "cache": cache,
+                    "shared": place.at("work") if self._store.is_remote else None,
                 },
             )
         )

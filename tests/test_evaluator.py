@@ -216,9 +216,7 @@ def test_a_limit_on_the_loss_withholds_the_blessing(
     assert report["limits"]["max_loss"] == 0.5
 
 
-def test_what_is_scored_is_what_is_served(
-    trained: tuple[Model, Examples], tmp_path: Path
-) -> None:
+def test_what_is_scored_is_what_is_served(trained: tuple[Model, Examples], tmp_path: Path) -> None:
     lines = [f"w{i}\tw{j}\t{i * j % 17}\n" for i in range(50) for j in range(i)]
     (tmp_path / "pairs.tsv").write_text("".join(lines))
     pairs = [str(tmp_path / "pairs.tsv")]
