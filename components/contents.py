@@ -24,12 +24,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import SkipstreamError
 from components.example_gen.files import File, is_remote
 from components.names import shown
-from components.places.place import Place
+
+if TYPE_CHECKING:
+    from components.places.place import Place
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class _StoppedError(Exception):
 class Contents:
     """The digests of a list of files, remembered in a JSON file from run to run."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: "Place", name: str) -> None:
         """Load what is remembered.
 
         Args:

@@ -4,13 +4,13 @@ Cost model: the text is tokenised once, by `TokeniseUnits`, which is where the t
 twice for that, first for the digest by which the next run finds what this one did: 3 % of the time
 on a local disk, twice the transfer from a bucket. Text that has not changed is there already. What
 was found lies in a file a unit, about half the bytes of the text, and is read by segments: the
-types to be counted, the types to be looked up, then all of it to be encoded. From a bucket, a job
-in this process fetches each file once (2 requests a unit; as many to store a new one). Shuffled are
-the types of each worker with their counts, and where each segment lies: never tokens. Flink and
-Spark also store the types of each segment before they are looked up: with a step that has a side
-input they begin a new stage. A worker holds a segment (16 to 25 MB of text), the types that it has
-counted since it last sent some on, and the vocabulary, the driver the vocabulary, nobody the
-corpus. What phrases cost is said in `phrases`.
+types to be counted, the types to be looked up, then all of it to be encoded. Where that lies in a
+bucket, a job in this process fetches a file once (2 requests) or uploads it (2), and reads its own
+copy. Shuffled are the types of each worker with their counts, and where each segment lies: never
+tokens. Flink and Spark also store the types of each segment before they are looked up: with a step
+that has a side input they begin a new stage. A worker holds a segment (16 to 25 MB of text), the
+types that it has counted since it last sent some on, and the vocabulary, the driver the vocabulary,
+nobody the corpus. What phrases cost is said in `phrases`.
 
 An estimate for 1 TB on Dataflow, from 133 MB to 2 GB of English on two slow cores, where each MB
 took 0.085 s of CPU: 1e6 x 0.085 s = 24 core-hours, 14 minutes on 100 cores, if reading keeps up
