@@ -194,8 +194,8 @@ def test_a_damaged_manifest_is_one_line(store: Store, content: bytes) -> None:
 def test_an_output_is_a_directory_or_a_bucket() -> None:
     with pytest.raises(SettingsError, match="--output must be a directory, gs://bucket/path or"):
         Store.open("ftp://a/b")
-    assert Store.open("gs://bucket/path").is_remote
-    assert Store.open("gs://bucket/path/").address == "gs://bucket/path"
+    assert Store.open("s3://bucket/path").is_remote
+    assert Store.open("s3://bucket/path/").address == "s3://bucket/path"
 
 
 def test_a_run_holds_the_output(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
