@@ -146,7 +146,7 @@ def test_the_ledger_says_what_the_last_run_used(store: Store) -> None:
 
 def test_destinations_lie_below_the_output_wherever_that_is(store: Store) -> None:
     assert store.at("serving") == f"{store.address}/serving"
-    assert store.at("/models") == "/models" or store.is_remote
+    assert store.at("/models") == "/models"
     assert store.at("gs://bucket/models") == "gs://bucket/models"
 
 
