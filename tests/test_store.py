@@ -191,8 +191,8 @@ def test_a_damaged_manifest_is_one_line(store: Store, content: bytes) -> None:
     assert "run again" in str(caught.value)
 
 
-def test_an_output_is_a_directory_or_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # Needs no credentials.
+@pytest.mark.usefixtures("s3")  # For its credentials.
+def test_an_output_is_a_directory_or_a_bucket() -> None:
     with pytest.raises(SettingsError, match="--output must be a directory, gs://bucket/path or"):
         Store.open("ftp://a/b")
     assert Store.open("s3://bucket/path").is_remote
