@@ -176,7 +176,7 @@ class Store:
 
     def at(self, place: str) -> str:
         """A destination in the ledger, which may lie below the output, as a path or URL."""
-        return place if "://" in place else self.place.at(place)
+        return place if "://" in place or place.startswith("/") else self.place.at(place)
 
     def hold(self, run: str) -> AbstractContextManager[Hold]:
         """Keep all other runs out.

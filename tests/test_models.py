@@ -1,3 +1,5 @@
+"""The commands that ask models and corpora."""
+
 import io
 import json
 import subprocess
@@ -9,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_statistics_gen import measure, report_of, write_examples
 
-from components.artifacts import write_json
 from components.exporter import embeddings
 from pipeline import cli
 
@@ -108,7 +108,7 @@ def test_a_line_is_answered_before_the_next_is_read():
     program = """if True:
         from components.exporter import embeddings
         from pipeline import cli
-        from test_queries import Model
+        from test_models import Model
         embeddings.Embeddings = Model
         cli.run(["neighbors", "model", "-k", "1"])
     """
@@ -121,26 +121,6 @@ def test_a_line_is_answered_before_the_next_is_read():
             assert process.stdout.readline() == "tensor\ttensors\t0.7500\n"
         process.stdin.close()
         assert process.wait() == 0
-
-
-@pytest.mark.usefixtures("model")
-def test_a_model_may_be_an_output_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    def asked(model: Path) -> str:
-        assert cli.run(["neighbors", str(model), "where"]) == 0
-        return capsys.readouterr().out.split("\t")[1]
-
-    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    out.mkdir()
-    assert asked(out) == str(out)
-    (out / "serving").mkdir()
-    assert asked(out) == str(out / "serving")
-    assert asked(out / "serving") == str(out / "serving")
-    write_json(out / "run.json", {"stages": {}, "destinations": ["serving", str(elsewhere)]})
-    assert asked(out) == str(elsewhere)
-    write_json(out / "run.json", {"stages": {}, "destinations": ["gs://bucket/models"]})
-    assert cli.run(["neighbors", str(out), "where"]) == 1
-    error = capsys.readouterr().err
-    assert f"the models of {out} are served from gs://bucket/models: copy" in error
 
 
 @pytest.mark.usefixtures("model")
@@ -237,42 +217,3 @@ def test_embed_answers_each_line_in_order(ask: Callable[..., Any]):
         {"embedding": [0.1, length], "token_count": length, "known_count": length - 1}
         for length in [*(number % 7 for number in range(600)), 3]
     ]
-
-
-def test_stats_shows_what_the_last_run_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    before = write_examples(tmp_path / "before", {"the": 30, "dog": 10}, "before")
-    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
-    statistics = measure(now, before, tmp_path / "out" / "statistics_gen" / "y")
-    report_of(tmp_path / "out", transform="x", statistics_gen="y")
-    assert cli.run(["stats", str(tmp_path / "out")]) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    assert last == str(statistics.path)
-    assert "          30  75.00 %  the" in lines
-    assert "beside the examples before" in lines
-
-
-def test_stats_compares_any_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    now = write_examples(tmp_path / "out" / "transform" / "x", {"the": 30, "cat": 10}, "x")
-    report_of(tmp_path / "out", transform="x")
-    other = write_examples(tmp_path / "other", {"the": 30, "dog": 10}, "other")
-    assert cli.run(["stats", str(tmp_path / "out")]) == 0
-    assert "beside" not in capsys.readouterr().out
-    arguments = ["stats", str(now.path), "--against", str(other.path)]
-    assert cli.run(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "           1  new words (25.00 % of the tokens now: cat)\n" in printed
-    files = tmp_path / "deep" / "files"
-    assert cli.run([*arguments, "--output", str(files)]) == 0
-    assert capsys.readouterr().out == f"{printed}{files}\n"
-    assert {path.name for path in files.iterdir()} == {
-        "report.json",
-        "FeatureStats.pb",
-        "zipf.png",
-    }
-
-
-def test_stats_of_what_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert cli.run(["stats", str(tmp_path / "none")]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"skipstream: error: {tmp_path}/none must be an output directory")
-    assert error.count("\n") == 1
