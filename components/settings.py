@@ -122,8 +122,9 @@ class TransformSettings(StageSettings):
     work_directory: str | None = Field(
         None,
         min_length=1,
-        description="Where workers write (a local directory or gs://): one that all of them see; "
-        "none: below the output directory.",
+        description="Where workers on other machines write: a directory that all of them see, or "
+        "gs://; none: below the output, which must be such a place then. A job in this process "
+        "writes below the output's local files.",
     )
     cache: bool = Field(
         True,

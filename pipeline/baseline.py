@@ -1,10 +1,19 @@
 """The version before: which one it is, and what of it is there to compare with or to start from."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.artifacts import VOCABULARY, Artifact, Examples, ExportedModel, Model, Served
+from components.artifacts import (
+    MANIFEST,
+    VOCABULARY,
+    Artifact,
+    Examples,
+    ExportedModel,
+    Model,
+    Served,
+)
 from components.errors import SettingsError, SkipstreamError
 from components.pusher import pusher
 from components.pusher.destination import Destination
@@ -67,7 +76,18 @@ def _artifact(address: str, kind: type[A]) -> A | None:
     output, _, rest = place.address.rpartition(f"/{kind.STAGE}/")
     if output and "/" not in rest and (found := Store.open(output).find(kind, rest)):
         return found
+    if not place.is_remote and _kind(Path(place.address)) == kind.__name__:
+        return kind.load(Path(place.address))  # It was moved out of its output.
     return place.last(kind)
+
+
+def _kind(path: Path) -> str | None:
+    """Of the artifact that a directory is; None: it is none, or its manifest is damaged."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest.get("kind") if isinstance(manifest, dict) else None
 
 
 def examples_before(history: History, store: Store, other_than: Examples) -> Examples | None:

@@ -36,7 +36,7 @@ def directory_for(address: str, name: str) -> Path:
         SettingsError: SKIPSTREAM_CACHE_GB is no number.
     """
     place = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
-    path = _opened() / place / name
+    path = _opened(_root()) / place / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         os.utime(path)
@@ -44,9 +44,8 @@ def directory_for(address: str, name: str) -> Path:
 
 
 @cache
-def _opened() -> Path:
+def _opened(root: Path) -> Path:
     """The cache directory. As long as this process lives, no other removes anything from it."""
-    root = _root()
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # Closed when the process ends.
     with suppress(BlockingIOError):

@@ -25,7 +25,7 @@ from components.artifacts import (
     Served,
     Statistics,
 )
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SettingsError
 from components.infra_validator import model_server
 from components.names import quoted
 from components.pusher import pusher
@@ -71,6 +71,11 @@ class Chain:
         self._destination = open_destination(
             settings.pusher.destination or self._store.place.at(SERVING)
         )
+        if self._destination.address == self._store.address:
+            raise SettingsError(
+                "pusher.destination must be another place than --output, got "
+                f"{self._store.address}: leave it out, and versions go to {SERVING}/ below"
+            )
         self.examples: Examples | None = None
         self.statistics: Statistics | None = None
         self.evaluation: Evaluation | None = None
@@ -148,6 +153,7 @@ class Chain:
                     "listing": listing,
                     "beam_options": self._beam_options,
                     "cache": cache,
+                    "shared": place.at("work") if self._store.is_remote else None,
                 },
             )
         )

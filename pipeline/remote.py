@@ -132,17 +132,20 @@ class Making:
             The manifest: this one, or that of a run that was faster.
         """
         self._await()
+        manifest = f"{self._name}/{MANIFEST}"
+        if published := self._bucket.read(manifest):  # What is finished is never written over.
+            return published
         names = [path.relative_to(self._path).as_posix() for path in files_below(self._path)]
         files = self._bucket.upload(
             self._path, self._name, [name for name in names if name != MANIFEST], hold
         )
-        manifest = json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))
-        content = (json.dumps(manifest | {"files": files}, indent=2) + "\n").encode()
+        made = json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))
+        content = (json.dumps(made | {"files": files}, indent=2) + "\n").encode()
+        if not self._bucket.create(manifest, content):
+            return self._bucket.read(manifest) or content
         there = self._bucket.files(self._name)
         for name in there.keys() - files.keys() - {MANIFEST}:  # Checkpoints, most likely.
             self._bucket.remove(f"{self._name}/{name}")
-        if not self._bucket.create(f"{self._name}/{MANIFEST}", content):
-            content = self._bucket.read(f"{self._name}/{MANIFEST}") or content
         return content
 
 

@@ -152,7 +152,7 @@ class Runner:
         if finished and before.get("fingerprint") == step.fingerprint:
             record |= {key: before[key] for key in ("seconds", "reused")}
         self._note(step)
-        artifact = finished or self._run(step, record, resumable)
+        artifact = finished or self._run(step, record, resumable, again)
         self.report["stages"][name] = artifact.summary | record
         if not finished:
             self._note(step)
@@ -174,14 +174,14 @@ class Runner:
         made = self.store.unpublished(step)
         return made and self.store.publish(made)
 
-    def _run(self, step: Step[A], record: dict[str, Any], resumable: bool) -> A:
+    def _run(self, step: Step[A], record: dict[str, Any], resumable: bool, again: bool) -> A:
         name = step.kind.STAGE
         self._write_report()
         logs.say(f"{name:<15}  running", event="stage_started", stage=name)
         settings = {"settings": step.settings} if step.settings else {}
         start = time.monotonic()
         try:
-            out = self.store.begin(step, self.run_id, resumable=resumable)
+            out = self.store.begin(step, self.run_id, resumable=resumable, again=again)
             build = import_module(step.module).build
             made: A = build(**step.inputs, **settings, **step.given, out=out)
             interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
@@ -217,6 +217,7 @@ class Runner:
         return found
 
     def _write_report(self) -> None:
+        self.store.check()
         self.report["seconds"] = round(time.monotonic() - self._start, 3)
         self.store.save_ledger()
         text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -186,6 +186,15 @@ class Store:
         """
         return _Held(self, run)
 
+    def check(self) -> None:
+        """See to it that no other run may have taken the store over.
+
+        Raises:
+            SkipstreamError: One may have.
+        """
+        if self._hold:
+            self._hold.check()
+
     # --- What is there.
 
     @cached_property
@@ -271,7 +280,7 @@ class Store:
 
     # --- Making artifacts.
 
-    def begin(self, step: Step[A], run: str, *, resumable: bool = False) -> A:
+    def begin(self, step: Step[A], run: str, *, resumable: bool = False, again: bool = False) -> A:
         """An artifact in the making.
 
         Its directory is empty, or, for a stage that can go on, holds what is left of it, here or in
@@ -281,15 +290,17 @@ class Store:
             step: The stage.
             run: The run's id, for the manifest.
             resumable: Whether the stage can go on.
+            again: Whether one that is finished goes first.
         """
         name, made_of = f"{step.kind.STAGE}/{step.fingerprint}", step.made_of | {"run": run}
+        if again:
+            self.remove(name)
         if self._bucket:
             path = self._copy_of("work", step.kind, step.fingerprint)
             remote = Making(self._bucket, name, path)
         else:
             path, remote = Path(self.place.at(name)), None
-        whole = (path / MANIFEST).exists()  # Then it was damaged since.
-        if path.exists() and (whole or not resumable):
+        if path.exists() and (again or not resumable):
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         if remote and resumable:

@@ -1,15 +1,18 @@
 """What tests of several modules need."""
 
 import os
+import secrets
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
 from commands import Command
 
 from components import threads
-from pipeline import cli
+from pipeline import cache, cli
 
 threads.limit(None)  # As the command does.
 
@@ -24,6 +27,23 @@ LONGEST = ("test_trainer.py", "test_airflow.py", "test_transform.py", "test_gate
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files in front."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where tests have their copies of what lies in buckets: never in the user's cache."""
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(cache.DIRECTORY, str(root / "shared"))  # Of fixtures for many tests.
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def cache_directory(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for each test; buckets in memory have the same address in all of them."""
+    directory = caches / secrets.token_hex(8)
+    monkeypatch.setenv(cache.DIRECTORY, str(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +82,35 @@ def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(validator.subprocess, "run", run)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[stores.Server]:
+    """An S3 server of this process."""
+    with stores.s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[stores.Server]:
+    """A Cloud Storage server of this process."""
+    with stores.gs() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    """An empty S3 bucket, which the environment leads to."""
+    return _reach(s3_server.bucket(), monkeypatch)
+
+
+@pytest.fixture
+def gs(gs_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    """An empty bucket of Cloud Storage, which the environment leads to."""
+    return _reach(gs_server.bucket(), monkeypatch)
+
+
+def _reach(bucket: stores.Bucket, monkeypatch: pytest.MonkeyPatch) -> stores.Bucket:
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket

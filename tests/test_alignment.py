@@ -10,7 +10,7 @@ from components.errors import SkipstreamError
 from components.exporter import alignment, exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
-from components.settings import ExporterSettings
+from components.settings import ExporterSettings, TransformSettings
 from components.vocabulary import Vocabulary
 
 DIMENSIONS = 6
@@ -71,21 +71,21 @@ def run(root: Path, tokens: list[str], rows: np.ndarray) -> tuple[Model, Example
     """A trained model."""
     root.mkdir()
     np.save(root / "vectors.npy", rows)
+    examples = Examples(root / "examples", root.name)
+    examples.path.mkdir()
     counts = np.arange(len(tokens), 0, -1)
-    Vocabulary(tuple(tokens), counts).save(root / "vocabulary.tsv")
-    return Model(root, root.name), Examples(root, root.name)
+    Vocabulary(tuple(tokens), counts).save(examples.path / "vocabulary.tsv")
+    return Model(root, root.name), examples.finish(TransformSettings())
 
 
 def export(
     trained: tuple[Model, Examples], path: Path, before: ExportedModel | None = None
 ) -> ExportedModel:
     path.mkdir()
-    served = before and Served(3, before.fingerprint, before.saved_model, None, None)
+    served = before and Served(3, before.fingerprint, lambda: before.saved_model, None, None)
     return exporter.build(
         *trained,
         settings=ExporterSettings(),
-        tokenizer="words",
-        lowercase=True,
         out=ExportedModel(path, path.name),
         before=served,
     )
@@ -93,14 +93,7 @@ def export(
 
 def validate(exported: ExportedModel, trained: tuple[Model, Examples], out: Path) -> InfraBlessing:
     out.mkdir()
-    return validator.build(
-        exported,
-        *trained,
-        served=ExporterSettings(),
-        tokenizer="words",
-        lowercase=True,
-        out=InfraBlessing(out, "validation"),
-    )
+    return validator.build(exported, *trained, out=InfraBlessing(out, "validation"))
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,34 @@ from pathlib import Path
 
 import pytest
 from bucket import BucketFileSystem
+from obstore.store import MemoryStore
 
 from components import contents
 from components.contents import Contents
 from components.errors import SkipstreamError
 from components.example_gen.files import File, list_files
+from components.places.bucket import Bucket
+from components.places.directory import Directory
+from components.places.place import Place
 
 SETTLED = time.time_ns() - 3600 * 10**9
 
 
 def listed(*paths: Path) -> list[File]:
     return list_files(map(str, paths))[0]
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where the digests are remembered."""
+    if request.param == "directory":
+        return Directory(tmp_path / "out")
+    return Bucket(MemoryStore(), "s3://bucket/out")
+
+
+def remembering(place: Place, name: str = "digests/x.json") -> Contents:
+    """As a new run finds it."""
+    return Contents(place, name)
 
 
 @pytest.fixture
@@ -40,101 +57,110 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_an_unchanged_file_is_read_once(tmp_path: Path, read: list[str]):
-    memory = tmp_path / "digests" / "x.json"
+def test_an_unchanged_file_is_read_once(place: Place, tmp_path: Path, read: list[str]):
     paths = [tmp_path / name for name in ("a.txt", "b.txt")]
     for path in paths:
         path.write_text(path.name)
-    first = Contents(memory).digests(listed(*paths))
+    first = remembering(place).digests(listed(*paths))
     # As b2sum -l 128 has them.
     assert first == ["8c54ec7283e9a5145f2a4047f40504e9", "e403331e098a548af96a1a1115283fb7"]
-    assert Contents(memory).digests(listed(*paths)) == first == Contents(memory).remembered
+    assert remembering(place).digests(listed(*paths)) == first == remembering(place).remembered
     assert sorted(read) == ["a.txt", "b.txt"]
     # A copy of another file that keeps size and time, as rsync -t and cp -p make it.
     status = paths[0].stat()
     paths[0].write_text("A.txt")
     os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
-    second = Contents(memory).digests(listed(*paths))
+    second = remembering(place).digests(listed(*paths))
     assert (second[0] != first[0], second[1] == first[1]) == (True, True)
     assert read[2:] == ["a.txt"]
     # What is no longer listed is forgotten.
-    Contents(memory).digests(listed(paths[1]))
-    assert Contents(memory).remembered == second[1:]
+    remembering(place).digests(listed(paths[1]))
+    assert remembering(place).remembered == second[1:]
 
 
-def test_a_file_written_a_moment_before_is_not_trusted(tmp_path: Path, read: list[str]):
+def test_a_file_written_a_moment_before_is_not_trusted(
+    place: Place, tmp_path: Path, read: list[str]
+):
     path = tmp_path / "a.txt"
     path.write_text("one")
     for _ in range(2):
-        Contents(tmp_path / "x.json").digests(listed(path))
+        remembering(place).digests(listed(path))
     assert read == ["a.txt", "a.txt"]
-    assert len(Contents(tmp_path / "x.json").remembered) == 1
+    assert len(remembering(place).remembered) == 1
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_file_that_changed_since_it_was_listed_is_not_trusted(tmp_path: Path, read: list[str]):
+def test_a_file_that_changed_since_it_was_listed_is_not_trusted(
+    place: Place, tmp_path: Path, read: list[str]
+):
     path = tmp_path / "a.txt"
     path.write_text("one")
     files = listed(path)
     path.write_text("longer")
-    Contents(tmp_path / "x.json").digests(files)
-    Contents(tmp_path / "x.json").digests(files)
+    remembering(place).digests(files)
+    remembering(place).digests(files)
     assert read == ["a.txt", "a.txt"]
 
 
-def test_a_damaged_memory_is_forgotten(tmp_path: Path):
+def test_a_damaged_memory_is_forgotten(place: Place, tmp_path: Path):
     (tmp_path / "a.txt").write_text("one")
     files = listed(tmp_path / "a.txt")
-    digests = Contents(tmp_path / "none.json").digests(files)
-    for damaged in ("", "[]", "{", '{"x": 1}', f'{{"{files[0].path}": []}}'):
-        (tmp_path / "x.json").write_text(damaged)
-        assert Contents(tmp_path / "x.json").remembered == []
-        assert Contents(tmp_path / "x.json").digests(files) == digests
+    digests = remembering(place, "none.json").digests(files)
+    for damaged in ("", "[]", "{", '{"x": 1}', f'{{"{files[0].path}": []}}', "\udcff"):
+        place.write("digests/x.json", damaged.encode("utf-8", "surrogateescape"))
+        assert remembering(place).remembered == []
+        assert remembering(place).digests(files) == digests
 
 
-def test_a_file_that_is_gone_ends_it_or_counts_as_unreadable(tmp_path: Path):
+def test_a_file_that_is_gone_ends_it_or_counts_as_unreadable(place: Place, tmp_path: Path):
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.txt").write_text("two")
     files = listed(tmp_path / "*.txt")
     (tmp_path / "b.txt").unlink()
     with pytest.raises(SkipstreamError, match=r"b\.txt was listed and is gone now"):
-        Contents(tmp_path / "x.json").digests(files)
-    assert len(Contents(tmp_path / "x.json").remembered) == 0
-    digests = Contents(tmp_path / "x.json").digests(files, skip_unreadable=True)
+        remembering(place).digests(files)
+    assert len(remembering(place).remembered) == 0
+    digests = remembering(place).digests(files, skip_unreadable=True)
     assert digests[1] == contents.UNREADABLE
 
 
 @pytest.mark.usefixtures("settled")
-def test_an_interrupted_run_has_read_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_run_has_read_something(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(name)
     files = listed(tmp_path / "*.txt")
     monkeypatch.setattr(contents, "_GROUP_FILES", 1)
     (tmp_path / "b.txt").unlink()
     with pytest.raises(SkipstreamError):
-        Contents(tmp_path / "x.json").digests(files)
-    assert len(Contents(tmp_path / "x.json").remembered) == 1
+        remembering(place).digests(files)
+    assert len(remembering(place).remembered) == 1
 
 
-def test_how_many_are_read_at_once_shows_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_how_many_are_read_at_once_shows_nowhere(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for number in range(20):
         (tmp_path / f"{number}.txt").write_text(str(number))
     files = listed(tmp_path / "*.txt")
-    whole = Contents(tmp_path / "x.json").digests(files)
+    whole = remembering(place).digests(files)
     monkeypatch.setattr(contents, "_GROUP_FILES", 3)
     monkeypatch.setattr(contents, "BLOCK_BYTES", 1)
-    assert Contents(tmp_path / "y.json").digests(files) == whole
-    assert (tmp_path / "x.json").read_text() == (tmp_path / "y.json").read_text()
+    assert remembering(place, "digests/y.json").digests(files) == whole
+    assert place.read("digests/x.json") == place.read("digests/y.json")
 
 
-def test_a_store_says_what_its_objects_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_says_what_its_objects_hold(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "a.txt"
     path.write_text("one")
     url = f"bucket:/{path}"
     os.utime(path, ns=(SETTLED, SETTLED))
 
     def digest() -> str:
-        (found,) = Contents(tmp_path / "x.json").digests(list_files([url])[0])
+        (found,) = remembering(place).digests(list_files([url])[0])
         return found
 
     assert digest() == "bucket:f97c5d29941bfb1b2fdab0874906ab82"  # MD5, as that store has it.

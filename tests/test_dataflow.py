@@ -156,7 +156,10 @@ def test_workers_in_the_cloud_cannot_write_here(
     options = "--", "--runner=DataflowRunner", "--project=some-project", "--region=europe-west1"
     done = command(*start, *options, "--temp_location=gs://bucket/tmp", "--no_auth")
     assert done.returncode == 2
-    said = "workers on Dataflow need a transform.work_directory on gs://, got none: set it"
+    said = (
+        "workers on Dataflow must write to gs://, got no place there: set --output or "
+        "transform.work_directory to one"
+    )
     assert done.stderr.splitlines()[-1] == f"skipstream: error: {said}"
     assert not cloud.files and not cloud.jobs
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from components.artifacts import Examples, write_json
 from components.errors import SkipstreamError
-from components.settings import TrainerSettings
+from components.settings import TrainerSettings, TransformSettings
 from components.trainer.dataset import GROUP, TARGETS, SkipGrams, noise_words
 from components.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def write_examples(
     tokens = sum(counts.values())
     statistics = {"tokens": tokens, "kept_tokens": tokens, "splits": sizes}
     write_json(path / "statistics.json", statistics)
-    return Examples(path, "fingerprint").finish()
+    return Examples(path, "fingerprint").finish(TransformSettings())
 
 
 def random_documents(seed: int, count: int = 120, types: int = 50) -> list[list[int]]:

@@ -1,44 +1,38 @@
-"""What the stages' fingerprints depend on."""
+"""What the stages' fingerprints depend on, and in which order the chain takes them."""
 
 import gzip
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from stages import STAGES, make_quick, run_chain
 
-from components.artifacts import Examples, ExportedModel, Model
-from components.defaults import Chosen, for_text
-from components.settings import EvaluatorSettings, TrainerSettings
+from components.artifacts import Model
+from components.errors import NotBlessedError, SkipstreamError
+from components.places.directory import Directory
+from components.settings import (
+    EvaluatorSettings,
+    ExampleGenSettings,
+    PusherSettings,
+    TrainerSettings,
+    TransformSettings,
+)
+from pipeline import runner
 from pipeline.config import Settings
-from pipeline.definition import Chain
-from pipeline.runner import fingerprint_of
+from pipeline.store import Store
 
 
-class Recorder:
-    """A runner that builds nothing: what it is asked for has the fingerprint as its name."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-
-    def stage(self, name: Any, kind: Any, build: Any, **key: Any) -> Any:
-        known = ("inputs", "settings", "identity", "neutral")
-        return kind(Path(), fingerprint_of(name, **{part: key[part] for part in known}))
-
-    def finished(self, *_: Any, **__: Any) -> None:
-        return None
+@pytest.fixture(autouse=True)
+def _quick_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_quick(monkeypatch)
 
 
-def fingerprint(output: Path, stage: str, settings: Settings) -> str:
-    chain: Any = Chain(Recorder(output), settings)  # type: ignore[arg-type]
-    training = Chosen(**{**settings.trainer.model_dump(), **for_text(1000, np.ones(9))})
-    chain.__dict__ |= {"statistics": None, "before": None, "examples": Examples(Path(), "e")}
-    chain.__dict__ |= {"training": training}
-    if stage != "model":
-        chain.__dict__ |= {"model": Model(Path(), "m"), "exported": ExportedModel(Path(), "x")}
-    found: str = getattr(chain, stage).fingerprint
-    return found
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("the cat\n")
+    return path
 
 
 @pytest.fixture
@@ -49,43 +43,163 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_start_vectors_count_by_their_content(tmp_path: Path, file: Path):
+def fingerprints(corpus: Path, **settings: Any) -> dict[str, str]:
+    """Those of a run in a new output."""
+    store = Store.open(corpus.parent / f"out-{len(list(corpus.parent.iterdir()))}")
+    chosen = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)), **settings)
+    stages = run_chain(store, chosen, "evaluate")
+    return {name: stage["fingerprint"] for name, stage in stages.items()}
+
+
+def test_the_stages_are_taken_in_order_and_all_are_reused(tmp_path: Path, corpus: Path) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
+    first = run_chain(store, settings)
+    assert list(first) == STAGES
+    assert not any(stage["reused"] for stage in first.values())
+    again = run_chain(store, settings)
+    assert list(again) == STAGES
+    assert all(stage["reused"] for stage in again.values())
+    assert again["pusher"]["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "anew"),
+    [
+        ({"transform": TransformSettings(min_count=7)}, STAGES[1:]),
+        ({"trainer": TrainerSettings(epochs=7)}, STAGES[3:]),
+        ({"trainer": TrainerSettings(threads=7)}, []),
+        ({"evaluator": EvaluatorSettings(max_loss=7)}, ["evaluator", "pusher"]),
+        ({"pusher": PusherSettings(keep=7)}, []),
+    ],
+)
+def test_a_setting_repeats_its_stage_and_what_comes_of_that(
+    tmp_path: Path, corpus: Path, settings: dict[str, Any], anew: list[str]
+) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    example_gen = ExampleGenSettings(input=(str(corpus),))
+    run_chain(store, Settings(example_gen=example_gen))
+    stages = run_chain(store, Settings(example_gen=example_gen, **settings))
+    assert [name for name, stage in stages.items() if not stage["reused"]] == anew
+
+
+def test_start_vectors_count_by_their_content(corpus: Path, file: Path) -> None:
     def model(path: Path) -> str:
-        settings = Settings(trainer=TrainerSettings(start_vectors=(str(path),), dimensions=1))
-        return fingerprint(tmp_path, "model", settings)
+        chosen = TrainerSettings(start_vectors=(str(path),), dimensions=1)
+        return fingerprints(corpus, trainer=chosen)["trainer"]
 
     before = model(file)
     os.utime(file, (1, 1))
     assert model(file) == before
-    moved = file.rename(tmp_path / "renamed.txt")
+    moved = file.rename(corpus.parent / "renamed.txt")
     assert model(moved) == before
-    packed = tmp_path / "packed.txt.gz"
+    packed = corpus.parent / "packed.txt.gz"
     packed.write_bytes(gzip.compress(moved.read_bytes()))
     assert model(packed) != before
     moved.write_text("one 2\nthree 5\n")
     assert model(moved) != before
-    assert fingerprint(tmp_path, "model", Settings()) != before
+    assert fingerprints(corpus, trainer=TrainerSettings(dimensions=1))["trainer"] != before
 
 
 @pytest.mark.parametrize(
     ("kind", "text"), [("word_pairs", "one two 3\n"), ("analogies", "one two three four\n")]
 )
 def test_files_of_scores_count_by_their_names_and_content(
-    tmp_path: Path, file: Path, kind: str, text: str
-):
+    corpus: Path, file: Path, kind: str, text: str
+) -> None:
     file.write_text(text)
 
     def evaluation(path: Path) -> str:
-        settings = Settings(evaluator=EvaluatorSettings(**{kind: (str(path),)}))
-        return fingerprint(tmp_path, "evaluation", settings)
+        settings = EvaluatorSettings(**{kind: (str(path),)})
+        return fingerprints(corpus, evaluator=settings)["evaluator"]
 
     before = evaluation(file)
     os.utime(file, (1, 1))
     assert evaluation(file) == before
-    moved = file.rename(tmp_path / file.name)
+    moved = file.rename(corpus.parent / file.name)
     assert evaluation(moved) == before
     moved.write_text(text.replace("one", "six"))
     assert evaluation(moved) != before
     moved.write_text(text)
     assert evaluation(moved) == before
-    assert evaluation(moved.rename(tmp_path / "other.txt")) != before
+    assert evaluation(moved.rename(corpus.parent / "other.txt")) != before
+
+
+def test_nothing_is_trained_on_a_corpus_outside_the_limits(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = runner.import_module
+
+    def refuse(name: str) -> Any:
+        module = quick(name)
+        if "statistics_gen" in name:
+            module.build = lambda out, **_: out.finish(accepted=False, reasons=["too few", "odd"])
+        return module
+
+    monkeypatch.setattr(runner, "import_module", refuse)
+    with pytest.raises(NotBlessedError) as caught:
+        fingerprints(corpus)
+    out = next(corpus.parent.glob("out-*"))
+    assert str(caught.value) == (
+        "only a corpus within the limits is trained on, and this one is not: too few; odd: "
+        f"see 'skipstream stats {out}'"
+    )
+    assert not (out / "trainer").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trainer": TrainerSettings(start_vectors=("/none",))}, "trainer.start_vectors must"),
+        ({"trainer": TrainerSettings(warm_start="/none")}, "trainer.warm_start must be 'latest'"),
+        ({"evaluator": EvaluatorSettings(analogies=("/none",))}, "evaluator.analogies must match"),
+    ],
+)
+def test_a_mistake_in_a_name_costs_no_stage(
+    corpus: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SkipstreamError, match=message):
+        fingerprints(corpus, **settings)
+    assert not list(corpus.parent.glob("out-*/example_gen"))
+
+
+def test_a_training_from_the_latest_version_is_repeated_from_the_same(
+    tmp_path: Path, corpus: Path
+) -> None:
+    store = Store(Directory(tmp_path / "out"))
+
+    def night(text: str) -> dict[str, Any]:
+        corpus.write_text(text)
+        settings = Settings(
+            example_gen=ExampleGenSettings(input=(str(corpus),)),
+            trainer=TrainerSettings(warm_start="latest"),
+        )
+        stages = run_chain(store, settings)
+        model = store.last(Model)
+        assert model
+        return {"start": model.manifest["made_of"]["inputs"].get("start"), **stages}
+
+    first = night("the cat\n")
+    assert first["start"] is None
+    second = night("the dog\n")
+    trained = {"stage": "trainer", "fingerprint": first["trainer"]["fingerprint"]}
+    assert second["start"] == trained
+    again = night("the dog\n")
+    assert again["start"] == trained
+    assert all(again[name]["reused"] for name in STAGES)
+
+
+def test_a_training_starts_anew_where_the_latest_model_is_gone(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    settings = Settings(
+        example_gen=ExampleGenSettings(input=(str(corpus),)),
+        trainer=TrainerSettings(warm_start="latest"),
+    )
+    gone = Path(run_chain(store, settings)["trainer"]["artifact"])
+    (gone / "manifest.json").unlink()
+    corpus.write_text("the dog\n")
+    capsys.readouterr()
+    run_chain(store, settings)
+    assert f"trainer         starts anew: {gone} is gone\n" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Scores against scipy and gensim, files of several kinds, and the gate."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,36 +89,34 @@ def test_probes_are_frequent_words_with_long_vectors() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Examples, TrainerSettings]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Examples]:
     folder = tmp_path_factory.mktemp("trained")
     examples = write_examples(folder / "examples", random_documents(0, 1000), types=50)
     settings = TrainerSettings(dimensions=8, epochs=1, sample=0)
     (folder / "model").mkdir()
     model = trainer.build(examples, settings=settings, out=Model(folder / "model", "model"))
-    return model, examples, settings
+    return model, examples
 
 
 def evaluate(
-    trained: tuple[Model, Examples, TrainerSettings],
+    trained: tuple[Model, Examples],
     out: Path,
     served: ExporterSettings | None = None,
     **settings: object,
 ) -> Evaluation:
-    model, examples, training = trained
+    exported = ExportedModel(out / "exported", "exported")
+    exported.path.mkdir(exist_ok=True)
+    exported.finish(served or ExporterSettings())
     return build(
-        ExportedModel(out, "exported"),
-        model,
-        examples,
+        exported,
+        *trained,
         settings=EvaluatorSettings(**settings),
-        served=served or ExporterSettings(),
-        training=training,
-        tokens=TransformSettings(),
         out=Evaluation(out, "evaluation"),
     )
 
 
 def test_the_report_says_score_and_coverage(
-    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+    trained: tuple[Model, Examples], tmp_path: Path
 ) -> None:
     (tmp_path / "pairs.tsv").write_text("w1\tw2\t5\nw3\tw4\t2\nw5\tw6\t1\nw1\tunheard\t9\n")
     (tmp_path / "analogies.txt").write_text(": s\nw1 w2 w3 w4\nw1 w2 w3 unheard\n")
@@ -138,8 +137,22 @@ def test_the_report_says_score_and_coverage(
     assert analogies["sections"].keys() == {"s"}
 
 
+def test_words_of_files_go_through_the_tokeniser_of_the_text(
+    trained: tuple[Model, Examples], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.tsv").write_text("W1\tW2\t5\nw3\tW4\t2\nw5\tw6\t1\nw7\tw8\t1\n")
+    segmented = Examples(tmp_path / "examples", "segmented")
+    shutil.copytree(trained[1].path, segmented.path)
+    segmented.finish(TransformSettings(tokenizer="whitespace"))
+    for examples, covered in ((trained[1], 4), (segmented, 2)):
+        report = evaluate(
+            (trained[0], examples), tmp_path, word_pairs=[str(tmp_path / "*.tsv")]
+        ).report
+        assert report["word_pairs"]["pairs.tsv"]["covered"] == covered
+
+
 def test_a_model_that_learned_nothing_is_refused_in_words(
-    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+    trained: tuple[Model, Examples], tmp_path: Path
 ) -> None:
     report = evaluate(trained, tmp_path).report  # Its words were drawn one by one.
     assert report["blessed"] is False
@@ -159,7 +172,7 @@ def test_without_a_held_out_document_the_loss_of_the_training_is_judged(tmp_path
     settings = TrainerSettings(dimensions=8, epochs=2, sample=0)
     (tmp_path / "model").mkdir()
     model = trainer.build(examples, settings=settings, out=Model(tmp_path / "model", "model"))
-    report = evaluate((model, examples, settings), tmp_path).report
+    report = evaluate((model, examples), tmp_path).report
     assert report["held_out_loss"] is None
     assert report["loss"] == model.summary["loss"]
     assert "its training loss (no document is held out) is" in report["reasons"][0]
@@ -195,7 +208,7 @@ def naive_pairs(data: SkipGrams, window: int) -> tuple[list[int], list[tuple[np.
 
 
 def test_a_limit_on_the_loss_withholds_the_blessing(
-    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
+    trained: tuple[Model, Examples], tmp_path: Path
 ) -> None:
     report = evaluate(trained, tmp_path, max_loss=0.5).report
     assert report["blessed"] is False
@@ -203,9 +216,7 @@ def test_a_limit_on_the_loss_withholds_the_blessing(
     assert report["limits"]["max_loss"] == 0.5
 
 
-def test_what_is_scored_is_what_is_served(
-    trained: tuple[Model, Examples, TrainerSettings], tmp_path: Path
-) -> None:
+def test_what_is_scored_is_what_is_served(trained: tuple[Model, Examples], tmp_path: Path) -> None:
     lines = [f"w{i}\tw{j}\t{i * j % 17}\n" for i in range(50) for j in range(i)]
     (tmp_path / "pairs.tsv").write_text("".join(lines))
     pairs = [str(tmp_path / "pairs.tsv")]

@@ -40,12 +40,11 @@ def export(
         (root / name).mkdir(parents=True)
     np.save(root / "model" / "vectors.npy", vectors)
     Vocabulary(tokens, np.arange(len(tokens), 0, -1)).save(root / "examples" / "vocabulary.tsv")
+    settings = TransformSettings(tokenizer=tokenizer, lowercase=True)
     return exporter.build(
         Model(root / "model", "1"),
-        Examples(root / "examples", "2"),
+        Examples(root / "examples", "2").finish(settings),
         settings=ExporterSettings(),
-        tokenizer=tokenizer,
-        lowercase=True,
         out=ExportedModel(root / "exported", "3"),
     )
 

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from components.evaluator.gate import refusals
 from components.exporter.embeddings import Embeddings
 from components.pusher import pusher
 from components.pusher.destination import open_destination
-from components.settings import EvaluatorSettings
+from components.settings import EvaluatorSettings, TransformSettings
 from components.vocabulary import Vocabulary
 from pipeline import config, results
 from pipeline.definition import Chain
 from pipeline.runner import Runner
+from pipeline.store import Store
 
 Documents = list[list[str]]
 
@@ -128,48 +128,6 @@ def test_what_was_not_measured_is_not_judged() -> None:
     )
 
 
-class Night(Chain):
-    """A run on documents that are tokens already, without Beam and without a probe's process."""
-
-    def __init__(
-        self,
-        runner: Runner,
-        settings: config.Settings,
-        documents: Documents,
-        meanwhile: Callable[[], object],
-    ) -> None:
-        super().__init__(runner, settings)
-        self.documents = documents
-        self._meanwhile = meanwhile
-
-    @cached_property
-    def examples(self) -> Examples:
-        def build(out: Examples) -> Examples:
-            counts = Counter(token for document in self.documents for token in document)
-            # Vocabularies of one size: XLA compiles what it compiled the night before.
-            kept = [(token, count) for token, count in counts.most_common(400) if count >= 5]
-            ids = {token: id_ for id_, (token, _) in enumerate(kept)}
-            documents = [[ids[t] for t in document if t in ids] for document in self.documents]
-            write_examples(out.path, documents, len(ids))
-            Vocabulary(tuple(ids), np.array([count for _, count in kept])).save(
-                out.path / "vocabulary.tsv"
-            )
-            return out.finish()
-
-        return self._runner.stage(
-            "transform", Examples, build, command="transform", identity=self.documents
-        )
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        return Statistics(self.examples.path, self.examples.fingerprint)
-
-    @cached_property
-    def validation(self) -> InfraBlessing:
-        self._meanwhile()
-        return InfraBlessing(self.exported.path, self.exported.fingerprint)
-
-
 def natural(seed: int, count: int) -> Documents:
     """Documents about one of twelve topics, with words as rare as in a language."""
     draw = np.random.default_rng(seed)
@@ -197,24 +155,60 @@ ALLOWED = "evaluator.require_comparison=false"
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nights")
+    return tmp_path_factory.mktemp("nights") / "out"
+
+
+def transform(text: Path, settings: TransformSettings, out: Examples) -> Examples:
+    """The examples of a text, without Beam."""
+    documents = [line.split() for line in text.read_text().splitlines()]
+    counts = Counter(token for document in documents for token in document)
+    # Vocabularies of one size: XLA compiles what it compiled the night before.
+    kept = [(token, count) for token, count in counts.most_common(400) if count >= 5]
+    ids = {token: id_ for id_, (token, _) in enumerate(kept)}
+    documents_of_ids = [[ids[t] for t in document if t in ids] for document in documents]
+    write_examples(out.path, documents_of_ids, len(ids))
+    vocabulary = Vocabulary(tuple(ids), np.array([count for _, count in kept]))
+    vocabulary.save(out.path / "vocabulary.tsv")
+    return out.finish(settings)
 
 
 @pytest.fixture(scope="module")
 def night(output: Path) -> Run:
+    text = output.parent / "corpus.txt"
+
     def run(
         documents: Documents,
         *overrides: str,
         meanwhile: Callable[[], object] = lambda: None,
         **changes: Any,
     ) -> dict[str, Any]:
-        """Run the stages up to the push, with changes of the trainer's; return run.json."""
+        """Run all stages, with changes of the trainer's settings; return run.json.
+
+        The corpus is described as acceptable, and the model validated, without looking: what
+        happens `meanwhile` happens between the training and the push.
+        """
         values = {"dimensions": 16, "sample": 0.01, "epochs": 3, "warm_start": "latest"}
         values |= {"warm_epochs": 2, "warm_learning_rate": 0.05} | changes
         trainer = [f"trainer.{name}={value}" for name, value in values.items()]
-        settings = config.load(None, [*trainer, *overrides])
-        with Runner(output, settings) as runner:
-            print(Night(runner, settings, documents, meanwhile).served)
+        settings = config.load(None, [*trainer, *overrides], [str(text)])
+        text.write_text("".join(" ".join(document) + "\n" for document in documents))
+
+        def examples(*_: object, settings: TransformSettings, out: Examples, **__: object) -> Any:
+            return transform(text, settings, out)
+
+        def statistics(*_: object, out: Statistics, **__: object) -> Statistics:
+            return out.finish(accepted=True, reasons=[])
+
+        def validation(*_: object, out: InfraBlessing, **__: object) -> InfraBlessing:
+            meanwhile()
+            return out.finish()
+
+        runner = Runner(Store.open(output), settings)
+        with pytest.MonkeyPatch.context() as patch, runner:
+            patch.setattr("components.transform.transform.build", examples)
+            patch.setattr("components.statistics_gen.statistics_gen.build", statistics)
+            patch.setattr("components.infra_validator.validator.build", validation)
+            Chain(runner, settings).run()
         return runner.report
 
     run(YESTERDAY)
@@ -238,7 +232,7 @@ def refused(night: Run, output: Path, documents: Documents, **changes: Any) -> d
 def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output: Path) -> None:
     first = json.loads((output / "run.json").read_text())
     stages = night(TODAY)["stages"]
-    assert first["destinations"] == ["serving"]
+    assert Store.open(output).ledger.destinations == ["serving"]
     trainer, exporter, evaluator = (stages[n] for n in ("trainer", "exporter", "evaluator"))
     assert trainer["warm_start"] == first["stages"]["trainer"]["fingerprint"]
     assert trainer["words_carried_over"] + trainer["new_words"] == exporter["types"]

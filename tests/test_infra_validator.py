@@ -14,7 +14,7 @@ from components.artifacts import Examples, ExportedModel, InfraBlessing, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter import exporter
 from components.infra_validator import validator
-from components.settings import ExporterSettings
+from components.settings import ExporterSettings, TransformSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
 
@@ -35,19 +35,13 @@ class Run:
         Vocabulary(tokens, np.arange(len(tokens), 0, -1)).save(
             self.root / "examples" / "vocabulary.tsv"
         )
+        self.examples.finish(TransformSettings(tokenizer=self.tokenizer, lowercase=True))
         return self
 
     def export(self) -> ExportedModel:
         out = ExportedModel(self.root / "exported", "3")
         out.path.mkdir()
-        return exporter.build(
-            self.model,
-            self.examples,
-            settings=ExporterSettings(),
-            tokenizer=self.tokenizer,
-            lowercase=True,
-            out=out,
-        )
+        return exporter.build(self.model, self.examples, settings=ExporterSettings(), out=out)
 
     @property
     def model(self) -> Model:
@@ -62,9 +56,6 @@ class Run:
             exported,
             self.model,
             self.examples,
-            served=ExporterSettings(),
-            tokenizer=self.tokenizer,
-            lowercase=True,
             out=InfraBlessing(self.root / "validation", "4"),
         )
 
@@ -176,6 +167,7 @@ def test_a_missing_signature_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path).train(tokens(), vectors())
     bare = ExportedModel(tmp_path / "bare", "3")
     tf.saved_model.save(tf.Module(), str(bare.saved_model))
+    bare.finish(ExporterSettings())
     with pytest.raises(NotBlessedError, match="serving_default"):
         run.validate(bare)
 

@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from stages import place, step
 
 from components.artifacts import Corpus
 from components.errors import NotBlessedError, SkipstreamError
 from pipeline.config import Settings
 from pipeline.runner import Runner
+from pipeline.store import Store
 
 
-def run(output: Path, error: Exception | None = None, **summary: Any) -> dict[str, Any]:
+def run(store: Store, error: Exception | None = None, **summary: Any) -> dict[str, Any]:
     """One run of one stage; the samples of its metrics file by name."""
 
     def build(out: Corpus) -> Corpus:
@@ -20,17 +22,17 @@ def run(output: Path, error: Exception | None = None, **summary: Any) -> dict[st
         return out.finish(**summary)
 
     try:
-        with Runner(output, Settings(), run_id="nightly-7") as runner:
-            runner.stage("example_gen", Corpus, build, command="transform", identity=summary)
+        with Runner(store, Settings(), run_id="nightly-7") as runner:
+            runner.do(step(Corpus, build, content=summary))
     except Exception as raised:
         if raised is not error:
             raise
-    text = (output / "metrics.prom").read_text(encoding="utf-8")
+    text = (store.place.read("metrics.prom") or b"").decode()
     families = list(text_string_to_metric_families(text))
     assert {family.type for family in families} == {"gauge"}
     assert all(family.documentation for family in families)
     samples = [sample for family in families for sample in family.samples]
-    assert {sample.labels["output"] for sample in samples} == {str(output)}
+    assert {sample.labels["output"] for sample in samples} == {store.address}
     found = {
         ":".join([sample.name, *filter(None, [sample.labels.get("name")])]): sample
         for sample in samples
@@ -39,9 +41,14 @@ def run(output: Path, error: Exception | None = None, **summary: Any) -> dict[st
     return found
 
 
-def test_prometheus_reads_what_run_json_says(tmp_path: Path):
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(place(request.param, tmp_path / "out"))
+
+
+def test_prometheus_reads_what_run_json_says(store: Store) -> None:
     found = run(
-        tmp_path,
+        store,
         documents=3,
         kept_share=0.25,
         blessed=True,
@@ -49,7 +56,7 @@ def test_prometheus_reads_what_run_json_says(tmp_path: Path):
         note="x",
         scores={"c.tsv": {"spearman": 0.5, "best": None}},
     )
-    report = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    report = json.loads(store.place.read("run.json") or b"")
     stage = report["stages"]["example_gen"]
     values = {name.removeprefix("skipstream_"): sample.value for name, sample in found.items()}
     assert values.pop("run_start_timestamp_seconds") > 1.7e9
@@ -74,14 +81,16 @@ def test_prometheus_reads_what_run_json_says(tmp_path: Path):
 @pytest.mark.parametrize(
     ("error", "code"), [(SkipstreamError("x"), 1), (NotBlessedError("x"), 3), (ValueError("x"), 1)]
 )
-def test_a_failure_keeps_the_time_of_the_last_success(tmp_path: Path, error: Exception, code: int):
+def test_a_failure_keeps_the_time_of_the_last_success(
+    store: Store, error: Exception, code: int
+) -> None:
     success = "skipstream_last_success_timestamp_seconds"
-    assert success not in run(tmp_path, error)
-    before = run(tmp_path, documents=1)
-    failed = run(tmp_path, error)
+    assert success not in run(store, error)
+    before = run(store, documents=1)
+    failed = run(Store(store.place), error)
     assert failed["skipstream_run_exit_code"].value == code
     assert failed[success].value == before[success].value
 
 
-def test_a_path_with_quotes_and_newlines_is_one_label(tmp_path: Path):
-    run(tmp_path / 'a"b\\c\nd', documents=1)
+def test_a_path_with_quotes_and_newlines_is_one_label(tmp_path: Path) -> None:
+    run(Store.open(tmp_path / 'a"b\\c\nd'), documents=1)

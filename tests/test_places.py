@@ -1,27 +1,23 @@
-"""A directory and a bucket do the same; a bucket verifies what it gives and is held by a lease."""
+"""A directory and a bucket do the same; what a bucket gives is verified."""
 
-import json
-import logging
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
-from obstore.store import MemoryStore
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore, ObjectStore
 
 from components.errors import SettingsError, SkipstreamError
-from components.places import lease
 from components.places.bucket import Bucket, digest_of
 from components.places.directory import Directory
-from components.places.lease import Lease
 from components.places.place import Place, is_dead, open_place
 
 TREE = {"whole": b"yes", "a/b/c": b"deep", "a/d": b"", "zero": b"\x00" * 100_000}
 BUCKET = "s3://bucket/path"
-SECONDS = 0.8  # Of a lease.
 
 
 @pytest.fixture(params=["directory", "bucket"])
@@ -138,14 +134,44 @@ def test_a_tree_that_cannot_be_copied_lacks_its_last_file(tmp_path: Path) -> Non
     assert place.names("tree") == ["a", "zero"]
 
 
-def test_the_last_file_of_a_tree_comes_when_all_others_are_there(
-    bucket: Bucket, tmp_path: Path
+@pytest.mark.parametrize("request_", ["put", "copy", "delete"])
+def test_a_tree_in_a_bucket_has_its_last_file_only_when_it_has_all_others(
+    bucket: Bucket, tmp_path: Path, request_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket.put(tree(tmp_path / "source"), "tree", last="whole")
-    bucket.copy("tree", "copied", last="whole")
-    for name in ("tree", "copied"):
-        modified = {file: found.modified for file, found in bucket.files(name).items()}
-        assert max(modified, key=lambda file: modified[file]) == "whole"
+    source = tree(tmp_path / "source")
+    bucket.put(source, "tree", last="whole")
+    real = getattr(obstore, request_)
+
+    def fail(store: ObjectStore, *arguments: Any, **options: Any) -> Any:
+        if arguments[0].endswith("a/b/c"):
+            raise GenericError("503")
+        return real(store, *arguments, **options)
+
+    monkeypatch.setattr(obstore, request_, fail)
+    with pytest.raises(SkipstreamError, match=r"a/b/c could not be read or written \(503\)"):
+        if request_ == "put":
+            bucket.put(source, "other", last="whole")
+        elif request_ == "copy":
+            bucket.copy("tree", "other", last="whole")
+        else:
+            bucket.remove("tree", first="whole")
+    assert bucket.has("tree/whole") == (request_ != "delete")
+    assert not bucket.has("other/whole")
+
+
+def test_a_store_that_overwrites_what_it_is_to_create_is_refused(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = obstore.put
+
+    def careless(store: ObjectStore, name: str, content: bytes, mode: str = "") -> Any:
+        return real(store, name, content)
+
+    monkeypatch.setattr(obstore, "put", careless)
+    with pytest.raises(
+        SkipstreamError, match=f"must have conditional writes .*got {BUCKET}, which"
+    ):
+        bucket.create("a", b"")
 
 
 def test_what_dead_processes_left_is_swept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,124 +290,3 @@ def test_a_directory_is_held_by_one_run(tmp_path: Path) -> None:
             place.hold("two").__enter__()
     with place.hold("two"):
         pass
-
-
-def elsewhere(bucket: Bucket, run: str, seconds: float = SECONDS) -> Lease:
-    """A lease of another machine: whether its process lives, nobody here can see."""
-    held = Lease(bucket, run, seconds)
-    held._holder["machine"] = "another"
-    return held
-
-
-def dead(bucket: Bucket) -> Lease:
-    """A lease of a run that died: nobody renews it or gives it back."""
-    held = elsewhere(bucket, "dead")
-    held._take()
-    return held
-
-
-def test_a_lease_is_taken_and_given_back(bucket: Bucket) -> None:
-    with bucket.hold("20261128-1") as held:
-        held.check()
-        said = json.loads(bucket.read(lease.NAME) or b"")
-        assert said["run"] == "20261128-1"
-    assert bucket.names() == []
-    with bucket.hold("20261128-2"):
-        pass
-
-
-def test_a_lease_is_refused_while_its_holder_renews_it(bucket: Bucket) -> None:
-    with elsewhere(bucket, "one") as held:
-        for _ in range(3):
-            begun = time.monotonic()
-            with pytest.raises(SkipstreamError) as caught:
-                Lease(bucket, "two", SECONDS).__enter__()
-            assert time.monotonic() - begun < SECONDS
-        held.check()
-    assert str(caught.value).startswith(f"{BUCKET} is in use by run one on ")
-    assert str(caught.value).endswith(": wait for it, or choose another with --output")
-
-
-def test_a_lease_is_taken_over_when_its_holder_is_dead(
-    bucket: Bucket, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    lost, begun = dead(bucket), time.monotonic()
-    with Lease(bucket, "two", SECONDS) as held:
-        assert SECONDS < time.monotonic() - begun < 10 * SECONDS
-        held.check()
-        with pytest.raises(SkipstreamError, match="could not be renewed for 0.8 seconds"):
-            lost.check()
-        assert json.loads(bucket.read(lease.NAME) or b"")["run"] == "two"
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith("waiting to see whether run dead on ")
-    assert said[1].endswith("is dead: its lease is taken over")
-
-
-def test_a_lease_of_a_process_that_is_gone_is_taken_over_at_once(bucket: Bucket) -> None:
-    if lease._process()["machine"] is None:
-        pytest.skip("whether a process lives is seen on Linux only")
-    program = (
-        "import json; from components.places import lease; print(json.dumps(lease._process()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
-    )
-    bucket.write(
-        lease.NAME, json.dumps({"run": "1", "host": "h"} | json.loads(done.stdout)).encode()
-    )
-    begun = time.monotonic()
-    with Lease(bucket, "two"):
-        assert time.monotonic() - begun < lease.SECONDS / 4
-
-
-def test_of_runs_that_wait_for_a_dead_one_one_wins(bucket: Bucket) -> None:
-    def one(number: int) -> str:
-        try:
-            with Lease(bucket, str(number), SECONDS) as held:
-                time.sleep(SECONDS)
-                held.check()
-        except SkipstreamError as error:
-            return str(error)
-        return "held"
-
-    dead(bucket)
-    with ThreadPoolExecutor(4) as threads:
-        done = list(threads.map(one, range(4)))
-    assert done.count("held") == 1
-    assert sum("is in use by run" in said for said in done) == 3
-    assert bucket.names() == []
-
-
-def test_a_lease_that_somebody_else_wrote_is_lost_and_not_given_back(bucket: Bucket) -> None:
-    with Lease(bucket, "one", SECONDS) as held:
-        bucket.write(lease.NAME, b'{"run": "two"}')
-        deadline = time.monotonic() + 10 * SECONDS
-        with pytest.raises(SkipstreamError, match="another run may have taken it: run the same"):
-            while time.monotonic() < deadline:
-                held.check()
-                time.sleep(0.01)
-    assert bucket.read(lease.NAME) == b'{"run": "two"}'
-
-
-def test_a_lease_that_is_damaged_is_nobodys(bucket: Bucket) -> None:
-    bucket.write(lease.NAME, b"{")
-    with bucket.hold("one"):
-        pass
-
-
-def test_a_lease_outlives_a_bucket_that_fails_for_a_moment(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Lease(bucket, "one", SECONDS) as held:
-        with monkeypatch.context() as patch:
-
-            def fail(*_: object) -> None:
-                raise SkipstreamError("503")
-
-            patch.setattr(bucket, "replace", fail)
-            time.sleep(SECONDS / 2)
-            held.check()
-        time.sleep(SECONDS)
-        held.check()
-    assert bucket.names() == []

@@ -1,6 +1,7 @@
 """Statistics of small corpora against independent ones, the limits, and where references lie."""
 
-import json
+import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,26 @@ from PIL import Image
 from scipy.spatial.distance import jensenshannon
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.artifacts import Examples, Statistics, write_json
+from components.artifacts import Corpus, Examples, Model, Statistics, write_json
 from components.errors import NotBlessedError, SkipstreamError
 from components.pusher.history import History, Record
-from components.settings import StatisticsGenSettings
+from components.settings import ExampleGenSettings, StatisticsGenSettings, TransformSettings
 from components.statistics_gen import features, statistics_gen
 from components.statistics_gen.counts import Counts, scripts
 from components.statistics_gen.drift import compare
 from components.vocabulary import Vocabulary
-from pipeline import lookup, results
+from pipeline import baseline, results
 from pipeline.config import Settings
 from pipeline.definition import Chain
 from pipeline.runner import Runner
+from pipeline.store import Store, Use
 
 
-def write_examples(path: Path, counts: dict[str, int], fingerprint: str = "now") -> Examples:
+def write_examples(
+    path: Path, counts: dict[str, int], fingerprint: str = "now", made_of: Any = None
+) -> Examples:
     """What the statistics read of an Examples artifact. One token of six was dropped."""
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     Vocabulary(tuple(counts), np.array(list(counts.values()))).save(path / "vocabulary.tsv")
     kept = sum(counts.values())
     split = {"tokens": kept, "kept_tokens": kept, "files": {"000000.tfrecord.gz": 99}}
@@ -52,7 +56,7 @@ def write_examples(path: Path, counts: dict[str, int], fingerprint: str = "now")
         "top_tokens": [],
     }
     write_json(path / "statistics.json", statistics)
-    return Examples(path, fingerprint).finish()
+    return Examples(path, fingerprint, made_of or {}).finish(TransformSettings())
 
 
 def measure(
@@ -293,14 +297,12 @@ def test_the_plot_is_a_picture_of_both_corpora(tmp_path: Path) -> None:
 def test_the_same_corpora_have_the_same_bytes(tmp_path: Path) -> None:
     now = write_examples(tmp_path / "now", {"the": 40, "cat": 15, "é": 5})
     before = write_examples(tmp_path / "before", {"the": 9}, "before")
-    contents = [
-        {
-            path.name: path.read_bytes()
-            for path in measure(now, before, tmp_path / out).path.iterdir()
-        }
-        for out in ("a", "b")
-    ]
+    made = [measure(now, before, tmp_path / out) for out in ("a", "b")]
+    contents = [{file.name: file.read_bytes() for file in one.path.iterdir()} for one in made]
+    manifests = [one.manifest | {"finished": None} for one in made]
+    assert manifests[0] == manifests[1]
     assert contents[0].keys() == {"manifest.json", "report.json", "FeatureStats.pb", "zipf.png"}
+    del contents[0]["manifest.json"], contents[1]["manifest.json"]
     assert contents[0] == contents[1]
 
 
@@ -397,7 +399,7 @@ def record(version: int, examples: str, **fields: Any) -> Record:
 def served_before(output: Path, examples: Examples, *records: Record) -> str | None:
     versions = [record.version for record in records]
     history = History(versions, {record.version: record for record in records})
-    found = lookup.served_before(history, output, examples)
+    found = baseline.examples_before(history, Store.open(output), examples)
     return found.fingerprint if found else None
 
 
@@ -418,89 +420,100 @@ def test_the_reference_is_what_the_newest_version_was_trained_on(tmp_path: Path)
     assert served_before(tmp_path, stored["c"], first, record(2, "deleted")) is None
 
 
-def report_of(output: Path, **stages: str) -> None:
-    write_json(
-        output / "run.json",
-        {"stages": {name: {"fingerprint": fingerprint} for name, fingerprint in stages.items()}},
-    )
+def use(output: Path, fingerprint: str) -> None:
+    """Let the last run of `output` have used examples with that fingerprint."""
+    store = Store.open(output)
+    used = Use(fingerprint=fingerprint, run="1", seconds=1.0, reused=False)
+    store.ledger.uses["transform"] = used
+    store.save_ledger()
 
 
 def test_examples_are_found_by_either_directory(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "transform" / "x", {"the": 40}, "x")
-    assert lookup.examples(examples.path) == examples
-    report_of(tmp_path, transform="x")
-    assert lookup.examples(tmp_path) == examples
+    assert baseline.examples(str(examples.path)) == examples
+    use(tmp_path, "x")
+    assert baseline.examples(str(tmp_path)) == examples
 
 
-@pytest.mark.parametrize("stages", [None, {}, {"transform": "gone"}])
-def test_a_directory_without_examples_is_refused(tmp_path: Path, stages: Any) -> None:
-    if stages is not None:
-        report_of(tmp_path, **stages)
-    with pytest.raises(SkipstreamError, match=rf"{tmp_path} must be an output directory"):
-        lookup.examples(tmp_path)
-    with pytest.raises(SkipstreamError, match="none must be an output directory"):
-        lookup.examples(tmp_path / "none")
+@pytest.mark.parametrize("used", [None, "gone"])
+def test_a_directory_without_examples_is_refused(tmp_path: Path, used: str | None) -> None:
+    if used:
+        use(tmp_path, used)
+    (tmp_path / "trainer").mkdir()
+    Model(tmp_path / "trainer", "x").finish()
+    for place in (tmp_path, tmp_path / "none", tmp_path / "trainer"):
+        with pytest.raises(SkipstreamError, match=rf"^{place} must be an output whose last run"):
+            baseline.examples(str(place))
 
 
 class TestChain:
     """The gate in the chain, with examples that no Beam job has to make."""
 
-    def run(
-        self, output: Path, fingerprint: str = "x", command: str | None = None, **settings: Any
-    ) -> dict[str, Any]:
-        """Ask for the statistics; returns their part of run.json."""
-        chosen = Settings(statistics_gen=StatisticsGenSettings(**settings))
-        with Runner(output, chosen, command=command) as runner:
-            chain = Chain(runner, chosen)
-            chain.__dict__["examples"] = Examples.load(output / "transform" / fingerprint)
-            try:
-                _ = chain.statistics
-            except NotBlessedError as error:
-                return {"error": str(error)} | runner.report["stages"]["statistics_gen"]
-        stage: dict[str, Any] = json.loads((output / "run.json").read_text())["stages"][
-            "statistics_gen"
-        ]
-        return stage
-
     @pytest.fixture
-    def output(self, tmp_path: Path) -> Path:
-        write_examples(tmp_path / "transform" / "x", {"the": 30, "cat": 10}, "x")
-        write_examples(tmp_path / "transform" / "y", {"the": 30, "dog": 10}, "y")
-        return tmp_path
+    def output(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        def build(corpus: Corpus, *, settings: TransformSettings, out: Examples, **_: Any) -> Any:
+            return write_examples(out.path, {"the": 30, "cat": 10}, out.fingerprint, out.made_of)
+
+        monkeypatch.setattr("components.transform.transform.build", build)
+        (tmp_path / "corpus.txt").write_text("the cat\n")
+        return tmp_path / "out"
+
+    def run(
+        self, output: Path, command: str | None = "transform", **settings: Any
+    ) -> dict[str, Any]:
+        """Take the steps of a command; returns what run.json says of each, and the `error`."""
+        chosen = Settings(
+            example_gen=ExampleGenSettings(input=(str(output.parent / "corpus.txt"),)),
+            statistics_gen=StatisticsGenSettings(**settings),
+        )
+        runner = Runner(Store.open(output), chosen, command=command)
+        try:
+            with runner:
+                Chain(runner, chosen).run(command or "push")
+        except SkipstreamError as error:
+            return runner.report["stages"] | {"error": error}
+        return runner.report["stages"]
 
     def test_any_command_builds_the_statistics_once(self, output: Path) -> None:
-        assert self.run(output, command="train")["reused"] is False
-        assert self.run(output, command="transform")["reused"] is True
+        made = self.run(output)["statistics_gen"]
+        assert made["reused"] is False
+        shutil.rmtree(made["artifact"])
+        found = self.run(output, "validate")
+        assert found["statistics_gen"]["reused"] is False
+        assert "has no finished train" in str(found["error"])
+        assert self.run(output, "evaluate")["statistics_gen"]["reused"] is True
 
     def test_a_corpus_outside_a_limit_is_not_trained_on(self, output: Path) -> None:
-        settings = Settings(statistics_gen=StatisticsGenSettings(min_kept_share=0.9))
-        with Runner(output, settings) as runner:
-            chain = Chain(runner, settings)
-            chain.__dict__["examples"] = Examples.load(output / "transform" / "x")
-            with pytest.raises(NotBlessedError, match="min_kept_share.*see 'skipstream stats /"):
-                _ = chain.model
-        assert list(runner.report["stages"]) == ["statistics_gen"]
-        refused = self.run(output, min_kept_share=0.9)
-        assert refused["reused"] and not refused["accepted"]
-        assert self.run(output, min_kept_share=0.8)["accepted"]
+        stages = self.run(output, None, min_kept_share=0.9)
+        error = stages.pop("error")
+        assert isinstance(error, NotBlessedError)
+        refused = f"statistics_gen.min_kept_share.*see 'skipstream stats {output}'"
+        assert re.search(refused, str(error))
+        assert list(stages) == ["example_gen", "transform", "statistics_gen"]
+        again = self.run(output, min_kept_share=0.9)
+        assert str(again["error"]) == str(error)
+        assert again["statistics_gen"]["reused"] and not again["statistics_gen"]["accepted"]
+        assert self.run(output, min_kept_share=0.8)["statistics_gen"]["accepted"]
 
     def test_a_given_reference_counts_by_its_content(self, output: Path) -> None:
-        alone = self.run(output)
-        beside = self.run(output, reference=str(output / "transform" / "y"))
+        reference = output.parent / "other" / "transform" / "y"
+        write_examples(reference, {"the": 30, "dog": 10}, "y")
+        alone = self.run(output)["statistics_gen"]
+        beside = self.run(output, reference=str(reference))["statistics_gen"]
         assert beside["fingerprint"] != alone["fingerprint"]
         assert (beside["new"], beside["vanished"], beside["l_infinity"]) == (1, 1, 0.25)
-        (output / "transform" / "y").rename(output / "moved")
-        again = self.run(output, reference=str(output / "moved"))
+        reference.rename(output.parent / "moved")
+        again = self.run(output, reference=str(output.parent / "moved"))["statistics_gen"]
         assert again["reused"] and again["fingerprint"] == beside["fingerprint"]
 
     def test_what_is_served_is_the_reference(self, output: Path) -> None:
+        write_examples(output / "transform" / "y", {"the": 30, "dog": 10}, "y")
         (output / "serving" / ".versions").mkdir(parents=True)
         path = output / "serving" / ".versions" / "1.json"
         path.write_text(record(1, "y").model_dump_json())
-        assert "max_l_infinity" in self.run(output, max_l_infinity=0.2)["error"]
+        assert "max_l_infinity" in str(self.run(output, max_l_infinity=0.2)["error"])
 
     def test_a_reference_that_is_not_there_costs_no_beam_job(self, output: Path) -> None:
-        settings = Settings(statistics_gen=StatisticsGenSettings(reference="/none"))
-        with Runner(output, settings) as runner, pytest.raises(SkipstreamError, match="^/none "):
-            _ = Chain(runner, settings).model
-        assert runner.report["stages"] == {}
+        stages = self.run(output, None, reference="/none")
+        assert str(stages.pop("error")).startswith("/none must be an output")
+        assert stages == {}

@@ -523,13 +523,6 @@ def test_damaged_and_vanished_files_can_be_skipped_and_are_tried_again(
     assert examples.statistics["files_skipped"] == {}
 
 
-def test_a_work_directory_that_the_workers_cannot_write_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("a\n")
-    settings = TransformSettings(work_directory="s3://bucket/work")
-    with pytest.raises(SkipstreamError, match=r"must be a local directory or gs://.*s3://bucket"):
-        run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
-
-
 def test_text_that_is_appended_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 64)
     file, cache = tmp_path / "a.txt", str(tmp_path / "tokens")

@@ -1,5 +1,6 @@
 """Warm starts: words go on from where they were in another vocabulary; repeated runs train once."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import warm_start
 from components.vocabulary import Vocabulary
-from pipeline import lookup
+from pipeline import baseline
+from pipeline.store import Store, Use
 
 SETTINGS = TrainerSettings(dimensions=8, sample=0, epochs=3, window=3)
 # Rates so low that nothing moves: what a word starts from is what it ends with.
@@ -153,29 +155,38 @@ def test_losses_compare_models_of_other_dimensions(
 
 
 def test_a_repeated_run_starts_from_what_it_started_from() -> None:
-    nights = [Model(Path(f"{n}"), f"{n}") for n in range(3)]
-
-    def trained(corpus: int, start: Model | None) -> str:
+    def trained(corpus: int, start: str | None) -> str:
         """What each of the nights was trained from: the one before."""
         known = {(0, None): "0", (1, "0"): "1", (2, "1"): "2"}
-        return known.get((corpus, start and start.fingerprint), "another")
+        return known.get((corpus, start), "another")
 
-    for night, model in enumerate(nights):
-        served = nights[night::-1]
-        again = lookup.latest(served, lambda start, night=night: trained(night, start))
-        assert again == (nights[night - 1] if night else None)
-        next_night = lookup.latest(served, lambda start, night=night: trained(night + 1, start))
-        assert next_night == model
-    assert lookup.latest([], lambda start: "any") is None
+    for night in range(3):
+        served = [str(n) for n in range(night, -1, -1)]
+        again = baseline.start_of(served, lambda start, night=night: trained(night, start))
+        assert again == (str(night - 1) if night else None)
+        next_night = baseline.start_of(served, lambda start, night=night: trained(night + 1, start))
+        assert next_night == str(night)
+    assert baseline.start_of([], lambda start: "any") is None
 
 
-def test_a_start_is_a_trainer_artifact_or_another_output_directory(
-    yesterday: Model, tmp_path: Path
+def test_a_start_is_a_trainer_artifact_or_another_output(
+    examples: Examples, yesterday: Model, tmp_path: Path
 ) -> None:
-    assert lookup.given_start("latest", tmp_path) is lookup.given_start(None, tmp_path) is None
-    found = Model(yesterday.path, yesterday.fingerprint)
-    assert lookup.given_start(str(yesterday.path), tmp_path) == found
-    with pytest.raises(SkipstreamError, match="must be 'latest', a trainer artifact, or an output"):
-        lookup.given_start(str(tmp_path / "nothing"), tmp_path)
-    with pytest.raises(SkipstreamError, match="must be another output directory than --output"):
-        lookup.given_start(str(tmp_path), tmp_path)
+    store = Store.open(tmp_path / "out")
+    assert baseline.given_start("latest", store) is baseline.given_start(None, store) is None
+    assert baseline.given_start(str(yesterday.path), store) == yesterday
+    output = tmp_path / "other"
+    model = Model(output / "trainer" / "0123", "0123")
+    shutil.copytree(yesterday.path, model.path)
+    model.finish(SETTINGS)
+    assert baseline.given_start(str(model.path), store) == model
+    there_is_none = "must be 'latest', a trainer artifact, or an output whose last run finished"
+    for place in (output, tmp_path / "nothing", examples.path):
+        with pytest.raises(SkipstreamError, match=f"{there_is_none} training, got {place}"):
+            baseline.given_start(str(place), store)
+    other = Store.open(output)
+    other.ledger.uses["trainer"] = Use(fingerprint="0123", run="1", seconds=1.0, reused=False)
+    other.save_ledger()
+    assert baseline.given_start(str(output), store) == model
+    with pytest.raises(SkipstreamError, match="must be another output than --output"):
+        baseline.given_start(str(tmp_path / "out"), store)

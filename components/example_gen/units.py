@@ -116,14 +116,28 @@ class Listing:
     modified: tuple[int | None, ...]
 
     @classmethod
-    def load(cls, corpus: Corpus) -> "Listing":
-        """Read it; paths that the artifact brings along are relative to it."""
+    def load(cls, corpus: Corpus, *, fetched: bool = True) -> "Listing":
+        """Read it.
+
+        Args:
+            corpus: Paths of files that it brings along are relative to it.
+            fetched: Whether those are fetched from a bucket; else they are named where they lie.
+
+        Raises:
+            SkipstreamError: A file cannot be fetched.
+        """
         content: dict[str, Any] = json.loads((corpus / Corpus.LISTING).read_text(encoding="utf-8"))
         files = content.pop("files")
-        paths = [
-            file["path"] if is_remote(file["path"]) else os.path.abspath(corpus / file["path"])
-            for file in files
-        ]
+
+        def path_of(file: dict[str, Any]) -> str:
+            path: str = file["path"]
+            if os.path.isabs(path) or is_remote(path):
+                return path
+            if corpus.remote and not fetched:
+                return f"{corpus.address}/{path}"
+            return os.path.abspath(corpus / path)
+
+        paths = list(map(path_of, files))
         return cls(
             files=tuple((path, file["size"]) for path, file in zip(paths, files, strict=True)),
             modified=tuple(file["modified"] for file in files),

@@ -13,42 +13,29 @@ Credentials are found as the cloud's own tools find them.
 """
 
 import hashlib
-import importlib.util
-import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import ObjectStore, from_url
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
+from obstore.store import ObjectStore
 
 from components.errors import SkipstreamError
+from components.places import client
 from components.places.lease import Lease
 from components.places.place import SCRATCH, Found, Hold, each, is_dead
+
+T = TypeVar("T")
 
 # Large files, at a time, and the parts of each that are under way: 4 x 4 x 8 MiB of memory.
 _TRANSFERS = 4
 _PARTS = 4
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 9_000  # S3 takes 10,000.
-# A store that does not answer fails the run after about a minute.
-_RETRIES: Any = {
-    "max_retries": 5,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=200),
-        "max_backoff": timedelta(seconds=10),
-        "base": 2,
-    },
-}
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-_TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "20s"}
 
 
 class Bucket:
@@ -71,14 +58,15 @@ class Bucket:
     def open(cls, address: str, setting: str) -> "Bucket":
         """The place at gs://bucket/path or s3://bucket/path, which `setting` named."""
         try:
-            options = _amazon() if address.startswith("s3:") else _google()
-            return cls(from_url(address, retry_config=_RETRIES, **options), address)
+            return cls(client.connect(address), address)
         except (BaseError, OSError, ValueError) as error:
-            raise SkipstreamError(f"no access to {setting} {address}: {_reason(error)}") from error
+            raise SkipstreamError(
+                f"no access to {setting} {address}: {client.reason(error)}"
+            ) from error
 
     def at(self, name: str) -> str:
         """URL of something in it."""
-        return f"{self.address}/{name}"
+        return f"{self.address}/{name}" if name else self.address
 
     def hold(self, run: str) -> AbstractContextManager[Lease]:
         """Take the lease."""
@@ -105,7 +93,7 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
-        with self._explained(name):
+        with self._explained(name, writes=True):
             obstore.put(self._store, name, content)
 
     def create(self, name: str, content: bytes) -> bool:
@@ -114,7 +102,7 @@ class Bucket:
         Raises:
             SkipstreamError: The store overwrites what it was told to create.
         """
-        with self._explained(name):
+        with self._explained(name, writes=True):
             if not self._create(name, content):
                 return False
             if not self._creates and self._create(name, content):
@@ -131,6 +119,11 @@ class Bucket:
             obstore.put(self._store, name, content, mode="create")
         except AlreadyExistsError:
             return False
+        except GenericError:  # The answer may be lost of what was done.
+            found = self.read(name)
+            if found is None:
+                raise
+            return found == content
         return True
 
     def replace(self, name: str, content: bytes, version: Any) -> Any:
@@ -144,12 +137,16 @@ class Bucket:
         Returns:
             Its version now; None: somebody has written it, and it stays as it is.
         """
-        with self._explained(name):
+        with self._explained(name, writes=True):
             try:
                 mode: Any = "create" if version is None else version
                 done = obstore.put(self._store, name, content, mode=mode)
-            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError):
                 return None
+            except FileNotFoundError:
+                if version is None:
+                    raise
+                return None  # Somebody has removed it.
             return _version(done)
 
     def has(self, name: str) -> bool:
@@ -164,18 +161,20 @@ class Bucket:
     def names(self, name: str = "") -> list[str]:
         """What is in a directory, by name, sorted: files and directories."""
         with self._explained(name):
-            found = obstore.list_with_delimiter(self._store, name or None)
+            found = client.patiently(lambda: obstore.list_with_delimiter(self._store, name or None))
         paths = [*found["common_prefixes"], *(file["path"] for file in found["objects"])]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def files(self, name: str) -> dict[str, Found]:
         """All files below a directory, by their names in it."""
         with self._explained(name):
-            return {
-                file["path"].removeprefix(f"{name}/"): Found(file["size"], file["last_modified"])
-                for batch in obstore.list(self._store, name)
-                for file in batch
-            }
+            found = client.patiently(
+                lambda: [file for batch in obstore.list(self._store, name) for file in batch]
+            )
+        return {
+            file["path"].removeprefix(f"{name}/"): Found(file["size"], file["last_modified"])
+            for file in found
+        }
 
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, its file `last` when all others are there."""
@@ -203,7 +202,7 @@ class Bucket:
                 hold.check()
             path = source / file
             size = path.stat().st_size
-            with self._explained(f"{name}/{file}"), path.open("rb") as opened:
+            with path.open("rb") as opened, self._explained(f"{name}/{file}", writes=True):
                 obstore.put(
                     self._store,
                     f"{name}/{file}",
@@ -304,7 +303,7 @@ class Bucket:
     def _delete(self, paths: list[str]) -> None:
         def delete(path: str) -> None:
             with self._explained(path), suppress(FileNotFoundError):
-                obstore.delete(self._store, path)
+                client.patiently(lambda: obstore.delete(self._store, path))
 
         each(delete, paths)
 
@@ -315,59 +314,20 @@ class Bucket:
                 self.remove(name)
 
     @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _explained(self, name: str, *, writes: bool = False) -> Iterator[None]:
         """Turn what the store's client raises into a line with the address and the reason."""
         try:
             yield
         except FileNotFoundError as error:
-            raise SkipstreamError(f"{self.at(name)} is gone: run again") from error
+            said = "could not be written: its bucket is not there; create it, or check the name"
+            raise SkipstreamError(
+                f"{self.at(name)} {said if writes else 'is gone: run again'}"
+            ) from error
         except BaseError as error:
             raise SkipstreamError(
-                f"{self.at(name)} could not be read or written ({_reason(error)}): check the name, "
-                "the network and the credentials, and run the same command again"
+                f"{self.at(name)} could not be read or written ({client.reason(error)}): check the "
+                "name, the network and the credentials, and run the same command again"
             ) from error
-
-
-def _amazon() -> dict[str, Any]:
-    """What `from_url` needs beside the address."""
-    options: dict[str, Any] = {}
-    if importlib.util.find_spec("boto3"):
-        # It knows profiles and single sign-on; without it there are the environment, and what a
-        # machine in the cloud is told.
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
-        options["credential_provider"] = Boto3CredentialProvider()
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    return options | {"client_options": _TIMEOUTS | {"allow_http": endpoint.startswith("http:")}}
-
-
-def _google() -> dict[str, Any]:
-    """What `from_url` needs beside the address."""
-    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # As for Google's own clients.
-        endpoint = emulator if "://" in emulator else f"http://{emulator}"
-        nobody = {
-            "client_email": "",
-            "private_key": "",
-            "private_key_id": "",
-            "disable_oauth": True,
-        }
-        key = json.dumps(nobody | {"gcs_base_url": endpoint})
-        options: dict[str, Any] = {"config": {"service_account_key": key}}
-        return options | {"client_options": _TIMEOUTS | {"allow_http": True}}
-    options = {"client_options": _TIMEOUTS}
-    if importlib.util.find_spec("google.auth"):
-        # It knows workload identities, too; without it there are key files, and what a machine in
-        # the cloud is told.
-        import google.auth
-        from google.auth.exceptions import DefaultCredentialsError
-        from obstore.auth.google import GoogleCredentialProvider
-
-        try:
-            found, _ = google.auth.default(scopes=[_SCOPE])
-        except DefaultCredentialsError as error:
-            raise ValueError(str(error)) from error
-        options["credential_provider"] = GoogleCredentialProvider(found)
-    return options
 
 
 def _version(said: Any) -> dict[str, str]:
@@ -384,8 +344,3 @@ def digest_of(path: Path) -> str:
 def files_below(directory: Path) -> list[Path]:
     """All files, sorted."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what the client says, without its own bookkeeping."""
-    return " ".join(str(error).partition("\n")[0].split())[:400]

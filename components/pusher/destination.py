@@ -148,15 +148,17 @@ class Destination:
         return self.place.create(_record(record.version), _content(record))
 
     def _show(self, staged: str, record: Record) -> bool:
-        """Give what was staged its number; False: something else has it, without a claim."""
-        moved = False
+        """Give what was staged its number; False: something has it that was copied in by hand."""
         try:
             moved = self.place.move(staged, str(record.version), last=_MODEL)
-        finally:
+        except BaseException:
             # In a bucket the record stays: others may have seen parts of the version, so that its
             # number must not be given again.
-            if not moved and self.place.has_locks:
+            if self.place.has_locks:
                 self.place.remove(_record(record.version))
+            raise
+        if not moved:
+            self.place.remove(_record(record.version))
         return moved
 
     def _write(self, record: Record) -> None:

@@ -57,7 +57,7 @@ class Progress(keras.callbacks.Callback):
         self.epoch = 0
         self.step = 0
         self.restored_loss: float | None = None
-        self._began = self._epoch_began = time.monotonic()
+        self._began = self._epoch_began = self._kept = time.monotonic()
 
     def seconds(self) -> float:
         """Seconds since the training began, those between two processes aside."""
@@ -161,7 +161,10 @@ class Progress(keras.callbacks.Callback):
             "epoch_seconds": self.epoch_seconds() if self.step else 0.0,
         }
         write_json(new / STATE, state)
-        self._out.keep(f"{CHECKPOINTS}/{new.name}")
+        # Half the time: an epoch that ends just before it would else leave twice as much to repeat.
+        if time.monotonic() - self._kept >= self._seconds / 2:
+            self._kept = time.monotonic()
+            self._out.keep(f"{CHECKPOINTS}/{new.name}")
         for old in before:
             (old / STATE).unlink(missing_ok=True)  # First: what has one is whole.
             shutil.rmtree(old)

@@ -1,6 +1,7 @@
 """The Beam job: a listing of files -> vocabulary, transform graph, TFRecords and counts."""
 
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -140,7 +141,7 @@ def write_records(
         segment = TokenisedSegment.from_bytes(looked_up.column("segment")[row].values[0].as_py())
         ids = looked_up.column("type_ids")[row].values.to_numpy().astype(np.int32)
         counts = records.write_segment(segment.unit, segment.number, segment.load(), ids, work)
-        yield counts, segment.path, segment.reused
+        yield counts, os.path.basename(segment.path), segment.reused
 
 
 def _write_text(text: str, path: str) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 
 from components.phrases import DELIMITER, Phrases
+from components.transform import storage
 from components.transform.segments import Segment
 
 JOINED = "phrases_joined"  # what `Segment.read` counts them under
@@ -41,8 +41,7 @@ class Pairs:
 @functools.lru_cache(maxsize=2)
 def load(path: str) -> tuple[Pairs, ...]:
     """The phrases of a file that stays as it is, anywhere Beam can read, by pass."""
-    with FileSystems.open(path) as file:
-        return tuple(map(Pairs.of, Phrases.parse(file.read()).passes))
+    return tuple(map(Pairs.of, Phrases.parse(storage.read(path)).passes))
 
 
 def neighbors(

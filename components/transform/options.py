@@ -8,10 +8,17 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.runners.worker import sdk_worker
 
@@ -107,6 +114,20 @@ def _check(values: dict[str, Any]) -> None:
             raise SkipstreamError(
                 f"no job server answers at --job_endpoint={endpoint} ({error}): start it first"
             ) from error
+
+
+def in_this_process(runner: PipelineRunner, options: PipelineOptions) -> bool:
+    """Whether all that the job computes is computed here, or in children of this process.
+
+    Of runners other than Beam's local ones, that is so only where the options say LOOPBACK, or
+    Prism is left to its default, which is that.
+    """
+    if isinstance(runner, FnApiRunner | SwitchingDirectRunner):
+        return True
+    environment = options.view_as(PortableOptions).environment_type
+    if environment is None and isinstance(runner, PrismRunner):
+        environment = "LOOPBACK"
+    return isinstance(runner, PortableRunner) and environment == "LOOPBACK"
 
 
 def is_awaited(options: PipelineOptions) -> bool:

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from components.phrases import FILE, HEADER
@@ -177,10 +176,7 @@ def lines(tables: Iterable[pa.Table], number: int) -> bytes:
 
 
 def _write(tables: list[pa.Table], number: int, earlier: str | None, file: str) -> str:
-    content = HEADER
-    if earlier:
-        with FileSystems.open(earlier) as opened:
-            content = opened.read()
+    content = storage.read(earlier) if earlier else HEADER
     if tables:
         content += lines(tables, number)
     return storage.write(content, file)

@@ -1,7 +1,6 @@
 """Segments -> TFRecords in the order of the corpus, and what they hold in numbers."""
 
 import itertools
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders import example_coder
 
+from components.transform import storage
 from components.transform.segments import Segment
 
 SPLITS = ("train", "eval")
@@ -77,8 +76,7 @@ def write_segment(
         number: Place of the segment in the unit.
         segment: The documents.
         type_ids: integer [types], see `known`.
-        directory: Anywhere TensorFlow and Beam can write, with directories for the splits and
-            UNFINISHED ones.
+        directory: Anywhere Beam can write, with directories for the splits and UNFINISHED ones.
 
     Returns:
         What was written and dropped, see `measure`, and files under `train.files`, `eval.files`.
@@ -90,13 +88,13 @@ def write_segment(
         if (first := next(encoded, None)) is None:
             continue
         name = f"{unit:06d}-{number:04d}"
-        temporary = f"{directory}/{UNFINISHED}/{name}.{secrets.token_hex(8)}"
-        with tf.io.TFRecordWriter(temporary, _OPTIONS) as writer:
+        temporary = storage.unfinished(f"{directory}/{UNFINISHED}/{name}")
+        with storage.near(temporary) as path, tf.io.TFRecordWriter(path, _OPTIONS) as writer:
             for examples in itertools.chain([first], encoded):
                 for example in examples:
                     writer.write(example)
         # In the place of what another try has left, if any: both are the same.
-        FileSystems.rename([temporary], [f"{directory}/{split}/{name}.tfrecord.gz"])
+        storage.move(temporary, f"{directory}/{split}/{name}.tfrecord.gz")
         counts[f"{split}.files"] = 1
     return counts
 
@@ -126,7 +124,7 @@ def measure(segment: Segment, bounds: npt.NDArray[np.int64]) -> Counter[str]:
 class SumWritten(beam.CombineFn):
     """Adds up what `write_segment` counted, and gathers the token files that were read.
 
-    In: counts, path of the file, and whether it is reused. Out: JSON of `counts` and `token_files`.
+    In: counts, name of the file, and whether it is reused. Out: JSON of `counts` and `token_files`.
     """
 
     def create_accumulator(self) -> _Sum:
@@ -135,9 +133,9 @@ class SumWritten(beam.CombineFn):
 
     def add_input(self, total: _Sum, written: tuple[Counter[str], str, bool]) -> _Sum:
         """`total` plus `written`; `total` is changed."""
-        counts, path, reused = written
+        counts, name, reused = written
         total[0].update(counts)
-        total[1][path] = reused
+        total[1][name] = reused
         return total
 
     def merge_accumulators(self, totals: Iterable[_Sum]) -> _Sum:

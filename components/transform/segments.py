@@ -19,8 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from components import text
 from components.errors import SkipstreamError
@@ -28,6 +26,7 @@ from components.example_gen.reader import BLOCK_BYTES, Block
 from components.example_gen.split import held_out
 from components.example_gen.units import UNIT_BYTES
 from components.settings import TransformSettings
+from components.transform import storage
 
 # Of text; some 150 MB of memory while it is made. Any unit of plain text is one segment.
 SEGMENT_BYTES = UNIT_BYTES * 3 // 2 + BLOCK_BYTES
@@ -231,10 +230,15 @@ def _cleaned(segment: Segment, settings: TransformSettings) -> Segment:
 
 
 def save(segments: Iterable[Segment], path: str) -> None:
-    """Write the file of a unit, anywhere Beam can. Its end says that it is whole."""
+    """Write the file of a unit, anywhere Beam can. Its end says that it is whole.
+
+    Raises:
+        SkipstreamError: The bucket cannot be written.
+    """
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with (
-        FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+        storage.naming(path),
+        storage.create(path) as file,
         pa.ipc.new_file(pa.PythonFile(file, mode="w"), _SCHEMA, options=options) as writer,
     ):
         for segment in segments:
@@ -251,9 +255,17 @@ def save(segments: Iterable[Segment], path: str) -> None:
             writer.write_batch(pa.RecordBatch.from_arrays(row, schema=_SCHEMA))
 
 
-def count(path: str) -> int:
-    """How many segments a unit's file holds."""
-    with _opened(path) as reader:
+def count(path: str, named: str | None = None) -> int:
+    """How many segments a unit's file holds.
+
+    Args:
+        path: The file.
+        named: What a message calls it, if it is a copy; none: `path`.
+
+    Raises:
+        SkipstreamError: It is damaged or gone, or the bucket cannot be read.
+    """
+    with _opened(path, named=named) as reader:
         number: int = reader.num_record_batches
     return number
 
@@ -296,17 +308,20 @@ def _read(path: str, number: int, columns: list[str]) -> list[pa.Scalar]:
 
 
 @contextmanager
-def _opened(path: str, columns: Iterable[str] = ()) -> Iterator[pa.ipc.RecordBatchFileReader]:
+def _opened(
+    path: str, columns: Iterable[str] = (), named: str | None = None
+) -> Iterator[pa.ipc.RecordBatchFileReader]:
     fields = [_SCHEMA.get_field_index(column) for column in columns]
     options = pa.ipc.IpcReadOptions(included_fields=fields)
-    try:
-        with (
-            FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file,
-            pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options) as reader,
-        ):
-            yield reader
-    except (OSError, pa.ArrowInvalid, BeamIOError) as error:
-        reason = " ".join(str(error).split())
-        raise SkipstreamError(
-            f"{path} is damaged or gone ({reason}): delete it and run again"
-        ) from error
+    with storage.naming(path):
+        try:
+            with (
+                storage.open_(path) as file,
+                pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options) as reader,
+            ):
+                yield reader
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split())
+            raise SkipstreamError(
+                f"{named or path} is damaged or gone ({reason}): delete it and run again"
+            ) from error

@@ -1,29 +1,35 @@
 """Tokenised units on disk, named by their content, so that the next run finds them again."""
 
+import functools
 import hashlib
 import json
+import os
 import pickle
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 
 from components.errors import SkipstreamError
 from components.example_gen import reader
-from components.example_gen.files import state_of
+from components.example_gen.files import is_remote, state_of
 from components.example_gen.units import Unit
 from components.identity import check_identity, code_identity
+from components.places.bucket import Bucket
+from components.places.place import each
 from components.settings import TransformSettings
-from components.transform import joins, segments
+from components.transform import joins, segments, storage
 from components.transform.segments import Segment
 
+TOKENS = "tokens"  # Their directory, in that of a job.
 SUFFIX = ".arrow"
+_REUSED = "reused"  # Directory of local copies.
 _JOB = "components.transform.job"  # What workers run.
 # What `segments.tokenise` depends on.
 _SETTINGS = {"tokenizer", "deduplicate", "min_tokens", "max_token_length"}
@@ -34,18 +40,51 @@ class Tokens:
     """Where they lie.
 
     Attributes:
-        directory: Anywhere that Beam can read and write.
+        directory: Anywhere that Beam can read and write, or `near` can be copied from and to.
         found_again: Whether they are named by what they depend on; else they are of this job alone,
             and named by their place.
+        near: Local directory of a job that reads a `directory` in a bucket only once; none: it
+            reads there whenever it needs something.
     """
 
     directory: str
     found_again: bool
+    near: str | None = None
 
-    def path(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
+    @classmethod
+    def of(cls, cache: str | None, work: str) -> Self:
+        """Those of a job.
+
+        Args:
+            cache: Where they are to be found again; none: nowhere. If that is in a bucket, a job
+                that works in a local directory reads each file once.
+            work: The directory in which the job works.
+        """
+        local = f"{work}/{TOKENS}"
+        if cache is None:
+            return cls(local, found_again=False)
+        near = local if is_remote(cache) and not is_remote(work) else None
+        return cls(cache, found_again=True, near=near)
+
+    def make(self) -> None:
+        """Make the directories.
+
+        Raises:
+            SkipstreamError: They cannot be made.
+        """
+        storage.make_directory(self.directory)
+        if self.near:
+            storage.make_directory(f"{self.near}/{_REUSED}")
+
+    @property
+    def written_to(self) -> str:
+        """The directory that receives a file for each unit that is tokenised."""
+        return self.near or self.directory
+
+    def name(self, unit: Unit, settings: TransformSettings, eval_share: float) -> str:
         """The file of `unit`, whose text is read for it, if it is to be found again."""
         if not self.found_again:
-            return f"{self.directory}/{unit.index:06d}{SUFFIX}"
+            return f"{unit.index:06d}{SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS) | {"lowercase": settings.lowered}
         rules = asdict(replace(unit.rules, skip_damaged=False))  # No token depends on that.
@@ -60,7 +99,73 @@ class Tokens:
                 if not unit.rules.skip_damaged:
                     raise
                 digest.update(secrets.token_bytes(16))  # A name that none finds again.
-        return f"{self.directory}/{digest.hexdigest()}{SUFFIX}"
+        return f"{digest.hexdigest()}{SUFFIX}"
+
+    def find(self, name: str) -> str | None:
+        """Where a file is to be read, if an earlier job, or another worker, has written it.
+
+        Raises:
+            SkipstreamError: It is damaged, or the bucket cannot be read.
+        """
+        path = f"{self.directory}/{name}"
+        if not self.near:
+            return path if storage.exists(path) else None
+        bucket, directory = _bucket(self.directory)
+        if not bucket.has(f"{directory}/{name}"):
+            return None
+        copies = Path(self.near, _REUSED)
+        bucket.download(directory, copies, {name: ""})
+        segments.count(str(copies / name), named=path)
+        return str(copies / name)
+
+    def keep(self, temporary: str, name: str) -> str:
+        """Put a file of `written_to` in its place, whole, and say where it is to be read.
+
+        Raises:
+            SkipstreamError: The bucket cannot be written.
+        """
+        path = f"{self.directory}/{name}"
+        if not self.near:
+            storage.move_first(temporary, path)
+            return path
+        storage.move(temporary, f"{self.near}/{name}")
+        bucket, directory = _bucket(self.directory)
+        bucket.upload(Path(self.near), directory, [name])
+        return f"{self.near}/{name}"
+
+    def remove_others(self, keep: Collection[str]) -> None:
+        """Remove all but the files of these names, and with them what dead workers left.
+
+        Raises:
+            SkipstreamError: The bucket cannot be read or written.
+        """
+        kept = set(keep)
+        if not self.near:
+            found = storage.files_in(self.directory)
+            storage.delete([path for path in found if os.path.basename(path) not in kept])
+            return
+        bucket, directory = _bucket(self.directory)
+        others = set(bucket.files(directory)) - kept
+        each(bucket.remove, [f"{directory}/{name}" for name in others])
+
+    def remove(self) -> None:
+        """Remove the directory.
+
+        Raises:
+            SkipstreamError: The bucket cannot be read or written.
+        """
+        if self.near:
+            bucket, directory = _bucket(self.directory)
+            bucket.remove(directory)
+        else:
+            storage.remove(self.directory)
+
+
+@functools.cache
+def _bucket(directory: str) -> tuple[Bucket, str]:
+    """The place that a directory in a bucket is in, and its name there, once in a process."""
+    address, _, name = directory.rpartition("/")
+    return Bucket.open(address, "--output"), name
 
 
 @dataclass(frozen=True)
@@ -126,9 +231,10 @@ class TokeniseUnit(beam.DoFn):
         """Tokenise one unit, if need be; a SkipstreamError ends the job."""
         files = [piece.path for piece in unit.pieces]
         before = state_of(files)
-        path = self._tokens.path(unit, self._settings, self._eval_share)
-        found = FileSystems.exists(path)
-        if not found:
+        name = self._tokens.name(unit, self._settings, self._eval_share)
+        path = self._tokens.find(name)
+        found = path is not None
+        if path is None:
             damaged = False
 
             def watched() -> Iterator[reader.Block]:
@@ -141,24 +247,11 @@ class TokeniseUnit(beam.DoFn):
                 watched(), settings=self._settings, eval_share=self._eval_share
             )
             # Whole or not at all, and by a retry or another worker just the same.
-            temporary = f"{path}.{secrets.token_hex(8)}"
-            segments.save(made, temporary)
+            path = storage.unfinished(f"{self._tokens.written_to}/{name}")
+            segments.save(made, path)
             # What was damaged can perhaps be read the next time, and what has changed meanwhile is
             # not what the name says: no name to be found under.
-            if damaged or state_of(files) != before:
-                path = temporary
-            elif FileSystems.exists(path):
-                FileSystems.delete([temporary])
-            else:
-                FileSystems.rename([temporary], [path])
+            if not damaged and state_of(files) == before:
+                path = self._tokens.keep(path, name)
         for number in range(segments.count(path)):
             yield TokenisedSegment(unit.index, number, path, found)
-
-
-def remove_others(directory: str, keep: Collection[str]) -> None:
-    """Remove all tokenised units that are not in `keep`, and what dead workers left."""
-    (result,) = FileSystems.match([f"{directory}/*"])
-    kept = set(keep)
-    others = [found.path for found in result.metadata_list if found.path not in kept]
-    if others:
-        FileSystems.delete(others)

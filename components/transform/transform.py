@@ -2,14 +2,15 @@
 
 Cost model: the text is tokenised once, by `TokeniseUnits`, which is where the time goes. It is read
 twice for that, first for the digest by which the next run finds what this one did: 3 % of the time
-on a local disk, twice the transfer from an object store. Text that has not changed is there
-already. What was found lies in a file a unit, about half the bytes of the text, and is read twice
-more, by segments: the types to be counted, then all of it to be encoded. Shuffled are the types of
-each worker with their counts, and where each segment lies: never tokens. Flink and Spark also store
-the types of each segment before they are looked up: with a step that has a side input they begin a
-new stage. A worker holds a segment (16 to 25 MB of text), the types that it has counted since it
-last sent some on, and the vocabulary, the driver the vocabulary, nobody the corpus. What phrases
-cost is said in `phrases`.
+on a local disk, twice the transfer from a bucket. Text that has not changed is there already. What
+was found lies in a file a unit, about half the bytes of the text, and is read by segments: the
+types to be counted, the types to be looked up, then all of it to be encoded. Where that lies in a
+bucket, a job in this process fetches a file once (2 requests) or uploads it (2), and reads its own
+copy. Shuffled are the types of each worker with their counts, and where each segment lies: never
+tokens. Flink and Spark also store the types of each segment before they are looked up: with a step
+that has a side input they begin a new stage. A worker holds a segment (16 to 25 MB of text), the
+types that it has counted since it last sent some on, and the vocabulary, the driver the vocabulary,
+nobody the corpus. What phrases cost is said in `phrases`.
 
 An estimate for 1 TB on Dataflow, from 133 MB to 2 GB of English on two slow cores, where each MB
 took 0.085 s of CPU: 1e6 x 0.085 s = 24 core-hours, 14 minutes on 100 cores, if reading keeps up
@@ -46,15 +47,17 @@ from components.transform import (
     records,
     statistics,
     storage,
+    work_directory,
 )
-from components.transform.options import is_awaited, runner_and_options
+from components.transform.options import in_this_process, is_awaited, runner_and_options
 from components.transform.phrases import WORK
-from components.transform.storage import fetch, holds, make_directory, remove
-from components.transform.tokens import Tokens, remove_others
+from components.transform.storage import delete, exists, fetch, make_directory, remove
+from components.transform.tokens import TOKENS, Tokens
+from components.transform.work_directory import GO_ON, LAUNCHED
 
 LEAST_TYPES = 2  # One word has no neighbours.
-_LAUNCHED = "launched"  # In the work directory of a job that nobody waited for.
-_GO_ON = "the same command without options of Beam goes on with what it wrote"
+# What the work directory holds beside results.
+_ON_THE_WAY = (TOKENS, "tftransform_tmp", records.UNFINISHED, WORK)
 
 
 def build(
@@ -63,6 +66,7 @@ def build(
     settings: TransformSettings,
     beam_options: Sequence[str] = (),
     cache: str | None = None,
+    shared: str | None = None,
     out: Examples,
     listing: Listing | None = None,
 ) -> Examples:
@@ -75,6 +79,8 @@ def build(
             process.
         cache: Directory of tokenised units, for the next run; removed if `settings.cache` is off.
             none: there is no such place.
+        shared: Directory for workers elsewhere, if `settings.work_directory` names none; none: they
+            see `out.path`.
         out: Receives train/, eval/, transform_graph/, vocabulary.tsv and statistics.json.
         listing: Where the files of the corpus are now; none: where they were when it was listed.
 
@@ -84,57 +90,53 @@ def build(
         SettingsError: Settings and options do not go together.
         NotAwaitedError: The job was launched, as the options say, and runs on its own.
     """
-    listing = listing or Listing.load(corpus)
-    # Workers write there, so all of them have to see it.
-    shared = settings.work_directory
-    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
-    _check_directory(work)
     runner, options = runner_and_options(beam_options)
+    awaited, here = is_awaited(options), in_this_process(runner, options)
+    work, launched = work_directory.choose(settings, shared, out, elsewhere=not (here and awaited))
     if type(runner).__name__ == "DataflowRunner" and not is_remote(work):
         raise SettingsError(
-            "workers on Dataflow need a transform.work_directory on gs://, got "
-            f"{shared or 'none'}: set it"
+            "workers on Dataflow must write to gs://, got "
+            f"{settings.work_directory or 'no place there'}: set --output or "
+            "transform.work_directory to one"
         )
-    awaited = is_awaited(options)
-    if not awaited and not shared:
+    if not awaited and not (settings.work_directory or shared):
         raise SettingsError(
-            "a Beam job that is not waited for needs a place of its own, got no "
-            "transform.work_directory: set it"
+            "a Beam job that is not waited for needs a place of its own, got none: set "
+            "transform.work_directory, or --output to a place on gs://"
         )
+    listing = listing or Listing.load(corpus, fetched=here)
     files = [path for path, _ in listing.files]
     # As they were listed: what was written since then is not what the fingerprint says.
     before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
-    tokens_in = cache if settings.cache and awaited else None
-    if holds(work, _LAUNCHED):
-        tokens_in = None
-        _check_launched(work, awaited=awaited)
+    found_again = settings.cache and awaited and not launched
+    tokens = Tokens.of(cache if found_again else None, work)
+    if launched:
+        work_directory.check_launched(work, awaited=awaited)
     else:
-        _run(runner, options, listing, settings, tokens_in, work, awaited=awaited)
-    _check_unchanged(before, state_of(files, listing.urls), listing, tokens_in)
-    for name in ("tokens", "tftransform_tmp", records.UNFINISHED, WORK):
-        remove(f"{work}/{name}")
-    if not holds(work, job.COUNTS):
+        _run(runner, options, listing, settings, tokens, work, awaited=awaited)
+    _check_unchanged(before, state_of(files, listing.urls), listing, tokens)
+    if not exists(f"{work}/{job.COUNTS}"):
         raise SkipstreamError(
             f"workers and launcher must see the same files, and {work} holds nothing of the "
             "workers': set transform.work_directory to a place that both see"
         )
-    fetch(work, out.path)
+    fetch(work, out.path, leave=_ON_THE_WAY)
     written = json.loads((out.path / job.COUNTS).read_text())
     limits.check(written["counts"], listing)
     _check_text(written["counts"], listing)
-    tokens, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
-    _take_vocabulary(out, settings, tokens, written["counts"].get("documents", 0))
-    content = statistics.describe(written["counts"], tokens, types, listing, out)
+    counted, types = map(int, (out.path / job.TOTALS).read_text().split("\t"))
+    _take_vocabulary(out, settings, counted, written["counts"].get("documents", 0))
+    content = statistics.describe(written["counts"], counted, types, listing, out)
     content |= {"advice": advice} if (advice := limits.advice(written["counts"], listing)) else {}
     write_json(out.path / "statistics.json", content)
-    for name in (job.COUNTS, job.TOTALS, _LAUNCHED):
+    for name in (job.COUNTS, job.TOTALS, LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
     token_files: dict[str, bool] = written["token_files"]
-    if tokens_in:
-        remove_others(tokens_in, keep=token_files)
+    if tokens.found_again:
+        tokens.remove_others(keep=token_files)
     elif cache and not settings.cache:
-        remove(cache)
+        Tokens.of(cache, work).remove()
     return out.finish(
         settings,
         documents=content["documents"],
@@ -152,48 +154,34 @@ def _run(
     options: PipelineOptions,
     listing: Listing,
     settings: TransformSettings,
-    cache: str | None,
+    tokens: Tokens,
     work: str,
     *,
     awaited: bool,
 ) -> None:
     """Run the job to its end, or launch it."""
     remove(work)
-    tokens = Tokens(cache or f"{work}/tokens", found_again=bool(cache))
     for name in (*records.SPLITS, records.UNFINISHED):
         make_directory(f"{work}/{name}")
-    make_directory(tokens.directory)
+    tokens.make()
     if not awaited:
-        storage.write(b"", f"{work}/{_LAUNCHED}")
+        storage.write(b"", f"{work}/{LAUNCHED}")
     try:
         with (
-            progress.shown(len(plan(listing)), tokens.directory, work),
+            progress.shown(len(plan(listing)), tokens.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
         ):
             job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
     except BaseException as error:
-        remove(f"{work}/{_LAUNCHED}")
+        if not awaited:
+            delete([f"{work}/{LAUNCHED}"])
         if isinstance(error, Exception) and (mistake := errors.from_beam(error)) is not None:
             raise mistake from error
         raise
     if not awaited:
         raise NotAwaitedError(
-            f"the job was launched and is not waited for: when it has ended, {_GO_ON}"
+            f"the job was launched and is not waited for: when it has ended, {GO_ON}"
         )
-
-
-def _check_launched(work: str, *, awaited: bool) -> None:
-    """Refuse to go on with a job that was launched before and has not ended."""
-    # Counts come after records, and the graph is renamed.
-    written = (job.COUNTS, job.TOTALS, f"{job.GRAPH}/transform_fn")
-    whole = all(holds(work, name) for name in written)
-    if not whole or holds(work, f"{job.GRAPH}/transform_tmp"):
-        raise SkipstreamError(
-            f"the job that was launched before must have written all of {work}, and has not: "
-            "wait until it has ended, and if it failed, delete that directory"
-        )
-    if not awaited:
-        raise NotAwaitedError(f"this job was launched before, and has ended: {_GO_ON}")
 
 
 def _take_vocabulary(
@@ -237,28 +225,18 @@ def _too_few_words(
     return f"{message}; lower it, or check transform.tokenizer and example_gen.format"
 
 
-def _check_directory(work: str) -> None:
-    if set("*?[]") & set(work):
-        raise SettingsError(
-            "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
-            f"which TensorFlow and Beam take for patterns, got {work}: name another"
-        )
-    if is_remote(work) and not work.startswith("gs://"):
-        raise SettingsError(
-            "transform.work_directory must be a local directory or gs://: TensorFlow can write "
-            f"nothing else, got {work}"
-        )
-
-
 def _check_unchanged(
-    before: dict[str, Any], after: dict[str, Any], listing: Listing, tokens_in: str | None
+    before: dict[str, Any],
+    after: dict[str, Any],
+    listing: Listing,
+    tokens: Tokens,
 ) -> None:
     changed = [path for path, state in after.items() if before[path] != state]
     if listing.damaged_files == "skip":  # What is gone was read whole or skipped.
         changed = [path for path in changed if after[path] is not None]
     if changed:
-        if tokens_in and any(map(is_remote, changed)):
-            remove(tokens_in)  # Workers look at local files only; others have other names now.
+        if tokens.found_again and any(map(is_remote, changed)):
+            tokens.remove()  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
             f"the corpus must not change while it is read, but {shown(changed[0])}{more} did: "

@@ -104,6 +104,8 @@ def collect_garbage(store: Store, *, dry_run: bool) -> Iterator[tuple[str, int]]
             if not dry_run:
                 store.remove(name)
             yield store.place.at(name), size
+        if not dry_run:
+            store.place.sweep()
 
 
 def _remarks(history: History, version: int) -> Iterator[str]:

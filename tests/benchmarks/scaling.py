@@ -18,7 +18,7 @@ from training import alone
 
 from components import threads
 from components.artifacts import Examples, Model, write_json
-from components.settings import TrainerSettings
+from components.settings import TrainerSettings, TransformSettings
 from components.vocabulary import Vocabulary
 
 DOCUMENT = 1000  # tokens
@@ -53,7 +53,7 @@ def write_examples(path: Path, types: int, tokens: int) -> dict[str, Any]:
     counts = np.maximum(1, share * tokens).astype(np.int64)
     Vocabulary(tuple(f"w{id_}" for id_ in range(types)), counts).save(path / "vocabulary.tsv")
     write_json(path / "statistics.json", {"splits": splits})
-    Examples(path, "scaling").finish()
+    Examples(path, "scaling").finish(TransformSettings())
     return {}
 
 

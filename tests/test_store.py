@@ -1,0 +1,219 @@
+"""Artifacts in a directory and in a bucket alike: what they were made of, found, tidied up."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stages import fill, forbidden, place, run, step
+
+from components.artifacts import Corpus, Examples, Model, Statistics
+from components.errors import SettingsError, SkipstreamError
+from components.identity import code_identity
+from components.places.bucket import Bucket
+from components.places.directory import Directory
+from components.places.lease import Lease
+from components.settings import TransformSettings
+from pipeline.config import Settings
+from pipeline.runner import Runner
+from pipeline.store import Step, Store, Use
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(place(request.param, tmp_path / "out"))
+
+
+def test_a_manifest_says_what_the_artifact_was_made_of(store: Store) -> None:
+    settings = TransformSettings(min_count=7)
+    corpus = run(store, step(Corpus, fill, content={"digest": "d"}))
+    made = Step(
+        Examples,
+        "components.transform.transform",
+        inputs={"corpus": corpus, "other": None},
+        settings=settings,
+    )
+    store.begin(made, "night-7").finish(settings, documents=3)
+    publishable = store.unpublished(made) or store.find(Examples, made.fingerprint)
+    assert publishable
+    examples = store.publish(publishable)
+    manifest = json.loads(store.place.read(f"transform/{made.fingerprint}/manifest.json") or b"")
+    assert manifest == examples.manifest
+    finished, files = manifest.pop("finished"), manifest.pop("files", None)
+    identity = code_identity("components.transform.transform")
+    assert manifest == {
+        "kind": "Examples",
+        "fingerprint": made.fingerprint,
+        "made_of": {
+            "inputs": {"corpus": {"stage": "example_gen", "fingerprint": corpus.fingerprint}},
+            "settings": settings.counting(),
+            "content": None,
+            "code": identity["code"],
+            "libraries": identity["libraries"],
+        },
+        "run": "night-7",
+        "summary": {"documents": 3},
+    }
+    assert finished.endswith("+00:00")
+    assert {"apache-beam", "tensorflow", "python"} <= identity["libraries"].keys()
+    assert (files is not None) == store.is_remote
+    # The fingerprint is the digest of what the manifest says.
+    key = json.dumps(["transform", manifest["made_of"]], sort_keys=True)
+    assert made.fingerprint == hashlib.sha256(key.encode()).hexdigest()[:16]
+    assert examples.settings.counting() == settings.counting()
+
+
+def test_what_was_made_is_found_and_read(store: Store) -> None:
+    made = step(Corpus, fill)
+    assert store.find(Corpus, made.fingerprint) is None
+    assert store.last(Corpus) is None
+    run(store, made)
+    found = Store(store.place).find(Corpus, made.fingerprint)
+    assert found and found == store.last(Corpus)
+    assert found.address == store.place.at(f"example_gen/{made.fingerprint}")
+    assert (found / "text").read_text() == "the cat"
+    assert (found / "deep" / "data").read_text() == "123"
+    assert found.summary == {"documents": 3}
+    assert (found.has("deep/data"), found.has("deep/none")) == (True, False)
+    assert store.find(Statistics, made.fingerprint) is None
+
+
+def test_nothing_half_made_is_found(store: Store) -> None:
+    def fail(out: Any) -> Any:
+        (out.path / "text").write_text("the")
+        raise SkipstreamError("the disk is gone")
+
+    made = step(Corpus, fail)
+    with pytest.raises(SkipstreamError):
+        run(store, made)
+    assert store.find(Corpus, made.fingerprint) is None
+    assert store.last(Corpus) is None
+
+
+def test_ancestors_are_the_nearest_of_each_stage(store: Store) -> None:
+    corpus = run(store, step(Corpus, fill, content="new"))
+    before = run(store, step(Corpus, fill, content="old"))
+    old = run(store, step(Examples, fill, inputs={"corpus": before}))
+    start = run(store, step(Model, fill, inputs={"examples": old}))
+    examples = run(store, step(Examples, fill, inputs={"corpus": corpus}))
+    model = run(store, step(Model, fill, inputs={"examples": examples, "start": start}))
+    assert Store(store.place).ancestors([model]) == {
+        "trainer": model.fingerprint,
+        "transform": examples.fingerprint,
+        "example_gen": corpus.fingerprint,
+    }
+    # What is gone is named, and what it was made of is unknown.
+    store.remove(f"transform/{examples.fingerprint}")
+    assert Store(store.place).ancestors([model]) == {
+        "trainer": model.fingerprint,
+        "transform": examples.fingerprint,
+    }
+
+
+def test_what_nothing_needs_is_named_with_its_bytes(store: Store) -> None:
+    kept = run(store, step(Corpus, fill, content="kept"))
+    dropped = run(store, step(Corpus, fill, content="dropped"))
+    last = run(store, step(Corpus, fill, content="last"))
+    store.place.write("trainer/half/checkpoints/1/weights", b"x" * 500)
+    store.place.write("notes/by-hand", b"x")
+    fresh = Store(store.place)
+    found = dict(fresh.unneeded([("example_gen", kept.fingerprint)]))
+    manifest = len(store.place.read(f"example_gen/{dropped.fingerprint}/manifest.json") or b"")
+    assert found == {
+        f"example_gen/{dropped.fingerprint}": manifest + len("123the cat"),
+        "trainer/half": 500,
+    }
+    for name in found:
+        fresh.remove(name)
+    assert dict(fresh.unneeded([("example_gen", kept.fingerprint)])) == {}
+    assert fresh.find(Corpus, kept.fingerprint) == kept
+    assert fresh.last(Corpus) == last
+
+
+def test_the_ledger_says_what_the_last_run_used(store: Store) -> None:
+    assert not store.exists
+    made = run(store, step(Corpus, fill), "one")
+    run(store, step(Corpus, forbidden), "two")
+    ledger = Store(store.place).ledger
+    seconds = ledger.uses["example_gen"].seconds
+    use = Use(fingerprint=made.fingerprint, run="two", seconds=seconds, reused=True)
+    assert ledger.uses == {"example_gen": use}
+    assert seconds == 0
+    assert (ledger.destinations, bool(ledger.last_finished)) == ([], True)
+    assert Store(store.place).exists
+
+
+def test_destinations_lie_below_the_output_wherever_that_is(store: Store) -> None:
+    assert store.at("serving") == f"{store.address}/serving"
+    assert store.at("/models") == "/models" or store.is_remote
+    assert store.at("gs://bucket/models") == "gs://bucket/models"
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"uses": []}', '{"uses": {"trainer": {"seconds": 1}}}', '{"format": 2}']
+)
+def test_a_damaged_ledger_is_one_line(store: Store, content: str) -> None:
+    store.place.write("store.json", content.encode())
+    for ask in (lambda: store.ledger, lambda: store.exists, lambda: run(store, step(Corpus, fill))):
+        with pytest.raises(SkipstreamError) as caught:
+            ask()
+        assert str(caught.value).startswith(
+            f"{store.address}/store.json must be what this release writes, and is damaged"
+        )
+        assert "\n" not in str(caught.value)
+    assert (store.place.read("store.json") or b"").decode() == content
+
+
+def test_the_output_of_an_earlier_release_is_refused(store: Store) -> None:
+    store.place.write("run.json", b'{"stages": {}, "destinations": ["serving"]}')
+    before = store.place.files("")
+    with pytest.raises(SkipstreamError) as caught:
+        run(store, step(Corpus, fill))
+    assert str(caught.value) == (
+        f"{store.address} is the output of an earlier release, whose artifacts do not say what "
+        "they were made of: give another --output; its versions can be read at "
+        f"{store.address}/serving, and go on there as pusher.destination"
+    )
+    after = {name for name in store.place.files("") if not name.startswith(".lock")}
+    assert after == set(before)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"kind": 1}'])
+def test_a_damaged_manifest_is_one_line(store: Store, content: bytes) -> None:
+    made = step(Corpus, fill)
+    run(store, made)
+    name = f"example_gen/{made.fingerprint}"
+    store.place.write(f"{name}/manifest.json", content)
+    with pytest.raises(SkipstreamError) as caught:
+        store.find(Corpus, made.fingerprint)
+    assert str(caught.value).startswith(f"{store.place.at(name)}")
+    assert "run again" in str(caught.value)
+
+
+def test_an_output_is_a_directory_or_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # Needs no credentials.
+    with pytest.raises(SettingsError, match="--output must be a directory, gs://bucket/path or"):
+        Store.open("ftp://a/b")
+    assert Store.open("gs://bucket/path").is_remote
+    assert Store.open("gs://bucket/path/").address == "gs://bucket/path"
+
+
+def test_a_run_holds_the_output(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(store.place, Bucket):
+        bucket = store.place  # Half a minute would pass until a holder that lives has shown it.
+        monkeypatch.setattr(bucket, "hold", lambda run: Lease(bucket, run, seconds=0.8))
+    with (
+        store.hold("one"),
+        pytest.raises(SkipstreamError, match="is in use by"),
+        Runner(Store(store.place), Settings()),
+    ):
+        pass
+    run(store, step(Corpus, fill))
+
+
+def test_an_artifact_in_a_directory_is_made_where_it_lies(tmp_path: Path) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    made = run(store, step(Corpus, fill))
+    assert made.path == tmp_path / "out" / "example_gen" / made.fingerprint
+    assert sorted(path.name for path in made.path.iterdir()) == ["deep", "manifest.json", "text"]
