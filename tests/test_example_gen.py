@@ -19,12 +19,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from bucket import BucketFileSystem
 
 from components.artifacts import Corpus
+from components.contents import Contents
 from components.errors import SkipstreamError, from_beam
 from components.example_gen import default_corpus, units
 from components.example_gen.build import build, describe, find
 from components.example_gen.files import File, list_files
 from components.example_gen.reader import read
 from components.example_gen.split import held_out
+from components.places.directory import Directory
 from components.settings import ExampleGenSettings
 
 
@@ -115,7 +117,7 @@ def test_the_listing_says_everything_the_reader_needs(tmp_path):
 
 def identity(tmp_path: Path, *patterns: object, **settings: object) -> tuple[object, bool]:
     chosen = ExampleGenSettings(input=tuple(map(str, patterns)), **settings)
-    return describe(*find(chosen), memory=tmp_path / "digests" / "x.json")
+    return describe(*find(chosen), Contents(Directory(tmp_path), "digests/x.json"))
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -196,9 +198,11 @@ def test_describing_needs_neither_beam_nor_tensorflow(tmp_path):
     code = f"""if True:
         import sys
         from pathlib import Path
+        from components.contents import Contents
         from components.example_gen.build import describe, find
+        from components.places.directory import Directory
         from components.settings import ExampleGenSettings as Settings
-        memory = Path({str(tmp_path)!r}) / "memory.json"
+        memory = Contents(Directory(Path({str(tmp_path)!r})), "memory.json")
         docstrings, _ = describe(*find(Settings()), memory)
         assert docstrings["docstrings"]["tensorflow"]
         describe(*find(Settings(input=({f"{tmp_path}/a.txt"!r},))), memory)
