@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import stores
+import tensorflow as tf
 
 from components import transform
 from components.artifacts import Corpus, Examples
@@ -20,7 +21,7 @@ from components.example_gen.build import find
 from components.example_gen.formats import Block
 from components.example_gen.units import Listing, plan
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import records, segments, storage, work_directory
+from components.transform import job, records, segments, storage, work_directory
 from components.transform.options import in_this_process, runner_and_options
 from components.transform.segment_ref import SegmentRef
 from components.transform.token_cache import TokenCache
@@ -231,6 +232,30 @@ def test_a_launched_job_is_taken_up_where_it_works(
     storage.write(b"", f"{place}/transform_graph/transform_tmp/x")
     with pytest.raises(SkipstreamError, match="has not"):
         work_directory.check_launched(place, awaited=True)
+
+
+def test_a_bucket_that_tensorflow_cannot_reach_is_one_line(
+    tmp_path: Path, server: stores.Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if server.scheme == "s3":
+        pytest.skip("TensorFlow is never asked to write to s3://")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise tf.errors.PermissionDeniedError(None, None, "HTTP response code 403")
+
+    monkeypatch.setattr(job, "wire", refuse)
+    (tmp_path / "corpus.txt").write_text("a\n")
+    listed = list_corpus(
+        settings=ExampleGenSettings(input=(f"{tmp_path}/corpus.txt",)), out=Corpus(tmp_path, "1")
+    )
+    with pytest.raises(SkipstreamError, match=f"^cannot read or write {bucket}/work/2: .* 403: "):
+        transform.build(
+            listed,
+            settings=TransformSettings(),
+            beam_options=["--runner=FlinkRunner"],
+            shared=f"{bucket}/work",
+            out=Examples(tmp_path, "2"),
+        )
 
 
 @pytest.mark.parametrize(

@@ -209,13 +209,18 @@ def fetch(source: str, target: Path, leave: Collection[str] = ()) -> None:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Turn what reaching for a file in a bucket can raise into an error that names it."""
+def naming(path: str, expected: type[Exception] = Exception) -> Iterator[None]:
+    """Turn what reaching for a file in a bucket can raise into an error that names it.
+
+    Args:
+        path: The file; of local ones, errors stay as they are.
+        expected: What is raised. Every cloud library has exceptions of its own.
+    """
     try:
         yield
     except SkipstreamError:
         raise
-    except Exception as error:  # Every cloud library has exceptions of its own.
+    except expected as error:
         if not is_remote(path):
             raise
         raise SkipstreamError(

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
@@ -170,6 +171,7 @@ def _run(
         with (
             progress.shown(len(plan(listing)), cache.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
+            storage.naming(work, tf.errors.OpError),  # The graph is traced into files.
         ):
             job.wire(pipeline, listing, settings=settings, cache=cache, work=work)
     except BaseException as error:
