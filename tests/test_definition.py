@@ -18,7 +18,7 @@ from components.settings import (
     TrainerSettings,
     TransformSettings,
 )
-from pipeline import runner
+from pipeline import cli, runner
 from pipeline.config import Settings
 from pipeline.store import Store
 
@@ -203,3 +203,22 @@ def test_a_training_starts_anew_where_the_latest_model_is_gone(
     capsys.readouterr()
     run_chain(store, settings)
     assert f"trainer         starts anew: {gone} is gone\n" in capsys.readouterr().err
+
+
+def test_runs_and_commands_do_without_the_reports_of_other_runs(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
+    run_chain(store, settings)
+    for content in (b"{", b'{"stages": []}', None):
+        if content is None:
+            store.place.remove("run.json")
+        else:
+            store.place.write("run.json", content)
+        assert cli.run(["gc", store.address]) == 0
+        assert capsys.readouterr().out.endswith("0  bytes freed\n")
+        assert cli.run(["versions", store.address]) == 0
+        assert capsys.readouterr().out.count("\n") == 2
+        again = run_chain(store, settings)
+        assert all(stage["reused"] for stage in again.values())
