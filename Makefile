@@ -64,9 +64,9 @@ build/%/.installed: deploy/%/requirements.txt
 	build/$*/bin/python -m pip check
 	touch $@
 
-# make kubeflow IMAGE=REGISTRY/skipstream:VERSION
+# make kubeflow IMAGE=REGISTRY/skipstream:VERSION [CLAIM=skipstream]
 kubeflow: build/kubeflow/.installed
-	build/kubeflow/bin/python deploy/kubeflow/pipeline.py '$(IMAGE)' build/skipstream.yaml
+	build/kubeflow/bin/python deploy/kubeflow/pipeline.py '$(IMAGE)' build/skipstream.yaml $(CLAIM)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -362,7 +362,7 @@ class PushedModel(Artifact):
 
 
 @dataclass(frozen=True)
-class Served:
+class VersionBefore:
     """A version that was served, and what it was made of: as much of it as is still there.
 
     Attributes:

@@ -149,7 +149,7 @@ class StatisticsGenSettings(StageSettings):
 
     reference: Glob | None = Field(
         None,
-        description="Output directory or transform artifact that the corpus is compared with; "
+        description="Output or transform artifact that the corpus is compared with; "
         "none: what the newest pushed version was trained on, other than this corpus.",
     )
     min_kept_share: float | None = Field(
@@ -241,8 +241,8 @@ class TrainerSettings(StageSettings):
     warm_start: Glob | None = Field(
         None,
         description="A model that words go on from, vectors and context vectors: latest (that of "
-        "the last pushed version, if there is one), a trainer artifact, or another output "
-        "directory; none: start anew. Words that it does not know start from start_vectors, or "
+        "the last pushed version, if there is one), a trainer artifact, or another "
+        "output; none: start anew. Words that it does not know start from start_vectors, or "
         "anew.",
     )
     warm_epochs: int | None = Field(
@@ -380,7 +380,7 @@ class PusherSettings(StageSettings):
     destination: Glob | None = Field(
         None,
         description="Where versions are served from: a directory, gs://bucket/path or "
-        "s3://bucket/path; none: serving below the output directory.",
+        "s3://bucket/path; none: serving below the output.",
     )
     keep: int = Field(
         5,

@@ -12,7 +12,7 @@ from components.artifacts import (
     Examples,
     ExportedModel,
     Model,
-    Served,
+    VersionBefore,
 )
 from components.errors import SettingsError, SkipstreamError
 from components.pusher import pusher
@@ -122,7 +122,7 @@ def trained_before(history: History) -> list[str]:
     return [name for name in dict.fromkeys(fingerprints) if name]
 
 
-def start_of(served: Sequence[str], trained_from: Callable[[str | None], str]) -> str | None:
+def start_of(models: Sequence[str], trained_from: Callable[[str | None], str]) -> str | None:
     """What a training starts from that goes on from the last pushed version.
 
     That is the newest, unless it is what this training itself has brought forth. Then the run is a
@@ -130,7 +130,7 @@ def start_of(served: Sequence[str], trained_from: Callable[[str | None], str]) -
     command that is given twice trains once.
 
     Args:
-        served: Fingerprints of models, newest first.
+        models: Fingerprints, newest first.
         trained_from: The fingerprint of this training for each model that it may start from.
 
     Returns:
@@ -141,9 +141,9 @@ def start_of(served: Sequence[str], trained_from: Callable[[str | None], str]) -
     >>> start_of(["night-2", "night-1"], lambda start: "night-2" if start == "night-1" else "")
     'night-1'
     """
-    if not served:
+    if not models:
         return None
-    newest, *others = served
+    newest, *others = models
     for start in (*others, None):
         if trained_from(start) == newest:
             return start
@@ -158,7 +158,7 @@ def whole_model(store: Store, fingerprint: str) -> Model | None:
 
 def version_before(
     history: History, store: Store, destination: Destination, other_than: Model
-) -> Served | None:
+) -> VersionBefore | None:
     """The newest version that was served, made of another trained model than `other_than`.
 
     So a run that is repeated after its push is compared with the same version as before. A
@@ -175,12 +175,12 @@ def version_before(
         if trainer != other_than.fingerprint:
             if not trainer:  # Copied in by hand: it need not be a model of ours.
                 name = history.model(version)
-                return Served(version, name, None, None, None, missing=("record",))
+                return VersionBefore(version, name, None, None, None, missing=("record",))
             return _left(history, version, store, destination)
     return None
 
 
-def _left(history: History, version: int, store: Store, destination: Destination) -> Served:
+def _left(history: History, version: int, store: Store, destination: Destination) -> VersionBefore:
     """What is left of a version that has a record."""
     name, made_of = history.model(version), history.artifacts(version)
     saved_model: Callable[[], Path] | None = None
@@ -198,7 +198,7 @@ def _left(history: History, version: int, store: Store, destination: Destination
         f"{Examples.STAGE}/{transform}": found,
     }
     missing = tuple(name for name, part in parts.items() if not part)
-    return Served(version, name, saved_model, model, found, missing)
+    return VersionBefore(version, name, saved_model, model, found, missing)
 
 
 def local_copy(destination: Destination, version: int) -> Path:

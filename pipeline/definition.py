@@ -22,8 +22,8 @@ from components.artifacts import (
     InfraBlessing,
     Model,
     PushedModel,
-    Served,
     Statistics,
+    VersionBefore,
 )
 from components.errors import NotBlessedError, SettingsError
 from components.infra_validator import model_server
@@ -201,8 +201,8 @@ class Chain:
         def starting_from(name: str | None) -> Step[Model]:
             return _training(examples, settings, given, Model(Path(), name) if name else None)
 
-        served = baseline.trained_before(self._history)
-        name = baseline.start_of(served, lambda name: starting_from(name).fingerprint)
+        models = baseline.trained_before(self._history)
+        name = baseline.start_of(models, lambda name: starting_from(name).fingerprint)
         if name is None or self._runner.finished(starting_from(name)):
             return starting_from(name)
         if start := baseline.whole_model(self._store, name):
@@ -212,11 +212,13 @@ class Chain:
         logs.say(news, event="cold_start", model=name)
         return starting_from(None)
 
-    def _export(self, model: Model, examples: Examples, before: Served | None) -> ExportedModel:
+    def _export(
+        self, model: Model, examples: Examples, before: VersionBefore | None
+    ) -> ExportedModel:
         """The SavedModel, turned onto the version before."""
         settings = self._settings.exporter
 
-        def turned_onto(before: Served | None) -> Step[ExportedModel]:
+        def turned_onto(before: VersionBefore | None) -> Step[ExportedModel]:
             return Step(
                 ExportedModel,
                 "components.exporter.exporter",
@@ -240,7 +242,7 @@ class Chain:
         exported: ExportedModel,
         model: Model,
         examples: Examples,
-        before: Served | None,
+        before: VersionBefore | None,
         given: Given,
     ) -> Evaluation:
         """The scores, and whether they bless the model."""
@@ -273,7 +275,7 @@ class Chain:
                 "components.infra_validator.validator",
                 inputs={"exported": exported, "model": model, "examples": examples},
                 # What was validated without the server, or in another one, is validated again.
-                content={"model_server": model_server.identity()},
+                content={"model_server": model_server.stamp()},
             )
         )
 
@@ -307,9 +309,9 @@ class Chain:
         pushed = self._runner.do(step, again=again)
         # Not a part of the model: a change pushes nothing.
         pusher.prune(destination, settings.keep)
-        served = destination.path_of(pushed.version)
-        self._runner.report["saved_model"] = served
-        return served
+        address = destination.path_of(pushed.version)
+        self._runner.report["saved_model"] = address
+        return address
 
     @cached_property
     def _history(self) -> History:

@@ -335,6 +335,11 @@ class Store:
         try:
             manifest = json.loads(content)
             fingerprint = kind.check(manifest, bucket.at(name))
+            if "files" not in manifest:
+                raise SkipstreamError(
+                    f"an output in a bucket must be written there, got {bucket.at(name)}, copied "
+                    "from a disk, whose manifests have no digests of files: give another --output"
+                )
             files = {
                 file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()
             }

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, Served
+from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, VersionBefore
 from components.errors import SkipstreamError
 from components.exporter import alignment, exporter
 from components.exporter.embeddings import Embeddings
@@ -82,7 +82,7 @@ def export(
     trained: tuple[Model, Examples], path: Path, before: ExportedModel | None = None
 ) -> ExportedModel:
     path.mkdir()
-    served = before and Served(3, before.fingerprint, lambda: before.saved_model, None, None)
+    served = before and VersionBefore(3, before.fingerprint, lambda: before.saved_model, None, None)
     return exporter.build(
         *trained,
         settings=ExporterSettings(),

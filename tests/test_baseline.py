@@ -7,7 +7,7 @@ from obstore.store import MemoryStore
 from stages import fill, place, run, step
 from test_pusher import model, push
 
-from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, Served
+from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, VersionBefore
 from components.errors import SettingsError, SkipstreamError
 from components.places.bucket import Bucket
 from components.places.directory import Directory
@@ -32,7 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(place(request.param, tmp_path / "out"))
 
 
-def before(destination: Destination, store: Store) -> Served | None:
+def before(destination: Destination, store: Store) -> VersionBefore | None:
     return baseline.version_before(pusher.read(destination), store, destination, CANDIDATE)
 
 
@@ -74,7 +74,9 @@ def test_what_is_in_the_store_is_found(
     record = record.model_copy(update={"artifacts": made_of})
     destination.place.write(".versions/1.json", record.model_dump_json().encode())
     found = before(destination, Store(store.place))
-    assert found == Served(1, saved.fingerprint, found and found.find_saved_model, tables, text)
+    assert found == VersionBefore(
+        1, saved.fingerprint, found and found.find_saved_model, tables, text
+    )
     assert found and found.saved_model
     assert (found.saved_model / MODEL).read_text() == "in the store"
 

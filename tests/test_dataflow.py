@@ -12,90 +12,75 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import google_crc32c
 import pytest
-from apache_beam.internal.gcp import auth
+import stores
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from commands import Command
 from tensorflow_transform import beam as tft_beam
 
+from components import transform
+from components.artifacts import Corpus, Examples
+from components.errors import SkipstreamError
+from components.example_gen.build import build as list_corpus
+from components.settings import ExampleGenSettings, TransformSettings
 from components.transform import storage
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "europe-docker.pkg.dev/some-project/some-repository/skipstream:1"
 
 
-class Cloud(BaseHTTPRequestHandler):
-    """Just enough of Cloud Storage to take uploads, and a Dataflow whose jobs fail."""
+class Dataflow(BaseHTTPRequestHandler):
+    """A service that takes jobs, all of which fail."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def respond(self, content: dict[str, Any], code: int = 200, **headers: str) -> None:
+    def respond(self, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()
-        self.send_response(code)
-        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        self.send_response(200)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
-    def content(self) -> bytes:
-        return self.rfile.read(int(self.headers["Content-Length"]))
-
     def do_GET(self) -> None:
-        if self.path.startswith("/v1b3/") and "/messages" in self.path:
+        if "/messages" in self.path:
             text = {"messageText": "no quota left", "messageImportance": "JOB_MESSAGE_ERROR"}
             self.respond({"jobMessages": [{"id": "1", "time": "2026-01-01T00:00:00Z", **text}]})
-        elif self.path.startswith("/v1b3/"):
-            self.respond({"id": "job-1", "currentState": "JOB_STATE_FAILED"})
-        elif self.path.startswith("/storage/v1/b/bucket/o?"):
-            prefix = parse_qs(urlsplit(self.path).query)["prefix"][0]
-            names = [name for name in self.server.files if name.startswith(prefix)]
-            self.respond({"items": [{"name": name} for name in names]})
-        elif re.fullmatch(r"/storage/v1/b/\w+\?.*", self.path):
-            self.respond({"name": "bucket"})
         else:
-            self.respond({"error": {"code": 404}}, code=404)
+            self.respond({"id": "job-1", "currentState": "JOB_STATE_FAILED"})
 
     def do_POST(self) -> None:
-        sent = json.loads(self.content())
-        if self.path.startswith("/v1b3/"):
-            self.server.jobs.append((self.path, sent))
-            self.respond({"id": "job-1", "currentState": "JOB_STATE_PENDING"})
-        else:
-            self.respond({}, Location=f"{self.server.url}/upload/{sent['name']}")
-
-    def do_PUT(self) -> None:
-        name, content = self.path.removeprefix("/upload/"), self.content()
-        self.server.files[name] = content
-        digest = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
-        self.respond({"name": name, "crc32c": digest})
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.jobs.append((self.path, sent))
+        self.respond({"id": "job-1", "currentState": "JOB_STATE_PENDING"})
 
 
 def pickled_functions(pipeline: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]:
     """The DoFns of a job, as pickles."""
-    for transform in pipeline.components.transforms.values():
-        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
-            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+    for step in pipeline.components.transforms.values():
+        if step.spec.urn == common_urns.primitives.PAR_DO.urn:
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload)
             yield bz2.decompress(base64.b64decode(payload.do_fn.payload))
 
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The service, whose `bucket` is on Cloud Storage."""
     # TensorFlow, which traces graphs there, knows only the real Cloud Storage.
     here = partial(tft_beam.Context, str(tmp_path / "traces"))
     monkeypatch.setattr(tft_beam, "Context", lambda temp_dir: here())
-    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)  # There are none to look for.
-    with ThreadingHTTPServer(("localhost", 0), Cloud) as server:
+    with stores.gs() as store, ThreadingHTTPServer(("localhost", 0), Dataflow) as server:
+        bucket = store.bucket()
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
         server.url = f"http://localhost:{server.server_port}"
-        server.jobs, server.files = [], {}
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        server.jobs, server.bucket = [], bucket.url
         threading.Thread(target=server.serve_forever).start()
         yield server
         server.shutdown()
@@ -108,8 +93,13 @@ def test_dataflow_gets_one_image_and_nothing_to_install(
     output = tmp_path / "out"
     done = command(
         *("transform", "--output", output, "--input", tmp_path / "corpus.txt"),
-        *("--set", "transform.work_directory=gs://bucket/work", "--", "--runner=DataflowRunner"),
-        *("--project=some-project", "--region=europe-west1", "--temp_location=gs://bucket/tmp"),
+        *(
+            "--set",
+            f"transform.work_directory={cloud.bucket}/work",
+            "--",
+            "--runner=DataflowRunner",
+        ),
+        *("--project=some-project", "--region=europe-west1", f"--temp_location={cloud.bucket}/tmp"),
         *(f"--sdk_container_image={IMAGE}", "--sdk_location=container", "--no_auth"),
         *(f"--dataflow_endpoint={cloud.url}", "--max_num_workers=7", "--labels=team=words"),
         *("--dataflow_service_options=enable_prime", "--number_of_worker_harness_threads=2"),
@@ -128,7 +118,8 @@ def test_dataflow_gets_one_image_and_nothing_to_install(
     assert options["number_of_worker_harness_threads"] == 2
 
     # Beam's own list of what is installed here is all there is beside the job.
-    staged = {name.rpartition("/")[2]: content for name, content in cloud.files.items()}
+    files = storage.files_in(f"{cloud.bucket}/tmp")
+    staged = {name.rpartition("/")[2]: storage.read(name) for name in files}
     assert staged.keys() == {"pipeline.pb", "submission_environment_dependencies.txt"}
     assert not options["save_main_session"]
     assert not options.get("setup_file")
@@ -154,14 +145,42 @@ def test_workers_in_the_cloud_cannot_write_here(
     (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
     start = "transform", "--output", tmp_path / "out", "--input", tmp_path / "corpus.txt"
     options = "--", "--runner=DataflowRunner", "--project=some-project", "--region=europe-west1"
-    done = command(*start, *options, "--temp_location=gs://bucket/tmp", "--no_auth")
+    done = command(*start, *options, f"--temp_location={cloud.bucket}/tmp", "--no_auth")
     assert done.returncode == 2
     said = (
         "workers on Dataflow must write to gs://, got no place there: set --output or "
         "transform.work_directory to one"
     )
     assert done.stderr.splitlines()[-1] == f"skipstream: error: {said}"
-    assert not cloud.files and not cloud.jobs
+    assert not cloud.jobs and not storage.files_in(cloud.bucket)
+
+
+def test_workers_in_the_cloud_write_below_an_output_there(cloud: Any, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
+    corpus = Corpus(tmp_path, "f00d")
+    list_corpus(settings=ExampleGenSettings(input=(f"{tmp_path}/corpus.txt",)), out=corpus)
+    options = "--runner=DataflowRunner", "--project=some-project", "--region=europe-west1"
+    options += (
+        f"--temp_location={cloud.bucket}/tmp",
+        "--no_auth",
+        f"--dataflow_endpoint={cloud.url}",
+    )
+    with pytest.raises(SkipstreamError, match=r"the Beam job failed \(no quota left\)"):
+        transform.build(
+            corpus,
+            settings=TransformSettings(),
+            beam_options=options,
+            cache=f"{cloud.bucket}/out/tokens",
+            shared=f"{cloud.bucket}/out/work",
+            out=Examples(tmp_path, "f00d"),
+        )
+    assert len(cloud.jobs) == 1
+    (job,) = (path for path in storage.files_in(cloud.bucket) if path.endswith("pipeline.pb"))
+    pipeline = beam_runner_api_pb2.Pipeline.FromString(storage.read(job))
+    functions = b"".join(pickled_functions(pipeline))
+    assert f"{cloud.bucket}/out/tokens".encode() in functions
+    assert f"{cloud.bucket}/out/work/f00d".encode() in functions
+    assert str(tmp_path / "work").encode() not in functions
 
 
 def test_the_flex_template_launches_the_job(
@@ -171,7 +190,7 @@ def test_the_flex_template_launches_the_job(
     template = json.loads((DEPLOY / "template.json").read_text())
     values = {
         "input": str(tmp_path / "corpus.txt"),
-        "work_directory": "gs://bucket/work",
+        "work_directory": f"{cloud.bucket}/work",
         "settings": "transform.min_count=2 transform.lowercase=false",
         "sdk_container_image": IMAGE,
         "sdk_location": "container",
@@ -181,12 +200,9 @@ def test_the_flex_template_launches_the_job(
         "runner": "DataflowRunner",
         "project": "some-project",
         "region": "europe-west1",
-        "temp_location": "gs://bucket/temp",
+        "temp_location": f"{cloud.bucket}/temp",
         "template_location": str(tmp_path / "job_object"),
     }
-    # A rename is more than the stand-in knows.
-    written: list[str] = []
-    monkeypatch.setattr(storage, "write", lambda _, path: written.append(path))
     arguments = [f"--{name}={value}" for name, value in values.items()]
     monkeypatch.setattr(sys, "argv", ["template.py", "--no_auth", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -196,5 +212,5 @@ def test_the_flex_template_launches_the_job(
     (pool,) = job["environment"]["workerPools"]
     assert pool["workerHarnessContainerImage"] == IMAGE
     assert not cloud.jobs  # Dataflow starts it, not we.
-    (marker,) = written
-    assert re.fullmatch(r"gs://bucket/work/\w+/launched", marker)
+    (marker,) = storage.files_in(f"{cloud.bucket}/work")
+    assert re.fullmatch(rf"{cloud.bucket}/work/\w+/launched", marker)

@@ -19,6 +19,10 @@ LAUNCHED = {
     "spark": {"MASTER": "spark://master:7077", "SHARED": "/shared"},
 }
 
+# What all workers see: the output, or a directory beside a local one.
+OUTPUT = "a directory"
+SHARED = {"dataflow": ("gs://bucket", None)}
+
 
 def executed(script: Path, *arguments: str, directory: Path, **environment: str) -> list[str]:
     """The command line that a script becomes."""
@@ -43,6 +47,7 @@ def test_launching_is_a_command_line_that_skipstream_and_beam_take(
     command = executed(
         DEPLOY / runner / "launch.sh",
         *("run", "--input", "a corpus/*.gz", "--set", "trainer.epochs=3"),
+        *([] if runner in SHARED else ["--output", OUTPUT]),
         directory=tmp_path,
         BEAM_OPTIONS="--job_name=one --max_num_workers=4",
         **LAUNCHED[runner],
@@ -52,7 +57,8 @@ def test_launching_is_a_command_line_that_skipstream_and_beam_take(
     settings = config.load(None, arguments.set, arguments.input)
     assert settings.example_gen.input == ("a corpus/*.gz",)
     assert settings.trainer.epochs == 3
-    assert settings.transform.work_directory in ("gs://bucket/work", "/shared")
+    shared = settings.transform.work_directory
+    assert (arguments.output, shared) == SHARED.get(runner, (OUTPUT, "/shared"))
     options = PipelineOptions(arguments.beam_options)
     values = options.get_all_options(
         add_extra_args_fn=lambda parser: parser.parse_args(arguments.beam_options)
@@ -61,6 +67,7 @@ def test_launching_is_a_command_line_that_skipstream_and_beam_take(
     assert values["job_name"] == "one"
     if runner == "dataflow":
         assert values["sdk_container_image"] == IMAGE
+        assert values["temp_location"] == "gs://bucket/temp"
 
 
 @pytest.mark.parametrize("runner", LAUNCHED)

@@ -112,12 +112,12 @@ def test_a_machine_at_fault_refuses_nothing(
 
 def test_another_server_asks_for_another_validation(installed: Path) -> None:
     installed.write_text("one")
-    first = model_server.identity()
+    first = model_server.stamp()
     installed.write_text("another")
-    assert first != model_server.identity()
+    assert first != model_server.stamp()
     installed.unlink()
     if not shutil.which(model_server.BINARY):
-        assert model_server.identity() is None
+        assert model_server.stamp() is None
 
 
 def test_the_real_server_answers_as_the_tables_say(trained: tuple[Run, ExportedModel]) -> None:

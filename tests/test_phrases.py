@@ -22,7 +22,7 @@ from components.artifacts import Corpus, Examples, ExportedModel, InfraBlessing,
 from components.errors import NotBlessedError, SkipstreamError
 from components.evaluator.evaluator import find_ids
 from components.example_gen.build import build as list_corpus
-from components.example_gen.reader import Block
+from components.example_gen.formats import Block
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator

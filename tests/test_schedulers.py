@@ -1,23 +1,21 @@
-"""deploy/: what cron, Kubernetes and Kubeflow are given does what the runbook says."""
+"""deploy/: what cron and Kubeflow are given does what the runbook says; alarms, too."""
 
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import cli, config, metrics
+from pipeline import cli, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 KUBEFLOW = ROOT / "build" / "kubeflow" / "bin" / "python"
+OUT = "gs://BUCKET/skipstream"
 STAGES = ["transform", "train", "evaluate", "validate", "push"]
 # Exits with the next code of the file CODES.
 STAND_IN = """#!/bin/sh
@@ -67,7 +65,8 @@ def test_cron_tries_again_unless_that_is_no_use(
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
     done = subprocess.run(
         [DEPLOY / "cron" / "nightly.sh"],
-        env=stand_in | {"SKIPSTREAM_HOME": str(tmp_path), "SKIPSTREAM_RETRY_SECONDS": "0"},
+        env=stand_in
+        | {"OUT": OUT, "SKIPSTREAM_HOME": str(tmp_path), "SKIPSTREAM_RETRY_SECONDS": "0"},
         capture_output=True,
         text=True,
         check=False,
@@ -75,6 +74,7 @@ def test_cron_tries_again_unless_that_is_no_use(
     calls = (tmp_path / "codes.calls").read_text().splitlines()
     assert (done.returncode, len(calls), len(set(calls))) == (ends_with, tries, 1)
     check_command(["skipstream", *shlex.split(calls[0])])
+    assert f" --output {OUT} " in calls[0]
     # cron mails what is printed: only what went wrong.
     run_id = calls[0].split()[-1]
     assert (done.stdout + done.stderr).splitlines() == [
@@ -84,123 +84,29 @@ def test_cron_tries_again_unless_that_is_no_use(
     assert (tmp_path / "nightly.log").read_text().count("something on the screen") == tries
 
 
-def test_the_crontab_has_five_times_a_user_and_a_command() -> None:
+def test_cron_s_script_wants_to_know_the_output(stand_in: dict[str, str]) -> None:
+    script = DEPLOY / "cron" / "nightly.sh"
+    done = subprocess.run([script], env=stand_in, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("OUT: must be a bucket and path, or a directory\n")
+
+
+def test_the_crontab_has_an_output_and_five_times_a_user_and_a_command() -> None:
     lines = (DEPLOY / "cron" / "skipstream").read_text().splitlines()
+    assert f"OUT={OUT}" in lines
     entries = [line.split(None, 6) for line in lines if line[:1].isdigit()]
     assert [(len(entry), entry[5]) for entry in entries] == [(7, "skipstream")] * 2
     assert Path(entries[0][6]).name == "nightly.sh"
-    check_command(shlex.split(entries[1][6].partition(">>")[0]))
+    check_command(shlex.split(entries[1][6].partition(">>")[0].replace("$OUT", OUT)))
 
 
-def resources(directory: str) -> list[dict[str, Any]]:
-    """What `kubectl apply --kustomize` would send."""
-    if not shutil.which("kubectl"):
-        pytest.skip("no kubectl on the PATH, which renders the kustomizations")
-    done = subprocess.run(
-        ["kubectl", "kustomize", DEPLOY / directory], capture_output=True, text=True, check=True
-    )
-    return list(yaml.safe_load_all(done.stdout))
-
-
-def containers(resource: dict[str, Any]) -> list[dict[str, Any]]:
-    spec = resource["spec"]
-    spec = spec.get("jobTemplate", {}).get("spec", spec)
-    found: list[dict[str, Any]] = spec["template"]["spec"]["containers"]
-    return found
-
-
-def by_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [resource for resource in found if resource["kind"] == kind]
-
-
-MANIFESTS = [path for path in DEPLOY.glob("*/*.yaml") if path.stem != "kustomization"]
-
-
-@pytest.mark.parametrize("file", sorted(MANIFESTS), ids=lambda file: file.name)
-def test_manifests_have_the_schema_of_kubernetes(file: Path) -> None:
-    for resource in yaml.safe_load_all(file.read_text()):
-        kubernetes_validate.validate(resource, "1.37", strict=True)
-
-
-def test_a_misspelt_field_is_found() -> None:
-    (resource,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "nightly.yaml").read_text())
-    resource["spec"]["concurencyPolicy"] = resource["spec"].pop("concurrencyPolicy")
-    with pytest.raises(kubernetes_validate.ValidationError, match="concurencyPolicy"):
-        kubernetes_validate.validate(resource, "1.37", strict=True)
-
-
-def test_cron_jobs_run_commands_that_skipstream_takes_and_settings_that_it_knows() -> None:
-    found = resources("kubernetes")
-    jobs = by_kind(found, "CronJob")
-    assert [job["metadata"]["name"] for job in jobs] == ["skipstream-cleanup", "skipstream-nightly"]
-    for job in jobs:
-        assert job["spec"]["concurrencyPolicy"] == "Forbid"
-        (container,) = containers(job)
-        assert container["image"] == "REGISTRY/skipstream:VERSION"
-        # Kubernetes puts the name of the job there.
-        check_command(
-            [word.replace("$(RUN)", "skipstream-nightly-1") for word in container["args"]]
-        )
-        assert {"requests", "limits"} <= container["resources"].keys()
-    (settings,) = by_kind(found, "ConfigMap")
-    config.Settings.model_validate(tomllib.loads(settings["data"]["settings.toml"]))
-
-
-def test_the_nightly_job_is_not_repeated_after_wrong_usage_or_a_refusal() -> None:
-    nightly = by_kind(resources("kubernetes"), "CronJob")[1]["spec"]["jobTemplate"]["spec"]
-    fail, ignore = nightly["podFailurePolicy"]["rules"]
-    (container,) = nightly["template"]["spec"]["containers"]
-    assert fail["onExitCodes"]["containerName"] == container["name"]
-    assert (fail["action"], fail["onExitCodes"]["values"]) == ("FailJob", [2, 3])
-    assert (ignore["action"], nightly["template"]["spec"]["restartPolicy"]) == ("Ignore", "Never")
-
-
-def test_the_service_finds_the_pods_and_they_find_model_and_configuration() -> None:
-    found = resources("serving")
-    (deployment,), (service,), (configuration,), (disruption,) = (
-        by_kind(found, kind)
-        for kind in ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget")
-    )
-    template = deployment["spec"]["template"]
-    labels = template["metadata"]["labels"]
-    for selector in (
-        service["spec"]["selector"],
-        deployment["spec"]["selector"]["matchLabels"],
-        disruption["spec"]["selector"]["matchLabels"],
-    ):
-        assert selector.items() <= labels.items()
-    (container,) = containers(deployment)
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
-    assert f"--port={ports['grpc']}" in container["args"]
-    assert f"--rest_api_port={ports['rest']}" in container["args"]
-    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-    files = [
-        Path(argument.partition("=")[2])
-        for argument in container["args"]
-        if argument.endswith(".config")
-    ]
-    assert [str(file.parent) for file in files] == [mounts["config"]["mountPath"]] * len(files)
-    assert {file.name for file in files} <= configuration["data"].keys()
-    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
-    assert volumes["config"]["configMap"]["name"] == configuration["metadata"]["name"]
-    (claim,) = by_kind(resources("kubernetes"), "PersistentVolumeClaim")
-    claimed = volumes["data"]["persistentVolumeClaim"]["claimName"]
-    assert (claimed, claim["spec"]["accessModes"]) == (claim["metadata"]["name"], ["ReadWriteMany"])
-    (nightly,) = containers(by_kind(resources("kubernetes"), "CronJob")[1])
-    (data,) = [mount for mount in nightly["volumeMounts"] if mount["name"] == "data"]
-    served = f"--output={data['mountPath']}/{Path(mounts['data']['subPath']).parent}"
-    assert served in nightly["args"]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+def compile_pipeline(directory: Path, *claim: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pipeline and its platform, as KFP's compiler writes them."""
     if not KUBEFLOW.exists():
         pytest.skip(f"no {KUBEFLOW}: `make schedulers` installs Kubeflow's compiler there")
-    path = tmp_path_factory.mktemp("kubeflow") / "skipstream.yaml"
+    path = directory / "skipstream.yaml"
     done = subprocess.run(
-        [KUBEFLOW, DEPLOY / "kubeflow" / "pipeline.py", "REGISTRY/skipstream:1", path],
+        [KUBEFLOW, DEPLOY / "kubeflow" / "pipeline.py", "REGISTRY/skipstream:1", path, *claim],
         capture_output=True,
         text=True,
         check=False,
@@ -209,6 +115,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     assert done.returncode == 0, done.stderr
     pipeline, platform = yaml.safe_load_all(path.read_text())
     return pipeline, platform
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline with its output in a bucket."""
+    return compile_pipeline(tmp_path_factory.mktemp("kubeflow"))
 
 
 def test_kubeflow_runs_the_stages_in_turn_as_long_as_none_is_refused(
@@ -237,22 +149,48 @@ def test_kubeflow_runs_the_stages_in_turn_as_long_as_none_is_refused(
     assert order == STAGES
 
 
-def test_kubeflow_s_containers_have_the_image_the_volume_and_limits(
+def pods_of(platform: dict[str, Any]) -> dict[str, Any]:
+    """What Kubernetes mounts, by the name of the executor."""
+    found: dict[str, Any] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return found
+
+
+def default(pipeline: dict[str, Any], parameter: str) -> str:
+    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+    value: str = parameters[parameter]["defaultValue"]
+    return value
+
+
+def test_kubeflow_s_containers_have_the_image_limits_settings_and_a_cache(
     compiled: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
     pipeline, platform = compiled
     executors = pipeline["deploymentSpec"]["executors"]
-    mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert {executor["container"]["image"] for executor in executors.values()} == {
         "REGISTRY/skipstream:1"
     }
-    assert mounted.keys() == {f"exec-{stage}" for stage in STAGES}
-    (claim,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "volume.yaml").read_text())
-    for name in mounted:
-        executor = executors[name]
-        assert executor["container"]["resources"]["memoryLimit"] == 8.0
-        (mount,) = mounted[name]["pvcMount"]
-        assert mount["constant"] == claim["metadata"]["name"]
+    pods = pods_of(platform)
+    assert pods.keys() == {f"exec-{stage}" for stage in STAGES}
+    for name, mounted in pods.items():
+        container = executors[name]["container"]
+        assert container["resources"]["memoryLimit"] == 8.0
+        (scratch,) = mounted["emptyDirMounts"]
+        (cache,) = (v["value"] for v in container["env"] if v["name"] == "SKIPSTREAM_CACHE")
+        assert str(Path(cache).parent) == scratch["mountPath"]
+        (settings,) = mounted["configMapAsVolume"]
+        assert str(Path(default(pipeline, "config")).parent) == settings["mountPath"]
+        assert "pvcMount" not in mounted
+    assert default(pipeline, "output") == OUT
+
+
+def test_kubeflow_has_its_output_on_a_volume_that_is_asked_for(tmp_path: Path) -> None:
+    file = DEPLOY / "kubernetes" / "volume" / "claim.yaml"
+    claim: str = yaml.safe_load(file.read_text())["metadata"]["name"]
+    pipeline, platform = compile_pipeline(tmp_path, claim)
+    for mounted in pods_of(platform).values():
+        (mount,) = mounted["pvcMount"]
+        assert mount["constant"] == claim
+        assert default(pipeline, "output") == f"{mount['mountPath']}/out"
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def read(
     chunks = formats.carve(stream, by_line=True, longest=longest)
     documents: list[str] = []
     counts: dict[str, int] = {}
-    for batch in tables.delimited(chunks, path="a.csv", field=field, tabs=tabs, longest=longest):
-        documents += [document.decode(errors="replace") for document in batch.documents.to_pylist()]
-        for name, count in batch.counts.items():
+    for block in tables.delimited(chunks, path="a.csv", field=field, tabs=tabs, longest=longest):
+        documents += [document.decode(errors="replace") for document in block.documents.to_pylist()]
+        for name, count in block.counts.items():
             if count:
                 counts[name] = counts.get(name, 0) + count
     return documents, counts

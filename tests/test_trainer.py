@@ -2,10 +2,13 @@
 
 import gc
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import tensorflow as tf
 from test_dataset import random_documents, write_examples
 
 from components import trainer
-from components.artifacts import Examples, Model
+from components.artifacts import STATE, Examples, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import tables
@@ -188,6 +191,70 @@ def test_a_run_killed_before_its_manifest_is_not_lost(
     assert {path.name for path in resumed.path.iterdir()} == {
         path.name for path in whole.path.iterdir()
     }
+
+
+@dataclass
+class Elsewhere:
+    """What another machine is left with, of a model in the making: copies of its checkpoints."""
+
+    directory: Path
+    gone: Callable[[dict[str, Any]], bool]  # After a checkpoint with that state, the machine is.
+    names: list[str] = field(default_factory=list)
+    address: str = "s3://bucket/out/trainer/model"
+
+    def has(self, name: str) -> bool:
+        return (self.directory / name).is_file()
+
+    def fetch(self, name: str) -> None:
+        raise AssertionError("it is made here")
+
+    def keep(self, name: str) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.copytree(self.directory.parent / "gone" / name, self.directory / name)
+        self.names.append(name)
+        if self.gone(json.loads((self.directory / name / STATE).read_text())):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "when", ["within an epoch", "after all epochs", "after the best epoch", "without links"]
+)
+def test_a_checkpoint_alone_is_enough_for_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr("components.trainer.trainer.STEPS_PER_CALL", 4)
+    if when == "without links":
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    # Too few documents for so many epochs: the held-out loss falls, then rises.
+    examples = write_examples(tmp_path / "examples", random_documents(2, 60) * 4, types=50)
+    patient = when in ("after the best epoch", "without links")
+    changes = {"epochs": 40, "patience": 3} if patient else {}
+    changes |= {"learning_rate": 1.0, "checkpoint_minutes": 1e-6}
+    settings = SETTINGS.model_copy(update=changes)
+
+    def gone(state: dict[str, Any]) -> bool:
+        if when == "after all epochs":
+            return bool(state["epoch"] == settings.epochs)
+        losses = [epoch["held_out_loss"] for epoch in state["epochs"]]
+        begun = len(losses) > 1 and state["step"] > 0
+        return begun and (not patient or losses[-1] > min(losses))
+
+    whole = train(examples, tmp_path / "whole", settings)
+    other = Elsewhere(tmp_path / "other", gone)
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.build(examples, settings=settings, out=Model(tmp_path / "gone", "m", {}, other))
+    assert other.names == [f"checkpoints/{n}" for n in range(1, len(other.names) + 1)]
+    shutil.rmtree(tmp_path / "gone")
+    resumed = train(examples, other.directory, settings)
+    for name in ("vectors.npy", "contexts.npy"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+    histories = [
+        [epoch | {"seconds": None} for epoch in json.loads((m.path / "history.json").read_text())]
+        for m in (resumed, whole)
+    ]
+    assert histories[0] == histories[1]
+    assert resumed.summary["held_out_loss"] == whole.summary["held_out_loss"]
 
 
 @pytest.mark.parametrize("dimensions", [1, 3, 4])

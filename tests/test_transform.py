@@ -24,14 +24,23 @@ from components.artifacts import Corpus, Examples
 from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.build import find
-from components.example_gen.reader import Block
+from components.example_gen.formats import Block
 from components.example_gen.split import held_out
 from components.example_gen.units import Listing, plan
 from components.identity import code_identity, imported
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import preprocessing, records, segments, shares, statistics, storage
+from components.transform import (
+    partitions,
+    preprocessing,
+    records,
+    segments,
+    statistics,
+    storage,
+)
 from components.transform.options import runner_and_options
-from components.transform.tokens import TokenisedSegment, TokeniseUnit, Tokens
+from components.transform.segment_ref import SegmentRef
+from components.transform.token_cache import TokenCache
+from components.transform.tokenise import TokeniseUnit
 from components.vocabulary import Vocabulary
 
 
@@ -344,7 +353,7 @@ def test_a_record_file_that_did_not_arrive_is_noticed(tmp_path: Path) -> None:
         describe()
 
 
-def test_shares_sum_up_to_the_counts_of_all_segments(tmp_path: Path) -> None:
+def test_partitions_sum_up_to_the_counts_of_all_segments(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     expected: Counter[bytes] = Counter()
     sums: dict[int, list[pa.Table]] = {}
@@ -354,9 +363,9 @@ def test_shares_sum_up_to_the_counts_of_all_segments(tmp_path: Path) -> None:
     segments.save(map(segment_of, ([document] for document in documents)), path)
     for number, document in enumerate(documents):
         expected.update(document.encode().split())
-        segment = TokenisedSegment(0, number, path, reused=False)
-        for share, table in preprocessing.types_by_share(segment):
-            sums[share] = combine.add_input(sums.get(share, []), table)
+        segment = SegmentRef(0, number, path, reused=False)
+        for partition, table in preprocessing.types_by_partition(segment):
+            sums[partition] = combine.add_input(sums.get(partition, []), table)
     tables = [combine.extract_output(combine.compact(tables)) for tables in sums.values()]
     naive = sorted(expected.items(), key=lambda item: (-item[1], item[0]))
     for size in (None, 100):
@@ -364,11 +373,14 @@ def test_shares_sum_up_to_the_counts_of_all_segments(tmp_path: Path) -> None:
         assert lines == b"".join(b"%s\t%d\n" % item for item in naive[:size])
 
 
-def test_shares_are_of_like_size_and_of_a_tokens_bytes_alone() -> None:
+def test_partitions_are_of_like_size_and_of_a_tokens_bytes_alone() -> None:
     tokens = pa.array([b"w%d" % number for number in range(100_000)], pa.binary())
-    found = shares.shares_of(tokens)
-    assert np.bincount(found, minlength=shares.SHARES).max() < 3 * len(tokens) / shares.SHARES
-    assert shares.shares_of(tokens[500:600]).tolist() == found[500:600].tolist()
+    found = partitions.partitions_of(tokens)
+    assert (
+        np.bincount(found, minlength=partitions.PARTITIONS).max()
+        < 3 * len(tokens) / partitions.PARTITIONS
+    )
+    assert partitions.partitions_of(tokens[500:600]).tolist() == found[500:600].tolist()
 
 
 def test_only_new_text_is_tokenised_again(tmp_path: Path, monkeypatch: Any) -> None:
@@ -388,13 +400,13 @@ def test_only_new_text_is_tokenised_again(tmp_path: Path, monkeypatch: Any) -> N
     assert len(list(Path(cache).iterdir())) == changed.summary["units"]
 
     cased = TransformSettings(min_count=1, lowercase=False, cache=False)
-    parts = run(tmp_path / "4", pattern, cache=cache, settings=cased)
-    assert parts.summary["units_reused"] == 0
+    uncached = run(tmp_path / "4", pattern, cache=cache, settings=cased)
+    assert uncached.summary["units_reused"] == 0
     assert not Path(cache).exists()  # Nobody wants it any more.
 
 
 def test_tokens_are_found_by_all_code_that_they_depend_on() -> None:
-    found = imported("components.transform.tokens")
+    found = imported("components.transform.token_cache")
     assert {"components.text", "components.example_gen.reader", "tensorflow"} <= found
     assert not any("trainer" in name for name in found)  # It may change without that.
 
@@ -531,21 +543,21 @@ def test_text_that_is_appended_is_counted(tmp_path: Path, monkeypatch: Any) -> N
         (tmp_path / "corpus").mkdir(exist_ok=True)
         settings = ExampleGenSettings(input=(str(file),))
         corpus = list_corpus(settings=settings, out=Corpus(tmp_path / "corpus", "corpus"))
-        tokens = Tokens(cache, found_again=True)
+        token_cache = TokenCache(cache, found_again=True)
         (tmp_path / "tokens").mkdir(exist_ok=True)
-        do = TokeniseUnit(tokens, TransformSettings(), 0.0)
-        made = [part for unit in plan(Listing.load(corpus)) for part in do.process(unit)]
+        do = TokeniseUnit(token_cache, TransformSettings(), 0.0)
+        made = [ref for unit in plan(Listing.load(corpus)) for ref in do.process(unit)]
         words = [
             word.decode()
-            for segment in (part.load() for part in made)
+            for segment in (ref.load() for ref in made)
             for word in segment.types.take(pa.array(segment.tokens)).to_pylist()
         ]
         assert words == file.read_text().split()
-        assert sum(not part.reused for part in made) <= 2  # what was the end, and what is now
+        assert sum(not ref.reused for ref in made) <= 2  # what was the end, and what is now
 
 
 def test_a_worker_with_other_libraries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    do = TokeniseUnit(Tokens("tokens", found_again=False), TransformSettings(), 0.0)
+    do = TokeniseUnit(TokenCache("tokens", found_again=False), TransformSettings(), 0.0)
     do.setup()
     found = code_identity("components.transform.job")
     older = {"code": "0" * 32, "libraries": found["libraries"] | {"tensorflow": "2.1.0"}}

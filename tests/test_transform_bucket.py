@@ -17,12 +17,14 @@ from components.artifacts import Corpus, Examples
 from components.errors import SettingsError, SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.build import find
-from components.example_gen.reader import Block
+from components.example_gen.formats import Block
 from components.example_gen.units import Listing, plan
 from components.settings import ExampleGenSettings, TransformSettings
 from components.transform import records, segments, storage, work_directory
 from components.transform.options import in_this_process, runner_and_options
-from components.transform.tokens import TokenisedSegment, TokeniseUnit, Tokens
+from components.transform.segment_ref import SegmentRef
+from components.transform.token_cache import TokenCache
+from components.transform.tokenise import TokeniseUnit
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -101,43 +103,43 @@ def test_tokens_in_a_bucket_are_read_once_and_written_once(
     assert digests(second.path) == digests(run(tmp_path / "local", corpus, None).path)
 
 
-def tokenise(directory: Path, tokens: Tokens) -> list[TokenisedSegment]:
+def tokenise(directory: Path, cache: TokenCache) -> list[SegmentRef]:
     """As a worker does it, the one unit of a small corpus."""
     (directory / "corpus.txt").write_text("the cat sat on the mat\n")
     _, listing = find(ExampleGenSettings(input=(f"{directory}/corpus.txt",)))
     (unit,) = plan(listing)
-    tokens.make()
-    return list(TokeniseUnit(tokens, TransformSettings(), 0.0).process(unit))
+    cache.make()
+    return list(TokeniseUnit(cache, TransformSettings(), 0.0).process(unit))
 
 
 def test_a_bucket_that_refuses_is_one_line_with_its_address(
     tmp_path: Path, bucket: str, proxy: faults.Proxy
 ) -> None:
-    near = Tokens.of(f"{bucket}/out/tokens", str(tmp_path))
-    far = Tokens.of(f"{bucket}/out/tokens", f"{bucket}/work")
-    for tokens in (near, far):
+    near = TokenCache.of(f"{bucket}/out/tokens", str(tmp_path))
+    far = TokenCache.of(f"{bucket}/out/tokens", f"{bucket}/work")
+    for cache in (near, far):
         proxy.fail(403, lambda request: request.method != "GET")
         with pytest.raises(SkipstreamError, match=rf"{bucket}/out/tokens/\w+\.arrow.* 403") as told:
-            tokenise(tmp_path, tokens)
+            tokenise(tmp_path, cache)
         assert "\n" not in str(told.value)
         proxy.rules.clear()
-        assert len(tokenise(tmp_path, tokens)) == 1
-        tokens.remove_others(keep=[])
+        assert len(tokenise(tmp_path, cache)) == 1
+        cache.remove_others(keep=[])
         assert storage.files_in(f"{bucket}/out/tokens") == []
 
 
 def test_a_damaged_token_file_in_a_bucket_is_named(tmp_path: Path, bucket: str) -> None:
-    near = Tokens.of(f"{bucket}/out/tokens", str(tmp_path))
-    far = Tokens.of(f"{bucket}/out/tokens", f"{bucket}/work")
+    near = TokenCache.of(f"{bucket}/out/tokens", str(tmp_path))
+    far = TokenCache.of(f"{bucket}/out/tokens", f"{bucket}/work")
     assert [segment.reused for segment in tokenise(tmp_path, near)] == [False]
     assert [segment.reused for segment in tokenise(tmp_path, far)] == [True]
     (path,) = storage.files_in(f"{bucket}/out/tokens")
     storage.write(storage.read(path)[:-9], path)
-    for tokens in (near, far):
+    for cache in (near, far):
         with pytest.raises(
             SkipstreamError, match=f"^{path} is damaged .*: delete it and run again"
         ):
-            tokenise(tmp_path, tokens)
+            tokenise(tmp_path, cache)
     near.remove()
     assert storage.files_in(f"{bucket}/out/tokens") == []
 

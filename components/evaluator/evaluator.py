@@ -16,7 +16,7 @@ from components.artifacts import (
     Examples,
     ExportedModel,
     Model,
-    Served,
+    VersionBefore,
     write_json,
 )
 from components.defaults import chosen, share_left
@@ -43,7 +43,7 @@ def build(
     *,
     settings: EvaluatorSettings,
     out: Evaluation,
-    before: Served | None = None,
+    before: VersionBefore | None = None,
 ) -> Evaluation:
     """Measure the model and decide whether it may be served.
 
@@ -60,7 +60,7 @@ def build(
     """
     vocabulary = Vocabulary.load(examples / VOCABULARY)
     vectors = served_vectors(exported, model)
-    training, tokens = model.settings, examples.settings
+    training, transform = model.settings, examples.settings
     broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
     files = {
         "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
@@ -70,7 +70,7 @@ def build(
     report: dict[str, Any] = {
         "broken_vectors": broken,
         **_learned(model, examples, training),
-        **_scored(unit, vocabulary, tokens, files),
+        **_scored(unit, vocabulary, transform, files),
         "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
         "before": None,
     }
@@ -89,7 +89,7 @@ def build(
             report["before"]["drift"] = drift.compare(drift.Space(vocabulary.tokens, vectors), old)
             if any(files.values()):
                 unit = scores.unit_rows(old.vectors)
-                report["before"] |= _scored(unit, _vocabulary(old.tokens), tokens, files)
+                report["before"] |= _scored(unit, _vocabulary(old.tokens), transform, files)
     reasons = gate.refusals(report, settings)
     for name in ("held_out_loss", "loss"):
         if report[name] is not None and not math.isfinite(report[name]):
@@ -151,13 +151,13 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
 def _scored(
     unit: npt.NDArray[np.float32],
     vocabulary: Vocabulary,
-    tokens: TransformSettings,
+    transform: TransformSettings,
     files: dict[str, dict[str, Path]],
 ) -> dict[str, dict[str, Any]]:
     """Scores by `word_pairs` and `analogies`, of each file by its name."""
 
     def find(words: list[str]) -> npt.NDArray[np.int64]:
-        return find_ids(words, vocabulary, tokens)
+        return find_ids(words, vocabulary, transform)
 
     report: dict[str, dict[str, Any]] = {"word_pairs": {}, "analogies": {}}
     for name, path in files["word_pairs"].items():
@@ -171,7 +171,7 @@ def _scored(
 
 
 def _losses(
-    model: Model, examples: Examples, before: Served, training: TrainerSettings
+    model: Model, examples: Examples, before: VersionBefore, training: TrainerSettings
 ) -> dict[str, dict[str, float | None]]:
     """Losses of both models on the held-out documents of the candidate and of the one before.
 
@@ -205,7 +205,7 @@ def _vocabulary(tokens: Sequence[str]) -> Vocabulary:
 
 
 def find_ids(
-    words: list[str], vocabulary: Vocabulary, tokens: TransformSettings
+    words: list[str], vocabulary: Vocabulary, transform: TransformSettings
 ) -> npt.NDArray[np.int64]:
     """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one.
 
@@ -213,7 +213,7 @@ def find_ids(
     """
     given = tf.strings.strip(tf.constant(words, tf.string))
     spelled, split = (
-        function(given, tokenizer=tokens.tokenizer, lowercase=tokens.lowered)
+        function(given, tokenizer=transform.tokenizer, lowercase=transform.lowered)
         for function in (text.spell, text.tokenize)
     )
     return np.array(

@@ -1,4 +1,4 @@
-"""What a document is in text: text in chunks in, batches of documents out.
+"""What a document is in text: chunks of text in, blocks of documents out.
 
 A chunk holds whole lines, about CHUNK bytes of them, so that the cost is per chunk. The one
 exception is a line beyond LONGEST bytes, which comes in several chunks marked `cut`.
@@ -20,14 +20,14 @@ _BLANK_LINES = re.compile(rb"\n(?:[ \t\f\v]*\n)+")
 
 
 class Chunk(NamedTuple):
-    """Text, and whether it ends inside a line because that was too long."""
+    """Text of a piece, and whether it ends inside a line because that was too long."""
 
     text: bytes
     cut: bool
 
 
-class Batch(NamedTuple):
-    """Documents, and what was dropped or changed on the way.
+class Block(NamedTuple):
+    """Documents that follow each other, and what was dropped or changed on the way.
 
     Attributes:
         documents: binary [documents], none empty.
@@ -46,7 +46,7 @@ def cut_point(text: bytes, longest: int) -> int:
     >>> cut_point(b"one two three", 9), cut_point("ééé".encode(), 3)
     (8, 2)
     """
-    # White space in the first half would make tiny pieces of text that has hardly any.
+    # White space in the first half would make tiny documents of text that has hardly any.
     end = max(text.rfind(space, longest // 2, longest) for space in (b" ", b"\t", b"\r", b"\n"))
     if end >= 0:
         return end + 1
@@ -95,13 +95,13 @@ def newlines(texts: Iterable[bytes]) -> Iterator[bytes]:
         yield held.replace(b"\r", b"\n")
 
 
-def batch_of(
+def block_of(
     documents: list[bytes], examples: Mapping[str, str] | None = None, **counts: int
-) -> Batch:
-    """A batch of those `documents` that are not empty; those that are, are counted."""
+) -> Block:
+    """A block of those `documents` that are not empty; those that are, are counted."""
     kept = [document for document in documents if document and not document.isspace()]
     counts["empty"] = len(documents) - len(kept)
-    return Batch(pa.array(kept, pa.binary()), counts, examples or {})
+    return Block(pa.array(kept, pa.binary()), counts, examples or {})
 
 
 def excerpt(value: Any, longest: int = 60) -> str:
@@ -125,32 +125,32 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:20]) + (" and more" if len(shown) > 20 else "")
 
 
-def lines(chunks: Iterable[Chunk]) -> Iterator[Batch]:
+def lines(chunks: Iterable[Chunk]) -> Iterator[Block]:
     r"""A document a line, ended by \n.
 
-    >>> (batch,) = lines([Chunk(b"one\n\n \ntwo", cut=False)])
-    >>> batch.documents.to_pylist(), batch.counts
+    >>> (block,) = lines([Chunk(b"one\n\n \ntwo", cut=False)])
+    >>> block.documents.to_pylist(), block.counts
     ([b'one', b'two'], {'cut': 0, 'empty': 2})
     """
     for text, cut in chunks:
-        yield batch_of(text.removesuffix(b"\n").split(b"\n"), cut=int(cut))
+        yield block_of(text.removesuffix(b"\n").split(b"\n"), cut=int(cut))
 
 
-def whole(chunks: Iterable[Chunk]) -> Iterator[Batch]:
+def whole(chunks: Iterable[Chunk]) -> Iterator[Block]:
     """A document a file; `chunks` are the file, in one unless it was too long."""
     seen = False
     for text, cut in chunks:
         seen = True
-        yield batch_of([text], cut=int(cut))
+        yield block_of([text], cut=int(cut))
     if not seen:
-        yield batch_of([b""])
+        yield block_of([b""])
 
 
-def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Batch]:
+def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Block]:
     r"""A document a paragraph, its lines joined by spaces; blank lines stand between.
 
     >>> chunks = [Chunk(b"one\ntwo\n \n\nthree\n", cut=False)]
-    >>> [batch.documents.to_pylist() for batch in paragraphs(chunks, longest=100)]
+    >>> [block.documents.to_pylist() for block in paragraphs(chunks, longest=100)]
     [[b'one two'], [b'three']]
     """
     pending: list[bytes] = []  # of the paragraph that is not over yet
@@ -171,7 +171,7 @@ def paragraphs(chunks: Iterable[Chunk], *, longest: int) -> Iterator[Batch]:
     yield _paragraphs([b"".join(pending)], cut=0)
 
 
-def _paragraphs(texts: list[bytes], cut: int) -> Batch:
+def _paragraphs(texts: list[bytes], cut: int) -> Block:
     # White space around a separator is none of the user's documents: nothing was dropped.
     documents = [text.strip().replace(b"\n", b" ") for text in texts]
-    return batch_of([document for document in documents if document], cut=cut)
+    return block_of([document for document in documents if document], cut=cut)

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.errors import SkipstreamError
 from components.example_gen import remedies
-from components.example_gen.formats import Batch, Chunk, batch_of, excerpt, listed
+from components.example_gen.formats import Block, Chunk, block_of, excerpt, listed
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
 _OBJECTS = (
@@ -18,7 +18,7 @@ _OBJECTS = (
 )
 
 
-def records(chunks: Iterable[Chunk], *, path: str, field: str) -> Iterator[Batch]:
+def records(chunks: Iterable[Chunk], *, path: str, field: str) -> Iterator[Block]:
     r"""A document a line of JSON, an object whose `field` is the text; null is an empty one.
 
     Args:
@@ -27,10 +27,10 @@ def records(chunks: Iterable[Chunk], *, path: str, field: str) -> Iterator[Batch
         field: That of the text.
 
     >>> chunk = Chunk(b'{"text": "one"}\n{"text": null}\n{"body": "two"}\n{"te', cut=False)
-    >>> (batch,) = records([chunk], path="a.jsonl", field="text")
-    >>> batch.documents.to_pylist(), {name: n for name, n in batch.counts.items() if n}
+    >>> (block,) = records([chunk], path="a.jsonl", field="text")
+    >>> block.documents.to_pylist(), {name: n for name, n in block.counts.items() if n}
     ([b'one'], {'invalid_json': 1, 'missing_field': 1, 'empty': 1})
-    >>> batch.examples["missing_field"]
+    >>> block.examples["missing_field"]
     "no field 'text', only 'body': --set example_gen.field=body"
     """
     inside = False  # a line that was too long to be parsed
@@ -68,7 +68,7 @@ def records(chunks: Iterable[Chunk], *, path: str, field: str) -> Iterator[Batch
                 counts[reason] += 1
                 if reason not in examples:
                     examples[reason] = _wrong(record, field, path)
-        yield batch_of(documents, examples, **counts)
+        yield block_of(documents, examples, **counts)
 
 
 def _encoded(text: str) -> bytes:

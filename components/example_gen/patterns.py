@@ -129,9 +129,9 @@ def no_file(pattern: str, reasons: Mapping[str, str]) -> str:
         return f"{message}: brackets hold characters to choose from; for a bracket, name it {named}"
     if local.startswith("~"):
         return f"{message}: there is no home directory {shown(local.partition('/')[0])}"
-    parts = re.split(r"[\s,]+", pattern.strip())
-    if len(parts) > 1 and all(glob.glob(os.path.expanduser(part)) for part in parts):
-        apart = " ".join(map(quoted, parts))
+    words = re.split(r"[\s,]+", pattern.strip())
+    if len(words) > 1 and all(glob.glob(os.path.expanduser(word)) for word in words):
+        apart = " ".join(map(quoted, words))
         return f"{message}: patterns are separated by spaces, as in --input {apart}"
     return f"{message}: check the path, and that the quotes keep the shell from expanding it"
 

@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
@@ -19,7 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 from components.errors import SkipstreamError
 from components.example_gen import content, encodings, formats, json_lines, tables, unpacking
 from components.example_gen.files import is_remote
-from components.example_gen.formats import CHUNK, LONGEST, Batch
+from components.example_gen.formats import CHUNK, LONGEST, Block
 from components.example_gen.units import Piece, Rules, Unit
 from components.names import shown
 
@@ -31,61 +30,48 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _MANY_RECORDS = 100  # without text: so many are no accident
 
 
-@dataclass(frozen=True)
-class Block:
-    """Documents that are tokenised together, about BLOCK_BYTES of text.
-
-    Attributes:
-        documents: binary [documents], none empty, in the order of the corpus.
-        counts: `documents` and `bytes` that the block holds; documents that were dropped, by
-            reason: `empty`, and those of UNREADABLE; and repairs: `invalid_utf8` and `nul`
-            (documents that hold invalid UTF-8 or NUL bytes, which the tokeniser replaces) and
-            `cut` (places where a document of more than 64 MiB was cut in two); DAMAGED: files, or
-            parts of a large one, that were skipped. Zeros are left out.
-    """
-
-    documents: pa.Array
-    counts: dict[str, int]
-
-
 def read(unit: Unit) -> Iterator[Block]:
-    """All documents of `unit`, in blocks whose bounds depend on the files alone.
+    """All documents of `unit`, in blocks of about BLOCK_BYTES, cut as the files alone say.
 
-    A unit without documents gives one empty block.
+    A unit without documents gives one empty block. The counts are of `documents` and `bytes` that
+    the block holds; of documents that were dropped, by reason: `empty`, and those of UNREADABLE; of
+    repairs: `invalid_utf8` and `nul` (documents that hold invalid UTF-8 or NUL bytes, which the
+    tokeniser replaces) and `cut` (places where a document of more than 64 MiB was cut in two); and
+    of DAMAGED pieces that were skipped. Zeros are left out.
 
     Raises:
         SkipstreamError: A file is missing, unreadable, damaged, shorter than when it was listed,
             not text, or a Parquet file without the column. The message names the file.
     """
-    batches = (batch for piece in unit.pieces for batch in _whole(piece, unit))
-    return _blocks(batches)
+    blocks = (block for piece in unit.pieces for block in _whole(piece, unit))
+    return _regrouped(blocks)
 
 
-def batches_of(unit: Unit) -> Iterator[tuple[str, Batch]]:
-    """As `read` comes to them, with their file; of what cannot be read, nothing."""
+def blocks_of(unit: Unit) -> Iterator[tuple[str, Block]]:
+    """Blocks as the formats make them, with their file; of what cannot be read, nothing."""
     for piece in unit.pieces:
         try:
-            for batch in _batches(piece, unit.rules):
-                yield piece.path, batch
+            for block in _blocks(piece, unit.rules):
+                yield piece.path, block
         except SkipstreamError:
             continue
 
 
-def _whole(piece: Piece, unit: Unit) -> Iterator[Batch]:
+def _whole(piece: Piece, unit: Unit) -> Iterator[Block]:
     """All of a piece; of one that is damaged, if those are skipped, nothing."""
-    batches = _batches(piece, unit.rules)
+    blocks = _blocks(piece, unit.rules)
     if unit.rules.skip_damaged:
         try:
-            for _ in _batches(piece, unit.rules):
+            for _ in _blocks(piece, unit.rules):
                 pass  # Read to its end before any of it is used.
             # Opened again: a local file that is deleted from here on is read all the same.
-            first = list(itertools.islice(batches, 1))
+            first = list(itertools.islice(blocks, 1))
         except SkipstreamError as error:
             logging.getLogger(__name__).warning("skipped: %s", error)
-            yield Batch(pa.array([], pa.binary()), {DAMAGED: 1})
+            yield Block(pa.array([], pa.binary()), {DAMAGED: 1})
             return
         yield from first
-    yield from batches
+    yield from blocks
 
 
 def fingerprint(piece: Piece) -> bytes:
@@ -112,20 +98,20 @@ def fingerprint(piece: Piece) -> bytes:
     return digest.digest()
 
 
-def _blocks(batches: Iterable[Batch]) -> Iterator[Block]:
+def _regrouped(blocks: Iterable[Block]) -> Iterator[Block]:
     size, any_yet = 0, False
     pending: list[pa.Array] = []
     counts: Counter[str] = Counter()
-    for batch in batches:
-        counts.update(batch.counts)
-        for documents, stored in _slices(batch.documents):
+    for block in blocks:
+        counts.update(block.counts)
+        for documents, stored in _slices(block.documents):
             pending.append(documents)
             size += stored
             if size >= BLOCK_BYTES // 2:  # Slices are about a block, so one rarely has company.
-                yield _block(pending, size, counts)
+                yield _merged(pending, size, counts)
                 any_yet, size, pending, counts = True, 0, [], Counter()
     if pending or any(counts.values()) or not any_yet:
-        yield _block(pending, size, counts)
+        yield _merged(pending, size, counts)
 
 
 def _slices(documents: pa.Array) -> Iterator[tuple[pa.Array, int]]:
@@ -138,7 +124,7 @@ def _slices(documents: pa.Array) -> Iterator[tuple[pa.Array, int]]:
             yield documents[start:stop], int(ends[stop - 1] - (ends[start - 1] if start else 0))
 
 
-def _block(pending: list[pa.Array], size: int, counts: Counter[str]) -> Block:
+def _merged(pending: list[pa.Array], size: int, counts: Counter[str]) -> Block:
     documents = pa.concat_arrays(pending) if pending else pa.array([], pa.binary())
     counts.update(
         documents=len(documents),
@@ -164,7 +150,7 @@ def _with_nul(documents: pa.Array) -> int:
     return int(pc.sum(pc.match_substring(documents, "\0")).as_py() or 0)
 
 
-def _batches(piece: Piece, rules: Rules) -> Iterator[Batch]:
+def _blocks(piece: Piece, rules: Rules) -> Iterator[Block]:
     path, field = piece.path, rules.field
     with _naming(piece), _opened(path) as file:
         if piece.format == "parquet":
@@ -273,14 +259,14 @@ def _refuse_end(text: bytes, piece: Piece) -> None:
 
 def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[bytes]:
     """Without the byte order mark; refuses a file that is not what it is read as."""
-    parts: list[bytes] = []
+    held: list[bytes] = []
     size = 0
     for text in texts:
-        parts.append(text)
+        held.append(text)
         size += len(text)
         if size >= content.SAMPLE:
             break
-    start = b"".join(parts)
+    start = b"".join(held)
     mark = len(_UTF8_BOM) if start.startswith(_UTF8_BOM) else 0
     sample, path = start[mark:][: content.SAMPLE], piece.path
     content.check(sample, path, mark_up=rules.by_name, most_invalid=rules.most_invalid)
@@ -289,15 +275,15 @@ def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[byt
     elif piece.format == "lines" and rules.by_name:
         json_lines.check_no_json(sample, path)
         tables.check_no_table(sample, path)
-    for part in parts:
-        yield part[mark:]
-        mark = max(0, mark - len(part))
+    for text in held:
+        yield text[mark:]
+        mark = max(0, mark - len(text))
     yield from texts
 
 
-def _checked_records(batches: Iterator[Batch], piece: Piece, rules: Rules) -> Iterator[Batch]:
+def _checked_records(blocks: Iterator[Block], piece: Piece, rules: Rules) -> Iterator[Block]:
     """Refuses a file in whose beginning is no record that can be read."""
-    first = next(batches)
+    first = next(blocks)
     unreadable = {reason: first.counts.get(reason, 0) for reason in UNREADABLE}
     most = max(UNREADABLE, key=lambda reason: unreadable[reason])
     if (
@@ -311,4 +297,4 @@ def _checked_records(batches: Iterator[Batch], piece: Piece, rules: Rules) -> It
             f"its first {unreadable[most]:,} does: {first.examples[most]}"
         )
     yield first
-    yield from batches
+    yield from blocks

@@ -14,9 +14,9 @@ from components.errors import SkipstreamError
 from components.example_gen import content, remedies
 from components.example_gen.formats import (
     CHUNK,
-    Batch,
+    Block,
     Chunk,
-    batch_of,
+    block_of,
     cut_point,
     excerpt,
     listed,
@@ -100,7 +100,7 @@ def _is_table(text: str, delimiter: str, whole: bool) -> bool:
 
 def delimited(
     chunks: Iterable[Chunk], *, path: str, field: str, tabs: bool, longest: int
-) -> Iterator[Batch]:
+) -> Iterator[Block]:
     r"""A document a row of CSV or TSV, from the column that the first row calls `field`.
 
     The delimiter is that of the first row. A quoted value may hold it, doubled quotes and line
@@ -118,8 +118,8 @@ def delimited(
         SkipstreamError: There is no such column, or a quote is not closed.
 
     >>> chunk = Chunk(b'id;text\n1;"one\ntwo; ""3"" "\n2\n3;\n', cut=False)
-    >>> (batch,) = delimited([chunk], path="a.csv", field="text", tabs=False, longest=99)
-    >>> batch.documents.to_pylist(), batch.counts
+    >>> (block,) = delimited([chunk], path="a.csv", field="text", tabs=False, longest=99)
+    >>> block.documents.to_pylist(), block.counts
     ([b'one\ntwo; "3" '], {'invalid_csv': 1, 'empty': 1})
     """
     csv.field_size_limit(longest)
@@ -143,7 +143,7 @@ def delimited(
             "first line is no header, write one above it, or give --set example_gen.format=lines "
             "to read all of it as text"
         )
-    yield from _batches(rows, place, names)
+    yield from _blocks(rows, place, names)
 
 
 def _longest(columns: Mapping[str, Sequence[str | bytes | None]]) -> str:
@@ -231,7 +231,7 @@ def _rows(reader: Any, path: str) -> Iterator[list[str] | None]:
             yield from [None] * (reader.line_num + 1 - line)
 
 
-def _batches(rows: Iterable[list[str] | None], place: int, names: Sequence[str]) -> Iterator[Batch]:
+def _blocks(rows: Iterable[list[str] | None], place: int, names: Sequence[str]) -> Iterator[Block]:
     documents: list[bytes] = []
     size = invalid = 0
     examples: dict[str, str] = {}
@@ -247,9 +247,9 @@ def _batches(rows: Iterable[list[str] | None], place: int, names: Sequence[str])
         documents.append(row[place].encode("utf-8", "surrogateescape") if row else b"")
         size += len(documents[-1])
         if size >= CHUNK or len(documents) >= 2**14:
-            yield batch_of(documents, examples, invalid_csv=invalid)
+            yield block_of(documents, examples, invalid_csv=invalid)
             documents, size, invalid, examples = [], 0, 0, {}
-    yield batch_of(documents, examples, invalid_csv=invalid)
+    yield block_of(documents, examples, invalid_csv=invalid)
 
 
 def _wrong(row: Sequence[str] | None, names: Sequence[str]) -> str:
@@ -261,7 +261,7 @@ def _wrong(row: Sequence[str] | None, names: Sequence[str]) -> str:
     )
 
 
-def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator[Batch]:
+def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator[Block]:
     """A document a row of the Parquet `file`, from its column `field`; null is an empty one.
 
     Raises:
@@ -281,15 +281,15 @@ def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator
         raise SkipstreamError(
             f"column '{name}' of {path} must hold strings, got {kind}: {_longest_of(table)}"
         )
-    for batch in table.iter_batches(_rows_a_chunk(table, name), columns=[name]):
-        yield _column(batch.column(0), value, longest)
+    for rows in table.iter_batches(_rows_a_block(table, name), columns=[name]):
+        yield _column(rows.column(0), value, longest)
 
 
 def _longest_of(table: pq.ParquetFile) -> str:
     """The remedy of `_longest`, from the first rows of a Parquet file."""
     columns = [column.name for column in table.schema_arrow if _is_text(column.type)]
-    batch = next(table.iter_batches(_ROWS, columns=columns), None) if columns else None
-    return _longest(batch.to_pydict() if batch is not None else {})
+    rows = next(table.iter_batches(_ROWS, columns=columns), None) if columns else None
+    return _longest(rows.to_pydict() if rows is not None else {})
 
 
 def _check_parquet(file: IO[bytes], path: str) -> None:
@@ -317,7 +317,7 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _rows_a_chunk(parquet: pq.ParquetFile, field: str) -> int:
+def _rows_a_block(parquet: pq.ParquetFile, field: str) -> int:
     """Rows that hold about CHUNK bytes, as the file's own metadata has it."""
     size = 0
     for group in map(parquet.metadata.row_group, range(parquet.num_row_groups)):
@@ -327,7 +327,7 @@ def _rows_a_chunk(parquet: pq.ParquetFile, field: str) -> int:
     return max(1, min(2**14, number))
 
 
-def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Batch:
+def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Block:
     documents: list[bytes] = []
     cuts = 0
     for document in column.cast(kind).cast(pa.large_binary()).fill_null(b"").to_pylist():
@@ -337,4 +337,4 @@ def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Batch:
             document = document[end:]
             cuts += 1
         documents.append(document)
-    return batch_of(documents, cut=cuts)
+    return block_of(documents, cut=cuts)

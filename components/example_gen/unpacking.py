@@ -91,9 +91,9 @@ def filled(file: IO[bytes], size: int) -> bytes:
     data = file.read(size)
     if not data or len(data) == size:
         return data
-    parts = [data]
+    read = [data]
     missing = size - len(data)
     while missing and (data := file.read(missing)):
-        parts.append(data)
+        read.append(data)
         missing -= len(data)
-    return b"".join(parts)
+    return b"".join(read)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, Served
+from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, VersionBefore
 from components.errors import SkipstreamError
 from components.exporter import alignment
 from components.exporter.embeddings import COUNTS, Embeddings
@@ -31,7 +31,7 @@ def build(
     *,
     settings: ExporterSettings,
     out: ExportedModel,
-    before: Served | None = None,
+    before: VersionBefore | None = None,
 ) -> ExportedModel:
     """Write saved_model/: signatures, vocabulary, phrases, warm-up requests of TF Serving, counts.
 

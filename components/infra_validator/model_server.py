@@ -29,7 +29,7 @@ def find() -> Path | None:
     return Path(found) if found else None
 
 
-def identity() -> list[Any] | None:
+def stamp() -> list[Any] | None:
     """What tells one server on the PATH from another: path, bytes, time of change; None: none."""
     server = find()
     if not server:

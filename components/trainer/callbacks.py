@@ -86,8 +86,10 @@ class Progress(keras.callbacks.Callback):
         self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
         for kept in whole[-1].parent.glob("best-*.npy"):
-            shutil.copyfile(kept, self._directory / kept.name)
+            _link(kept, self._directory / kept.name)
         self._epochs = state["epochs"]
+        if self._epochs:
+            write_json(self._directory / "history.json", self._epochs)
         return list(self._epochs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -150,7 +152,7 @@ class Progress(keras.callbacks.Callback):
         for name, table in self._skip_gram.tables.items():
             table.save(new / f"{name}.npy")
         for kept in self._directory.glob("best-*.npy"):
-            os.link(kept, new / kept.name)
+            _link(kept, new / kept.name)
         state = {
             "epochs": self._epochs,
             "epoch": self.epoch,
@@ -172,6 +174,18 @@ class Progress(keras.callbacks.Callback):
     def _load_sums(self) -> None:
         for variable, saved in zip(self._skip_gram.pair_loss.variables, self._sums, strict=True):
             variable.assign(saved)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let a file that is never written to again be at `target`, too.
+
+    Where the file system has no links, as those over buckets, that is a copy.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _number(path: Path) -> int:

@@ -1,8 +1,8 @@
 """Documents that are equal byte by byte: the first of them, in the order of the corpus, stays.
 
-Cost: 16 bytes of hash and 16 of place a document are shuffled, and sorted in memory in 256 shares:
-125 MB each for a billion documents. Two different documents of a billion
-have the same hash with a probability of 1e-21.
+Cost: 16 bytes of hash and 16 of place a document are shuffled, and sorted in memory in 256
+partitions: 125 MB each for a billion documents. Two different documents of a billion have the same
+hash with a probability of 1e-21.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,27 +16,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.transform import segments
-from components.transform.shares import by_share
-from components.transform.tokens import TokenisedSegment
+from components.transform.partitions import by_partition
+from components.transform.segment_ref import SegmentRef
 
 _Place = tuple[int, int]  # unit, place of a segment in it
 _Documents = tuple[int, npt.NDArray[np.int32]]  # how many a segment has, some of them
 
 
 class MarkDuplicates(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedSegment] -> the same, with `duplicates`."""
+    """PCollection[SegmentRef] -> the same, with `duplicates`."""
 
-    def expand(self, parts: Any) -> Any:
-        """Wire it. A share of all hashes is sorted by one worker: of 256, by the first byte."""
+    def expand(self, refs: Any) -> Any:
+        """Wire it. A partition of all hashes is sorted by one worker: of 256, by the first byte."""
         found = (
-            parts
+            refs
             | "ReadHashes" >> beam.FlatMap(hashes_of)
             | "GatherHashes" >> beam.GroupByKey()
             | "FindDuplicates" >> beam.FlatMapTuple(duplicates_in)
         )
         return (
             {
-                "segment": parts | "KeySegments" >> beam.Map(_keyed),
+                "segment": refs | "KeySegments" >> beam.Map(_keyed),
                 "duplicates": found,
             }
             | "GatherDuplicates" >> beam.CoGroupByKey()
@@ -44,19 +44,19 @@ class MarkDuplicates(beam.PTransform[Any, Any]):
         )
 
 
-def _keyed(part: TokenisedSegment) -> tuple[_Place, TokenisedSegment]:
-    return (part.unit, part.number), part
+def _keyed(ref: SegmentRef) -> tuple[_Place, SegmentRef]:
+    return (ref.unit, ref.number), ref
 
 
-def hashes_of(part: TokenisedSegment) -> Iterator[tuple[int, pa.Table]]:
+def hashes_of(ref: SegmentRef) -> Iterator[tuple[int, pa.Table]]:
     """The hashes of a segment's documents with their places, by the first byte."""
-    hashes = segments.load_hashes(part.path, part.number)
-    place = {"unit": part.unit, "segment": part.number, "size": len(hashes)}
+    hashes = segments.load_hashes(ref.path, ref.number)
+    place = {"unit": ref.unit, "segment": ref.number, "size": len(hashes)}
     columns = {name: np.full(len(hashes), value, np.int32) for name, value in place.items()}
     columns["document"] = np.arange(len(hashes), dtype=np.int32)
     table = pa.table({"hash": hashes.cast(pa.binary())} | columns)
     first = np.frombuffer(b"".join(hashes.to_pylist()), np.uint8)[::16]
-    yield from by_share(table, first)
+    yield from by_partition(table, first)
 
 
 def duplicates_in(_: int, tables: Iterable[pa.Table]) -> Iterator[tuple[_Place, _Documents]]:
@@ -71,13 +71,13 @@ def duplicates_in(_: int, tables: Iterable[pa.Table]) -> Iterator[tuple[_Place, 
         yield (row["unit"], row["segment"]), (row["size"], documents)
 
 
-def marked(_: _Place, found: dict[str, Iterable[Any]]) -> TokenisedSegment:
-    """The `segment` with its `duplicates`, which several shares may have found."""
-    part: TokenisedSegment
-    (part,) = found["segment"]
+def marked(_: _Place, found: dict[str, Iterable[Any]]) -> SegmentRef:
+    """The `segment` with its `duplicates`, which several partitions may have found."""
+    ref: SegmentRef
+    (ref,) = found["segment"]
     duplicates = None
     for size, documents in found["duplicates"]:
         if duplicates is None:
             duplicates = np.zeros(size, bool)
         duplicates[documents] = True
-    return replace(part, duplicates=duplicates)
+    return replace(ref, duplicates=duplicates)

@@ -17,7 +17,9 @@ from components.settings import TransformSettings
 from components.transform import preprocessing, records, storage
 from components.transform.duplicates import MarkDuplicates
 from components.transform.phrases import FindPhrases
-from components.transform.tokens import TokenisedSegment, TokeniseUnit, Tokens
+from components.transform.segment_ref import SegmentRef
+from components.transform.token_cache import TokenCache
+from components.transform.tokenise import TokeniseUnit
 
 COUNTS = "counts.json"  # What `records.SumWritten` gives.
 TOTALS = "totals.tsv"  # See `preprocessing.CountTokens`.
@@ -34,7 +36,7 @@ def wire(
     listing: Listing,
     *,
     settings: TransformSettings,
-    tokens: Tokens,
+    cache: TokenCache,
     work: str,
 ) -> None:
     """Add the job to a pipeline, which has run when COUNTS, TOTALS and GRAPH are there.
@@ -43,18 +45,18 @@ def wire(
         pipeline: It runs where its options say.
         listing: What to read.
         settings: Tokeniser and vocabulary.
-        tokens: Where tokenised text lies.
+        cache: Where tokenised text lies.
         work: Directory that receives the results, with those that `records.write_segment` needs.
     """
     with tft_beam.Context(temp_dir=work):
-        _wire(pipeline, listing, settings, tokens, work)
+        _wire(pipeline, listing, settings, cache, work)
 
 
 def _wire(
     pipeline: beam.Pipeline,
     listing: Listing,
     settings: TransformSettings,
-    tokens: Tokens,
+    cache: TokenCache,
     work: str,
 ) -> None:
     segments = (
@@ -62,7 +64,7 @@ def _wire(
         | "CreateListing" >> beam.Create([listing])
         | "PlanUnits" >> beam.FlatMap(plan)  # In a worker: units of 1 TB would make a large graph.
         | "SpreadUnits" >> beam.Reshuffle()
-        | "TokeniseUnits" >> beam.ParDo(TokeniseUnit(tokens, settings, listing.eval_share))
+        | "TokeniseUnits" >> beam.ParDo(TokeniseUnit(cache, settings, listing.eval_share))
         | "KeepTokens" >> beam.Reshuffle()  # A failure behind this repeats nothing before it.
     )
     if settings.deduplicate:
@@ -120,7 +122,7 @@ def _tensors() -> TensorAdapterConfig:
     return TensorAdapterConfig(_SCHEMA, tensors)
 
 
-def row_of(segment: TokenisedSegment, types: pa.Array | None = None) -> pa.RecordBatch:
+def row_of(segment: SegmentRef, types: pa.Array | None = None) -> pa.RecordBatch:
     """One row: no text, the name of a segment and, to be looked up, its types."""
     columns = [
         pa.array([b""], pa.large_binary()),
@@ -138,7 +140,7 @@ def write_records(
 ) -> Iterator[tuple[dict[str, int], str, bool]]:
     """Encode the segments of `row_of`, with the ids of their types, and say what was written."""
     for row in range(looked_up.num_rows):
-        segment = TokenisedSegment.from_bytes(looked_up.column("segment")[row].values[0].as_py())
+        segment = SegmentRef.from_bytes(looked_up.column("segment")[row].values[0].as_py())
         ids = looked_up.column("type_ids")[row].values.to_numpy().astype(np.int32)
         counts = records.write_segment(segment.unit, segment.number, segment.load(), ids, work)
         yield counts, os.path.basename(segment.path), segment.reused

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from components.errors import SkipstreamError
 from components.example_gen import encodings, reader, remedies
-from components.example_gen.formats import Batch
+from components.example_gen.formats import Block
 from components.example_gen.units import Listing, plan
 
-_BATCHES = 1000  # of about a mebibyte, in which an example is looked for: some seconds
+_BLOCKS = 1000  # of about a mebibyte, in which an example is looked for: some seconds
 _SAMPLE = 2**16  # bytes of text by which an encoding is guessed
 
 
@@ -55,14 +55,14 @@ def advice(read: dict[str, int], listing: Listing) -> dict[str, str]:
     return {}
 
 
-def _batches(listing: Listing) -> Iterator[tuple[str, Batch]]:
-    batches = (found for unit in plan(listing) for found in reader.batches_of(unit))
-    return itertools.islice(batches, _BATCHES)
+def _blocks(listing: Listing) -> Iterator[tuple[str, Block]]:
+    blocks = (found for unit in plan(listing) for found in reader.blocks_of(unit))
+    return itertools.islice(blocks, _BLOCKS)
 
 
 def _example(listing: Listing, reason: str) -> str:
-    for path, batch in _batches(listing):
-        if example := batch.examples.get(reason):
+    for path, block in _blocks(listing):
+        if example := block.examples.get(reason):
             return f": in {path}, for example, {example}"
     return ": check example_gen.field and example_gen.format"
 
@@ -70,8 +70,8 @@ def _example(listing: Listing, reason: str) -> str:
 def _advice(listing: Listing, limit: float) -> str:
     """On the first file of which too much is invalid, or else on the first with any."""
     found = None
-    for path, batch in _batches(listing):
-        documents = batch.documents.to_pylist()
+    for path, block in _blocks(listing):
+        documents = block.documents.to_pylist()
         invalid = sum(not encodings.is_utf8(document) for document in documents)
         if invalid and (found is None or invalid > limit * len(documents)):
             # The end of a document that is cut may be the middle of a character.

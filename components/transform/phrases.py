@@ -25,8 +25,8 @@ from apache_beam.pvalue import AsSingleton
 from components.phrases import FILE, HEADER
 from components.settings import TransformSettings
 from components.transform import joins, preprocessing, storage
-from components.transform.shares import SHARES, by_share
-from components.transform.tokens import TokenisedSegment
+from components.transform.partitions import PARTITIONS, by_partition
+from components.transform.segment_ref import SegmentRef
 
 WORK = "phrases"
 # Of the threshold, that a word must be able to reach: its bound is rounded otherwise than scores.
@@ -34,7 +34,7 @@ _SLACK = 0.999
 
 
 class FindPhrases(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedSegment] -> the same, with their `phrases`."""
+    """PCollection[SegmentRef] -> the same, with their `phrases`."""
 
     def __init__(self, settings: TransformSettings, work: str) -> None:
         """Nothing is read yet.
@@ -56,18 +56,18 @@ class FindPhrases(beam.PTransform[Any, Any]):
         """Where the phrases of all passes will be."""
         return self._files[-1]
 
-    def expand(self, parts: Any) -> Any:
+    def expand(self, refs: Any) -> Any:
         """Wire it, pass after pass."""
         earlier = None
         for number, file in enumerate(self._files, 1):
-            written = parts | f"Pass{number}" >> _Pass(self._settings, number, earlier, file)
-            parts |= f"Join{number}" >> beam.Map(with_phrases, AsSingleton(written))
+            written = refs | f"Pass{number}" >> _Pass(self._settings, number, earlier, file)
+            refs |= f"Join{number}" >> beam.Map(with_phrases, AsSingleton(written))
             earlier = file
-        return parts
+        return refs
 
 
 class _Pass(beam.PTransform[Any, Any]):
-    """PCollection[TokenisedSegment] -> the path of `file`: the phrases up to this pass."""
+    """PCollection[SegmentRef] -> the path of `file`: the phrases up to this pass."""
 
     def __init__(
         self, settings: TransformSettings, number: int, earlier: str | None, file: str
@@ -78,21 +78,21 @@ class _Pass(beam.PTransform[Any, Any]):
         self._earlier = earlier
         self._file = file
 
-    def expand(self, parts: Any) -> Any:
+    def expand(self, refs: Any) -> Any:
         words = (
-            parts
-            | "ReadTypes" >> beam.FlatMap(preprocessing.types_by_share)
+            refs
+            | "ReadTypes" >> beam.FlatMap(preprocessing.types_by_partition)
             | "SumTypes" >> beam.CombinePerKey(preprocessing.SumCounts())
-            | "DropShares" >> beam.Values()
+            | "DropPartitions" >> beam.Values()
             | "CountTokens" >> beam.Map(frequent, self._settings.min_count)
             | "GatherWords" >> beam.combiners.ToList()
             | "ChooseWords" >> beam.Map(choose_words, self._settings)
         )
         return (
-            parts
-            | "CountPairs" >> beam.FlatMap(pairs_by_share, AsSingleton(words))
+            refs
+            | "CountPairs" >> beam.FlatMap(pairs_by_partition, AsSingleton(words))
             | "SumPairs" >> beam.CombinePerKey(preprocessing.SumCounts())
-            | "DropPairShares" >> beam.Values()
+            | "DropPairPartitions" >> beam.Values()
             | "Score" >> beam.Map(scored, AsSingleton(words), self._settings)
             | "GatherPhrases" >> beam.combiners.ToList()
             | "WritePhrases" >> beam.Map(_write, self._number, self._earlier, self._file)
@@ -115,12 +115,12 @@ class Words:
 
 
 def frequent(table: pa.Table, min_count: int) -> tuple[int, pa.Table]:
-    """The tokens of a share, and the types among them that occur more than `min_count` times."""
+    """The tokens of a partition, and the types in it that occur more than `min_count` times."""
     count = table.column("count")
     return pc.sum(count).as_py() or 0, table.filter(pc.greater(count, min_count))
 
 
-def choose_words(shares: list[tuple[int, pa.Table]], settings: TransformSettings) -> Words:
+def choose_words(partitions: list[tuple[int, pa.Table]], settings: TransformSettings) -> Words:
     """Words whose pairs can have a score above the threshold.
 
     A pair is no more frequent than the rarer of its words, so no score is above
@@ -128,10 +128,10 @@ def choose_words(shares: list[tuple[int, pa.Table]], settings: TransformSettings
     defaults, that leaves out the words that are more than a hundredth of the text each: a third of
     all tokens in English.
     """
-    tokens = sum(total for total, _ in shares)
+    tokens = sum(total for total, _ in partitions)
     if not tokens:
         return Words(pa.array([], pa.binary()), np.zeros(0, np.int64), 0)
-    table = pa.concat_tables([table for _, table in shares]).sort_by("token").combine_chunks()
+    table = pa.concat_tables([table for _, table in partitions]).sort_by("token").combine_chunks()
     counts = table.column("count").to_numpy()
     bounds = (counts - settings.min_count) / counts / counts * tokens
     possible = bounds > settings.phrase_threshold * _SLACK
@@ -139,15 +139,15 @@ def choose_words(shares: list[tuple[int, pa.Table]], settings: TransformSettings
     return Words(words.cast(pa.binary()), counts[possible], tokens)
 
 
-def pairs_by_share(part: TokenisedSegment, words: Words) -> Iterator[tuple[int, pa.Table]]:
-    """A table of `pair` (int64, see `joins.Pairs`) and `count`, by share."""
-    _, codes = joins.neighbors(part.load(), words.words)
+def pairs_by_partition(ref: SegmentRef, words: Words) -> Iterator[tuple[int, pa.Table]]:
+    """A table of `pair` (int64, see `joins.Pairs`) and `count`, by partition."""
+    _, codes = joins.neighbors(ref.load(), words.words)
     pairs, counts = np.unique(codes, return_counts=True)
-    yield from by_share(pa.table({"pair": pairs, "count": counts}), pairs % SHARES)
+    yield from by_partition(pa.table({"pair": pairs, "count": counts}), pairs % PARTITIONS)
 
 
 def scored(table: pa.Table, words: Words, settings: TransformSettings) -> pa.Table:
-    """The pairs of a share that are phrases: `first`, `second`, `count`, `score`."""
+    """The pairs of a partition that are phrases: `first`, `second`, `count`, `score`."""
     count = table.column("count").to_numpy()
     first, second = np.divmod(table.column("pair").to_numpy(), len(words.words))
     score = (count - settings.min_count) / words.counts[first] / words.counts[second] * words.tokens
@@ -182,6 +182,6 @@ def _write(tables: list[pa.Table], number: int, earlier: str | None, file: str) 
     return storage.write(content, file)
 
 
-def with_phrases(part: TokenisedSegment, file: str) -> TokenisedSegment:
-    """`part`, with the phrases in `file` joined."""
-    return replace(part, phrases=file)
+def with_phrases(ref: SegmentRef, file: str) -> SegmentRef:
+    """`ref`, with the phrases in `file` joined."""
+    return replace(ref, phrases=file)

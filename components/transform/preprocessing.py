@@ -19,8 +19,8 @@ from components import text
 from components.phrases import HEADER
 from components.settings import TransformSettings
 from components.transform import storage
-from components.transform.shares import by_share, shares_of
-from components.transform.tokens import TokenisedSegment
+from components.transform.partitions import by_partition, partitions_of
+from components.transform.segment_ref import SegmentRef
 
 VOCABULARY = "vocabulary.tsv"
 # TensorFlow refuses a table without a line; no token is empty. The stage refuses it at its end,
@@ -28,7 +28,7 @@ VOCABULARY = "vocabulary.tsv"
 EMPTY_VOCABULARY = b"\t0\n"
 _LINES = 2**17  # of the vocabulary file that are Python objects at one time
 
-_Share = tuple[int, int, pa.Table]  # tokens, types, those that are kept with their counts
+_Partition = tuple[int, int, pa.Table]  # tokens, types, those that are kept with their counts
 
 
 def make_preprocessing_fn(
@@ -45,7 +45,7 @@ def make_preprocessing_fn(
     Returns:
         A function from `text` (string [documents]) to `ids` (ragged int64, out-of-vocabulary
         tokens left out) and `tokens` (int64 [documents], how many there were before). The Beam
-        job, which has tokenised before, gives `segment` (string [rows], TokenisedSegments as
+        job, which has tokenised before, gives `segment` (string [rows], SegmentRefs as
         bytes) to count, then with it `types` (ragged string [rows, (types)]), and gets both back:
         `segment` and `type_ids` (ragged int64, -1 for out-of-vocabulary).
     """
@@ -121,16 +121,16 @@ class HandOver(tft_beam.experimental.PTransformAnalyzer):
         """Nothing is read.
 
         Args:
-            path: The file, which is there before the first batch is.
+            path: The file, which is there before the first segment is.
         """
         super().__init__()
         self._path = path
 
-    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[str]:
+    def expand(self, segments: beam.PCollection[Any]) -> beam.PCollection[str]:
         """Wire it; the result is the path."""
         return (
-            batches
-            | "AwaitBatches" >> beam.combiners.Count.Globally()
+            segments
+            | "AwaitSegments" >> beam.combiners.Count.Globally()
             | "NameFile" >> beam.Map(lambda _, path: path, self._path)
         )
 
@@ -140,7 +140,7 @@ class CountTokens(tft_beam.experimental.PTransformAnalyzer):
 
     Through the graph go only names of segments: strings would be copied four times on that way.
 
-    Cost: types travel in `SHARES` Arrow tables, each summed up within a worker first, so the
+    Cost: types travel in `PARTITIONS` Arrow tables, each summed up within a worker first, so the
     shuffle sees a worker's types once; the kept types (not all types) are sorted in one place.
     """
 
@@ -155,14 +155,14 @@ class CountTokens(tft_beam.experimental.PTransformAnalyzer):
         self._settings = settings
         self._totals = totals
 
-    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[str]:
+    def expand(self, segments: beam.PCollection[Any]) -> beam.PCollection[str]:
         """Wire it; the result is one path, of lines `token<TAB>count` in the order of ids."""
         minimum, max_size = self._settings.min_count, self._settings.max_size
         path = f"{self.base_temp_dir}/{VOCABULARY}"
         return (
-            batches
-            | "NameSegments" >> beam.FlatMap(_segments)
-            | "ReadTypes" >> beam.FlatMap(types_by_share)
+            segments
+            | "NameSegments" >> beam.FlatMap(_refs)
+            | "ReadTypes" >> beam.FlatMap(types_by_partition)
             | "SumCounts" >> beam.CombinePerKey(SumCounts())
             | "DropRareTokens" >> beam.MapTuple(partial(_at_least, minimum=minimum))
             | "GatherVocabulary" >> beam.GroupByKey()
@@ -171,9 +171,9 @@ class CountTokens(tft_beam.experimental.PTransformAnalyzer):
         )
 
 
-def _segments(batch: Sequence[Any]) -> list[TokenisedSegment]:
-    (segments,) = batch  # bytes [rows], of the one input of the analyzer
-    return [TokenisedSegment.from_bytes(content) for content in segments.tolist()]
+def _refs(inputs: Sequence[Any]) -> list[SegmentRef]:
+    (segments,) = inputs  # bytes [rows], of the one input of the analyzer
+    return [SegmentRef.from_bytes(content) for content in segments.tolist()]
 
 
 def token_counts(types: pa.Array, counts: pa.Array) -> pa.Table:
@@ -181,13 +181,13 @@ def token_counts(types: pa.Array, counts: pa.Array) -> pa.Table:
     return pa.table({"token": types.cast(pa.large_binary()), "count": counts})
 
 
-def types_by_share(segment: TokenisedSegment) -> Iterator[tuple[int, pa.Table]]:
-    """The types of a segment and their counts, by share; where there is none, an empty share."""
+def types_by_partition(segment: SegmentRef) -> Iterator[tuple[int, pa.Table]]:
+    """The types of a segment and their counts, by partition; where there is none, an empty one."""
     types, counts = segment.types()
     occurring = pc.greater(counts, 0)  # A type may have been seen in duplicates only.
     types, counts = types.filter(occurring), counts.filter(occurring)
     table = token_counts(types, counts)
-    return by_share(table, shares_of(types)) if len(types) else iter([(0, table)])
+    return by_partition(table, partitions_of(types)) if len(types) else iter([(0, table)])
 
 
 class SumCounts(beam.CombineFn):
@@ -204,9 +204,9 @@ class SumCounts(beam.CombineFn):
         tables.append(table)
         return self.compact(tables) if len(tables) >= self._PENDING else tables
 
-    def merge_accumulators(self, parts: Iterable[list[pa.Table]]) -> list[pa.Table]:
+    def merge_accumulators(self, sums: Iterable[list[pa.Table]]) -> list[pa.Table]:
         """The tables of all."""
-        return self.compact([table for tables in parts for table in tables])
+        return self.compact([table for tables in sums for table in tables])
 
     def compact(self, tables: list[pa.Table]) -> list[pa.Table]:
         """As few bytes as possible before they travel."""
@@ -219,15 +219,15 @@ class SumCounts(beam.CombineFn):
         return summed.rename_columns({"count_sum": "count"}).combine_chunks()
 
 
-def _at_least(_: int, table: pa.Table, minimum: int) -> tuple[None, _Share]:
+def _at_least(_: int, table: pa.Table, minimum: int) -> tuple[None, _Partition]:
     kept = table.filter(pc.greater_equal(table.column("count"), minimum))
     return None, (pc.sum(table.column("count")).as_py() or 0, table.num_rows, kept)
 
 
 def _write_vocabulary(
-    max_size: int | None, path: str, totals_path: str, _: None, shares: Iterable[_Share]
+    max_size: int | None, path: str, totals_path: str, _: None, partitions: Iterable[_Partition]
 ) -> str:
-    tokens, types, tables = zip(*shares, strict=True)
+    tokens, types, tables = zip(*partitions, strict=True)
     storage.write(b"%d\t%d" % (sum(tokens), sum(types)), totals_path)
     with storage.whole(path) as file:
         empty = True
@@ -250,6 +250,6 @@ def vocabulary_lines(table: pa.Table, max_size: int | None) -> Iterator[bytes]:
     keys = [("count", "descending"), ("token", "ascending")]
     order = pc.sort_indices(table, sort_keys=keys)[:max_size]
     for start in range(0, len(order), _LINES):
-        part = table.take(order[start : start + _LINES])
-        pairs = zip(part.column("token").to_pylist(), part.column("count").to_pylist(), strict=True)
+        rows = table.take(order[start : start + _LINES])
+        pairs = zip(rows.column("token").to_pylist(), rows.column("count").to_pylist(), strict=True)
         yield b"".join(b"%s\t%d\n" % pair for pair in pairs)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from components.example_gen.files import is_remote
 from components.transform.records import SPLITS
-from components.transform.tokens import SUFFIX
+from components.transform.token_cache import SUFFIX
 
 _SECONDS = 10.0
 
@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def shown(units: int, tokens: str, work: str) -> Iterator[None]:
+def shown(units: int, cache: str, work: str) -> Iterator[None]:
     """Say every 10 seconds of the block how many units are tokenised, and how many written.
 
     Nothing is said where the files are not local. Units that an earlier run has tokenised leave no
@@ -26,14 +26,14 @@ def shown(units: int, tokens: str, work: str) -> Iterator[None]:
 
     Args:
         units: Of the corpus.
-        tokens: Directory of tokenised units.
+        cache: Directory of tokenised units.
         work: Directory with those of the splits.
     """
-    if is_remote(tokens) or is_remote(work):
+    if is_remote(cache) or is_remote(work):
         yield
         return
     ended = threading.Event()
-    arguments = ended, units, _tokenised(tokens), tokens, work
+    arguments = ended, units, _tokenised(cache), cache, work
     thread = threading.Thread(target=_watch, args=arguments, daemon=True)
     thread.start()
     try:
@@ -43,7 +43,7 @@ def shown(units: int, tokens: str, work: str) -> Iterator[None]:
         thread.join()
 
 
-def _watch(ended: threading.Event, units: int, before: set[str], tokens: str, work: str) -> None:
+def _watch(ended: threading.Event, units: int, before: set[str], cache: str, work: str) -> None:
     with (
         contextlib.suppress(OSError),  # Of what is gone, the job says more.
         # Of its own accord it shows nothing: before `delay` never, then when it is updated.
@@ -56,7 +56,7 @@ def _watch(ended: threading.Event, units: int, before: set[str], tokens: str, wo
         ) as bar,
     ):
         while not ended.wait(_SECONDS):
-            tokenised = len(_tokenised(tokens) - before)
+            tokenised = len(_tokenised(cache) - before)
             records = [name for split in SPLITS for name in os.listdir(f"{work}/{split}")]
             written = len({name.partition("-")[0] for name in records})
             text = f"{tokenised:,} of {units:,} units newly tokenised, {written:,} written"

@@ -22,7 +22,8 @@ import tensorflow as tf
 
 from components import text
 from components.errors import SkipstreamError
-from components.example_gen.reader import BLOCK_BYTES, Block
+from components.example_gen.formats import Block
+from components.example_gen.reader import BLOCK_BYTES
 from components.example_gen.split import held_out
 from components.example_gen.units import UNIT_BYTES
 from components.settings import TransformSettings
@@ -34,7 +35,7 @@ _BOUNDARY = b" q7zx0k3vw9jh "
 
 _Graph = Callable[[tf.Tensor], tf.Tensor]
 # Words, lengths of documents, which of those are held out, their hashes.
-_Part = tuple[pa.DictionaryArray, npt.NDArray[np.int64], npt.NDArray[np.bool_], list[bytes]]
+_SplitBlock = tuple[pa.DictionaryArray, npt.NDArray[np.int64], npt.NDArray[np.bool_], list[bytes]]
 _SCHEMA = pa.schema(
     [
         ("types", pa.list_(pa.binary())),
@@ -120,7 +121,7 @@ def tokenise(
     def joined() -> Segment:
         return _cleaned(_joined(pending, read, finish), settings)
 
-    pending: list[_Part] = []
+    pending: list[_SplitBlock] = []
     read: Counter[str] = Counter()
     for block in blocks:
         documents = block.documents.to_pylist()
@@ -181,10 +182,10 @@ def _split(
     return tokens.filter(pa.array(is_token)), lengths
 
 
-def _joined(parts: list[_Part], read: Counter[str], finish: _Graph) -> Segment:
-    words, lengths, eval_, hashes = zip(*parts, strict=True)
+def _joined(blocks: list[_SplitBlock], read: Counter[str], finish: _Graph) -> Segment:
+    words, lengths, eval_, hashes = zip(*blocks, strict=True)
     unified = pa.chunked_array(words).unify_dictionaries().chunks
-    numbers = np.concatenate([part.indices.to_numpy() for part in unified])
+    numbers = np.concatenate([words.indices.to_numpy() for words in unified])
     used = np.bincount(numbers, minlength=len(unified[0].dictionary)) > 0  # not so the boundary
     # Two words may be one token.
     tokens = _finished(unified[0].dictionary.filter(pa.array(used)), finish).dictionary_encode()
@@ -303,8 +304,8 @@ def _row(values: pa.Array) -> pa.Array:
 
 def _read(path: str, number: int, columns: list[str]) -> list[pa.Scalar]:
     with _opened(path, columns) as reader:
-        batch = reader.get_batch(number)
-        return [batch.column(column)[0] for column in columns]
+        row = reader.get_batch(number)
+        return [row.column(column)[0] for column in columns]
 
 
 @contextmanager

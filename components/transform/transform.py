@@ -52,7 +52,7 @@ from components.transform import (
 from components.transform.options import in_this_process, is_awaited, runner_and_options
 from components.transform.phrases import WORK
 from components.transform.storage import delete, exists, fetch, make_directory, remove
-from components.transform.tokens import TOKENS, Tokens
+from components.transform.token_cache import TOKENS, TokenCache
 from components.transform.work_directory import GO_ON, LAUNCHED
 
 LEAST_TYPES = 2  # One word has no neighbours.
@@ -110,12 +110,12 @@ def build(
     before = state_of(files, listing.urls) | listing.states
     # Nobody keeps others off the tokens of a job that runs on its own.
     found_again = settings.cache and awaited and not launched
-    tokens = Tokens.of(cache if found_again else None, work)
+    token_cache = TokenCache.of(cache if found_again else None, work)
     if launched:
         work_directory.check_launched(work, awaited=awaited)
     else:
-        _run(runner, options, listing, settings, tokens, work, awaited=awaited)
-    _check_unchanged(before, state_of(files, listing.urls), listing, tokens)
+        _run(runner, options, listing, settings, token_cache, work, awaited=awaited)
+    _check_unchanged(before, state_of(files, listing.urls), listing, token_cache)
     if not exists(f"{work}/{job.COUNTS}"):
         raise SkipstreamError(
             f"workers and launcher must see the same files, and {work} holds nothing of the "
@@ -133,10 +133,10 @@ def build(
     for name in (job.COUNTS, job.TOTALS, LAUNCHED):
         (out.path / name).unlink(missing_ok=True)
     token_files: dict[str, bool] = written["token_files"]
-    if tokens.found_again:
-        tokens.remove_others(keep=token_files)
+    if token_cache.found_again:
+        token_cache.remove_others(keep=token_files)
     elif cache and not settings.cache:
-        Tokens.of(cache, work).remove()
+        TokenCache.of(cache, work).remove()
     return out.finish(
         settings,
         documents=content["documents"],
@@ -154,7 +154,7 @@ def _run(
     options: PipelineOptions,
     listing: Listing,
     settings: TransformSettings,
-    tokens: Tokens,
+    cache: TokenCache,
     work: str,
     *,
     awaited: bool,
@@ -163,15 +163,15 @@ def _run(
     remove(work)
     for name in (*records.SPLITS, records.UNFINISHED):
         make_directory(f"{work}/{name}")
-    tokens.make()
+    cache.make()
     if not awaited:
         storage.write(b"", f"{work}/{LAUNCHED}")
     try:
         with (
-            progress.shown(len(plan(listing)), tokens.written_to, work),
+            progress.shown(len(plan(listing)), cache.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
         ):
-            job.wire(pipeline, listing, settings=settings, tokens=tokens, work=work)
+            job.wire(pipeline, listing, settings=settings, cache=cache, work=work)
     except BaseException as error:
         if not awaited:
             delete([f"{work}/{LAUNCHED}"])
@@ -229,14 +229,14 @@ def _check_unchanged(
     before: dict[str, Any],
     after: dict[str, Any],
     listing: Listing,
-    tokens: Tokens,
+    cache: TokenCache,
 ) -> None:
     changed = [path for path, state in after.items() if before[path] != state]
     if listing.damaged_files == "skip":  # What is gone was read whole or skipped.
         changed = [path for path in changed if after[path] is not None]
     if changed:
-        if tokens.found_again and any(map(is_remote, changed)):
-            tokens.remove()  # Workers look at local files only; others have other names now.
+        if cache.found_again and any(map(is_remote, changed)):
+            cache.remove()  # Workers look at local files only; others have other names now.
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise SkipstreamError(
             f"the corpus must not change while it is read, but {shown(changed[0])}{more} did: "

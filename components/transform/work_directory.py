@@ -1,11 +1,8 @@
 """Where a job writes, until its results are fetched."""
 
-from pathlib import Path
-
 from components.artifacts import Examples
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote
-from components.places.bucket import Bucket
 from components.settings import TransformSettings
 from components.transform import job
 from components.transform.storage import exists, files_in
@@ -32,7 +29,7 @@ def choose(
     work, launched = str(out.path / "work"), False
     if place := settings.work_directory or shared:
         place = f"{place.rstrip('/')}/{out.fingerprint}"
-        launched = _can_be_written(place) and _was_launched(place)
+        launched = _can_be_written(place) and exists(f"{place}/{LAUNCHED}")
         work = place if elsewhere or launched else work
     if set("*?[]") & set(work):
         raise SettingsError(
@@ -50,12 +47,6 @@ def choose(
 def _can_be_written(work: str) -> bool:
     """Whether TensorFlow, which writes the graph, knows such a place."""
     return not is_remote(work) or work.startswith("gs://")
-
-
-def _was_launched(work: str) -> bool:
-    if is_remote(work):
-        return Bucket.open(work, "transform.work_directory").has(LAUNCHED)
-    return Path(work, LAUNCHED).exists()
 
 
 def check_launched(work: str, *, awaited: bool) -> None:

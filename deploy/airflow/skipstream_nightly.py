@@ -25,6 +25,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 # IMAGE skipstream`: words of a shell.
 COMMAND = shlex.split(os.environ.get("SKIPSTREAM_COMMAND", "skipstream"))
 CONFIG = os.environ.get("SKIPSTREAM_CONFIG", "/srv/skipstream/settings.toml")
+# gs://BUCKET/PATH, s3://BUCKET/PATH, or a directory that all workers see.
 OUTPUT = os.environ.get("SKIPSTREAM_OUTPUT", "/srv/skipstream/out")
 BEAM_OPTIONS = shlex.split(os.environ.get("SKIPSTREAM_BEAM_OPTIONS", ""))
 DEADLINE = timedelta(hours=float(os.environ.get("SKIPSTREAM_DEADLINE_HOURS", "6")))

@@ -2,13 +2,16 @@
 # One run: again after a failure, up to three times, but not after a refusal. Prints only what went
 # wrong; everything is in nightly.log.
 #
-#   SKIPSTREAM_HOME=/srv/skipstream nightly.sh
+#   OUT=gs://BUCKET/skipstream SKIPSTREAM_HOME=/srv/skipstream nightly.sh
+#
+# OUT may be s3://BUCKET/PATH or a directory, too.
+: "${OUT:?must be a bucket and path, or a directory}"
 home="${SKIPSTREAM_HOME:-/srv/skipstream}"
 run_id="$(date -u +%Y%m%dT%H%M%SZ)"
 tries=3
 while :; do
   last="$(mktemp)"
-  skipstream run --config "$home/settings.toml" --output "$home/out" --run-id "$run_id" \
+  skipstream run --config "$home/settings.toml" --output "$OUT" --run-id "$run_id" \
     > "$last" 2>&1
   code=$?
   cat "$last" >> "$home/nightly.log"

@@ -2,8 +2,8 @@
 
 The launcher gives it the template's parameters and Beam's own options, all as --name=value, among
 them --template_location: Dataflow starts the job when this program has ended. When the job has
-ended, too, `skipstream transform` (or `run`) with the same settings, work directory and version
-goes on with what it wrote.
+ended, too, `skipstream transform` (or `run`) of the same version, with the same settings, goes on
+with what it wrote, if the work directory is OUT/work of its --output.
 """
 
 import argparse

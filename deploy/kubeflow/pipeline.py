@@ -1,20 +1,23 @@
 """Kubeflow pipeline (KFP v2): text to served model, a task for each stage.
 
-    python pipeline.py IMAGE skipstream.yaml
+    python pipeline.py IMAGE skipstream.yaml [CLAIM]
 
 compiles it for the image of deploy/Dockerfile; `make kubeflow IMAGE=…` does that in an environment
-of its own. A gate that refuses (exit code 3) and wrong usage (2) lead to the task `not_pushed`,
-which fails, and the run with it. What fails otherwise is tried again, and goes on where it was.
+of its own. The output is in a bucket, and pods keep nothing; with a CLAIM, that of a volume, it is
+there. Settings come from a ConfigMap, credentials from the account that runs the pipeline. A gate
+that refuses (exit code 3) and wrong usage (2) lead to the task `not_pushed`, which fails, and the
+run with it. What fails otherwise is tried again, and goes on where it was.
 """
 
-import os
 import sys
 
 from kfp import compiler, dsl, kubernetes
 
 STAGES = ("transform", "train", "evaluate", "validate", "push")
-MOUNT = "/srv/skipstream"
-CLAIM = "skipstream"  # deploy/kubernetes/volume.yaml
+OUTPUT = "gs://BUCKET/skipstream"
+SETTINGS = "skipstream"  # A ConfigMap with settings.toml.
+SCRATCH, SCRATCH_SIZE = "/scratch", "20Gi"  # deploy/kubernetes/nightly.yaml says how much it takes.
+VOLUME = "/srv/skipstream"
 RETRIES = 2
 CPU, MEMORY = "2", "8G"
 # Kubeflow tries again whatever ends with another exit code than 0. What no second try would change
@@ -63,15 +66,20 @@ def not_pushed(image: str) -> dsl.base_component.BaseComponent:
     return dsl.container_component(not_pushed)
 
 
-def build(image: str) -> dsl.base_component.BaseComponent:
-    """The pipeline, whose stages run in `image`."""
+def build(image: str, claim: str | None = None) -> dsl.base_component.BaseComponent:
+    """The pipeline.
+
+    Args:
+        image: What the stages run in.
+        claim: A PersistentVolumeClaim for the output; None: a bucket has it.
+    """
     components = [stage(name, image) for name in STAGES]
     stop = not_pushed(image)
 
     @dsl.pipeline(name="skipstream", description="Text to served model.")
     def skipstream(
-        config: str = f"{MOUNT}/settings.toml",
-        output: str = f"{MOUNT}/out",
+        config: str = "/etc/skipstream/settings.toml",
+        output: str = f"{VOLUME}/out" if claim else OUTPUT,
     ) -> None:
         def follow(remaining: list[dsl.base_component.BaseComponent]) -> None:
             run_id = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
@@ -80,7 +88,11 @@ def build(image: str) -> dsl.base_component.BaseComponent:
             task.set_caching_options(False)
             task.set_retry(num_retries=RETRIES, backoff_duration="300s")
             task.set_cpu_request(CPU).set_memory_request(MEMORY).set_memory_limit(MEMORY)
-            kubernetes.mount_pvc(task, pvc_name=CLAIM, mount_path=MOUNT)
+            kubernetes.use_config_map_as_volume(task, SETTINGS, mount_path="/etc/skipstream")
+            kubernetes.empty_dir_mount(task, "scratch", SCRATCH, size_limit=SCRATCH_SIZE)
+            task.set_env_variable("SKIPSTREAM_CACHE", f"{SCRATCH}/cache")
+            if claim:
+                kubernetes.mount_pvc(task, pvc_name=claim, mount_path=VOLUME)
             with dsl.If(task.outputs["verdict"] != "passed"):
                 stop(verdict=task.outputs["verdict"]).set_caching_options(False)
             if len(remaining) > 1:
@@ -93,5 +105,5 @@ def build(image: str) -> dsl.base_component.BaseComponent:
 
 
 if __name__ == "__main__":
-    image, path = sys.argv[1:]
-    compiler.Compiler().compile(build(image), os.fspath(path))
+    image, path, *claim = sys.argv[1:]
+    compiler.Compiler().compile(build(image, *claim), path)

@@ -4,39 +4,31 @@ import functools
 import hashlib
 import json
 import os
-import pickle
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import apache_beam as beam
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
 from components.errors import SkipstreamError
 from components.example_gen import reader
-from components.example_gen.files import is_remote, state_of
+from components.example_gen.files import is_remote
 from components.example_gen.units import Unit
-from components.identity import check_identity, code_identity
+from components.identity import code_identity
 from components.places.bucket import Bucket
 from components.places.place import each
 from components.settings import TransformSettings
-from components.transform import joins, segments, storage
-from components.transform.segments import Segment
+from components.transform import segments, storage
 
 TOKENS = "tokens"  # Their directory, in that of a job.
 SUFFIX = ".arrow"
 _REUSED = "reused"  # Directory of local copies.
-_JOB = "components.transform.job"  # What workers run.
 # What `segments.tokenise` depends on.
 _SETTINGS = {"tokenizer", "deduplicate", "min_tokens", "max_token_length"}
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenCache:
     """Where they lie.
 
     Attributes:
@@ -166,92 +158,3 @@ def _bucket(directory: str) -> tuple[Bucket, str]:
     """The place that a directory in a bucket is in, and its name there, once in a process."""
     address, _, name = directory.rpartition("/")
     return Bucket.open(address, "--output"), name
-
-
-@dataclass(frozen=True)
-class TokenisedSegment:
-    """A segment on its way from the first pass to the second: where it is, not what it holds.
-
-    Attributes:
-        unit: Of the corpus, from 0.
-        number: Its place in the unit.
-        path: The file of the unit's segments.
-        reused: Whether that was there before this job.
-        duplicates: bool [documents], which of them have been seen before; none: nobody looked.
-        phrases: The file of those that are joined; none: no tokens are.
-    """
-
-    unit: int
-    number: int
-    path: str
-    reused: bool
-    duplicates: npt.NDArray[np.bool_] | None = None
-    phrases: str | None = None
-
-    def to_bytes(self) -> bytes:
-        """What `from_bytes` reads."""
-        return pickle.dumps(self)
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """What `to_bytes` gave, in this job."""
-        segment: Self = pickle.loads(content)
-        return segment
-
-    def load(self) -> Segment:
-        """Its documents, without the duplicates, phrases joined."""
-        segment = segments.load(self.path, self.number)
-        if self.duplicates is not None:
-            segment = segment.without(self.duplicates, "duplicate")
-        return joins.join(segment, joins.load(self.phrases)) if self.phrases else segment
-
-    def types(self) -> tuple[pa.Array, pa.Array]:
-        """The types (binary) and how often they occur (int64)."""
-        if self.duplicates is None and not self.phrases:
-            return segments.load_counts(self.path, self.number)
-        segment = self.load()
-        return segment.types, pa.array(segment.counts())
-
-
-class TokeniseUnit(beam.DoFn):
-    """Unit -> TokenisedSegments."""
-
-    def __init__(self, tokens: Tokens, settings: TransformSettings, eval_share: float) -> None:
-        """Nothing is read yet."""
-        self._tokens = tokens
-        self._settings = settings
-        self._eval_share = eval_share
-        self._identity = code_identity(_JOB)
-
-    def setup(self) -> None:
-        """Refuse a worker whose code or libraries are not those of the launcher."""
-        check_identity(_JOB, self._identity)
-
-    def process(self, unit: Unit) -> Iterator[TokenisedSegment]:
-        """Tokenise one unit, if need be; a SkipstreamError ends the job."""
-        files = [piece.path for piece in unit.pieces]
-        before = state_of(files)
-        name = self._tokens.name(unit, self._settings, self._eval_share)
-        path = self._tokens.find(name)
-        found = path is not None
-        if path is None:
-            damaged = False
-
-            def watched() -> Iterator[reader.Block]:
-                nonlocal damaged
-                for block in reader.read(unit):
-                    damaged |= reader.DAMAGED in block.counts
-                    yield block
-
-            made = segments.tokenise(
-                watched(), settings=self._settings, eval_share=self._eval_share
-            )
-            # Whole or not at all, and by a retry or another worker just the same.
-            path = storage.unfinished(f"{self._tokens.written_to}/{name}")
-            segments.save(made, path)
-            # What was damaged can perhaps be read the next time, and what has changed meanwhile is
-            # not what the name says: no name to be found under.
-            if not damaged and state_of(files) == before:
-                path = self._tokens.keep(path, name)
-        for number in range(segments.count(path)):
-            yield TokenisedSegment(unit.index, number, path, found)
