@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
-from pipeline import cli, usage
+from pipeline import cli, config, logs, usage
+from pipeline.commands import run
 
 
 def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -52,7 +53,7 @@ def test_a_failure_is_one_line_and_a_code(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli.config, "load", fail)
+    monkeypatch.setattr(config, "load", fail)
     assert cli.run(["settings"]) == code
     assert capsys.readouterr().err == f"skipstream: error: {last}\n"
 
@@ -67,7 +68,7 @@ def test_damaged_records_are_one_line(
         path.write_bytes(b"\1" * 40)
         list(tf.data.TFRecordDataset(str(path)))
 
-    monkeypatch.setattr(cli.config, "load", read)
+    monkeypatch.setattr(config, "load", read)
     assert cli.run(["settings"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("skipstream: error: damaged data: ")
@@ -78,7 +79,7 @@ def test_damaged_records_are_one_line(
 def test_a_bug_shows_its_traceback_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(cli.config, "load", lambda *_: 1 // 0)
+    monkeypatch.setattr(config, "load", lambda *_: 1 // 0)
     assert cli.run(["settings"]) == 1
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first == "Traceback (most recent call last):"
@@ -191,7 +192,7 @@ def test_a_mistaken_command_is_answered_with_the_right_one(
     assert capsys.readouterr().err == f"skipstream: error: {message}\n"
     program, *words = shlex.split(message.rpartition(": ")[2])
     assert program == "skipstream"
-    monkeypatch.setattr(cli, "_run_stages", cli._load_settings)
+    monkeypatch.setattr(run, "stages", run.settings)  # Which reads the same words.
     assert cli.run(words) == 0
 
 
@@ -273,7 +274,7 @@ def test_what_can_never_work_exits_with_2(
 
 def test_what_stands_behind_the_dashes_goes_to_beam(monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr(cli, "_run_stages", seen.append)
+    monkeypatch.setattr(run, "stages", seen.append)
     assert cli.run(["run", "--input", "a", "b", "--", "--runner=DirectRunner", "--", "x"]) == 0
     (arguments,) = seen
     assert arguments.input == ["a", "b"]
@@ -283,7 +284,7 @@ def test_what_stands_behind_the_dashes_goes_to_beam(monkeypatch: pytest.MonkeyPa
 def test_mistakes_and_help_are_answered_without_tensorflow_or_beam(tmp_path: Path):
     program = """if True:
         import sys
-        from pipeline import cli, usage
+        from pipeline import cli
         code = cli.run(sys.argv[1:])
         assert not {"tensorflow", "apache_beam", "numpy"} & set(sys.modules)
         sys.exit(code)
@@ -323,7 +324,7 @@ def test_a_missing_evaluation_file_is_reported_before_anything_runs(tmp_path: Pa
 )
 def test_tries_that_beam_repeats_are_no_news(logger: str, news: bool):
     record = logging.LogRecord(logger, logging.WARNING, "x.py", 1, "no credentials", (), None)
-    assert cli._is_news(record) is news
+    assert logs.is_news(record) is news
 
 
 def test_a_closed_pipe_ends_in_silence():

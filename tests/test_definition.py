@@ -11,14 +11,17 @@ from stages import STAGES, make_quick, run_chain
 from components.artifacts import Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.places.directory import Directory
+from components.pusher import pusher
+from components.pusher.destination import open_destination
 from components.settings import (
     EvaluatorSettings,
     ExampleGenSettings,
+    ExporterSettings,
     PusherSettings,
     TrainerSettings,
     TransformSettings,
 )
-from pipeline import runner
+from pipeline import cache, cli, runner
 from pipeline.config import Settings
 from pipeline.store import Store
 
@@ -51,8 +54,14 @@ def fingerprints(corpus: Path, **settings: Any) -> dict[str, str]:
     return {name: stage["fingerprint"] for name, stage in stages.items()}
 
 
-def test_the_stages_are_taken_in_order_and_all_are_reused(tmp_path: Path, corpus: Path) -> None:
-    store = Store(Directory(tmp_path / "out"))
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "directory":
+        return Store.open(tmp_path / "out")
+    return Store.open(f"{request.getfixturevalue('s3').url}/out")
+
+
+def test_the_stages_are_taken_in_order_and_all_are_reused(store: Store, corpus: Path) -> None:
     settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
     first = run_chain(store, settings)
     assert list(first) == STAGES
@@ -163,43 +172,95 @@ def test_a_mistake_in_a_name_costs_no_stage(
     assert not list(corpus.parent.glob("out-*/example_gen"))
 
 
-def test_a_training_from_the_latest_version_is_repeated_from_the_same(
-    tmp_path: Path, corpus: Path
-) -> None:
-    store = Store(Directory(tmp_path / "out"))
-
-    def night(text: str) -> dict[str, Any]:
-        corpus.write_text(text)
-        settings = Settings(
-            example_gen=ExampleGenSettings(input=(str(corpus),)),
-            trainer=TrainerSettings(warm_start="latest"),
-        )
-        stages = run_chain(store, settings)
-        model = store.last(Model)
-        assert model
-        return {"start": model.manifest["made_of"]["inputs"].get("start"), **stages}
-
-    first = night("the cat\n")
-    assert first["start"] is None
-    second = night("the dog\n")
-    trained = {"stage": "trainer", "fingerprint": first["trainer"]["fingerprint"]}
-    assert second["start"] == trained
-    again = night("the dog\n")
-    assert again["start"] == trained
-    assert all(again[name]["reused"] for name in STAGES)
-
-
-def test_a_training_starts_anew_where_the_latest_model_is_gone(
-    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = Store(Directory(tmp_path / "out"))
+def night(store: Store, corpus: Path, text: str) -> dict[str, Any]:
+    """What run.json says of a run that goes on from the latest version, and its `start`."""
+    corpus.write_text(text)
     settings = Settings(
         example_gen=ExampleGenSettings(input=(str(corpus),)),
         trainer=TrainerSettings(warm_start="latest"),
     )
-    gone = Path(run_chain(store, settings)["trainer"]["artifact"])
-    (gone / "manifest.json").unlink()
-    corpus.write_text("the dog\n")
+    stages = run_chain(store, settings)
+    model = store.last(Model)
+    assert model
+    return {"start": model.manifest["made_of"]["inputs"].get("start"), **stages}
+
+
+def test_a_training_from_the_latest_version_is_repeated_from_the_same(
+    store: Store, corpus: Path
+) -> None:
+    first = night(store, corpus, "the cat\n")
+    assert first["start"] is None
+    second = night(store, corpus, "the dog\n")
+    trained = {"stage": "trainer", "fingerprint": first["trainer"]["fingerprint"]}
+    assert second["start"] == trained
+    again = night(store, corpus, "the dog\n")
+    assert again["start"] == trained
+    assert all(again[name]["reused"] for name in STAGES)
+
+
+def test_nights_on_new_machines_are_those_of_one_that_stays(
+    s3: Any, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the bucket keeps is enough, and where things lie is no part of a fingerprint."""
+    texts = ["the cat\n", "the dog\n", "the dog\n", "the cow\n"]
+    here = Store(Directory(tmp_path / "out"))
+    for number, text in enumerate(texts):
+        stays = night(here, corpus, text)
+        monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / f"machine {number}"))
+        new = night(Store.open(f"{s3.url}/out"), corpus, text)
+        for name in STAGES:
+            facts = [
+                (stages[name]["fingerprint"], stages[name]["reused"]) for stages in (stays, new)
+            ]
+            assert facts[0] == facts[1]
+    bucket = open_destination(f"{s3.url}/out/serving")
+    assert pusher.read(bucket).versions == [1, 2, 3]
+    assert pusher.read(bucket).artifacts(3) == pusher.read(
+        open_destination(tmp_path / "out" / "serving")
+    ).artifacts(3)
+
+
+def test_a_model_is_pushed_again_where_another_was_pushed_since(store: Store, corpus: Path) -> None:
+    def pushed(epochs: int) -> dict[str, Any]:
+        settings = Settings(
+            example_gen=ExampleGenSettings(input=(str(corpus),)),
+            trainer=TrainerSettings(epochs=epochs),
+            exporter=ExporterSettings(align=False),
+        )
+        stages = run_chain(store, settings)
+        assert store.place.has(f"serving/{stages['pusher']['version']}/saved_model.pb")
+        return stages
+
+    first, second, third = pushed(1), pushed(2), pushed(1)
+    assert [run["pusher"]["version"] for run in (first, second, third)] == [1, 2, 3]
+    assert third["exporter"] == first["exporter"] | {"seconds": 0.0, "reused": True}
+    assert pushed(1)["pusher"]["reused"]
+
+
+def test_a_training_starts_anew_where_the_latest_model_is_gone(
+    store: Store, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = night(store, corpus, "the cat\n")["trainer"]
+    store.remove(f"trainer/{first['fingerprint']}")
     capsys.readouterr()
+    assert night(store, corpus, "the dog\n")["start"] is None
+    assert f"trainer         starts anew: {first['artifact']} is gone\n" in capsys.readouterr().err
+
+
+def test_runs_and_commands_do_without_the_reports_of_other_runs(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Directory(tmp_path / "out"))
+    settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
     run_chain(store, settings)
-    assert f"trainer         starts anew: {gone} is gone\n" in capsys.readouterr().err
+    for content in (b"{", b'{"stages": []}', None):
+        if content is None:
+            store.place.remove("run.json")
+        else:
+            store.place.write("run.json", content)
+        assert cli.run(["gc", store.address]) == 0
+        assert capsys.readouterr().out.endswith("0  bytes freed\n")
+        assert cli.run(["versions", store.address]) == 0
+        assert capsys.readouterr().out.count("\n") == 2
+        again = run_chain(store, settings)
+        assert all(stage["reused"] for stage in again.values())

@@ -1,5 +1,6 @@
 """The command, from text to a served model: at first in a process of its own, as it is used."""
 
+import hashlib
 import io
 import json
 import os
@@ -116,6 +117,23 @@ def test_run_json_reports_every_stage(finished: Any) -> None:
     assert all((Path(stage["artifact"]) / "manifest.json").exists() for stage in stages.values())
     assert stages["trainer"]["words_per_second"] > 0
     assert stages["transform"]["documents"] == 4000 + 302
+
+
+def test_manifests_lead_back_to_the_corpus(finished: Any) -> None:
+    output, _ = finished
+    manifests = {
+        path.parent.relative_to(output).as_posix(): json.loads(path.read_text())
+        for path in output.glob("*/*/manifest.json")
+    }
+    assert {name.partition("/")[0] for name in manifests} == set(report(output)["stages"])
+    for name, manifest in manifests.items():
+        stage, _, fingerprint = name.partition("/")
+        key = json.dumps([stage, manifest["made_of"]], sort_keys=True)
+        assert hashlib.sha256(key.encode()).hexdigest()[:16] == fingerprint
+        inputs = manifest["made_of"]["inputs"].values()
+        assert {f"{source['stage']}/{source['fingerprint']}" for source in inputs} <= set(manifests)
+        assert inputs or stage == "example_gen"
+        assert manifest["run"] and manifest["finished"]
 
 
 def test_the_same_files_elsewhere_and_at_another_time_reuse_every_stage(

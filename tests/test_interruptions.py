@@ -90,10 +90,11 @@ def test_an_interrupted_training_goes_on_where_it_was(
 
 def test_an_output_directory_in_use(corpus: Path, tmp_path: Path, command: Command) -> None:
     holder = (
-        "import pathlib, sys\n"
+        "import sys\n"
         "from pipeline.config import load\n"
         "from pipeline.runner import Runner\n"
-        "with Runner(pathlib.Path(sys.argv[1]), load(None)): print('held', flush=True); input()"
+        "from pipeline.store import Store\n"
+        "with Runner(Store.open(sys.argv[1]), load(None)): print('held', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder, str(tmp_path)],

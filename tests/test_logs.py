@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +10,23 @@ from pipeline import cli
 
 PROGRAM = """if True:
     import logging, sys
+    from stages import step
     from pipeline import cli
+    from pipeline.commands import run
     from components.artifacts import Corpus
     from components.errors import NotBlessedError
 
     class Chain:
+        examples = None
         def __init__(self, runner, *_, **__):
             self.runner = runner
-        @property
-        def examples(self):
-            build = lambda out: out.finish(documents=3, name="x")
-            self.runner.stage("example_gen", Corpus, build, command="transform")
+        def run(self, command):
+            self.runner.do(step(Corpus, lambda out: out.finish(documents=3, name="x")))
             logging.getLogger("apache_beam.x").warning("from Beam\\nin two lines")
             logging.getLogger("components.x").info("epoch 1/5", extra={"loss": 2.5})
             raise {error}
 
-    cli.Chain = Chain
-    cli._STAGES["transform"] = ("", lambda chain: chain.examples)
+    run.Chain = Chain
     sys.argv = ["skipstream", "transform", "--output", sys.argv[1], *sys.argv[2:]]
     cli.main()
 """
@@ -34,7 +35,15 @@ PROGRAM = """if True:
 def run(output: Path, error: str, *options: str) -> tuple[int, list[str]]:
     program = PROGRAM.replace("{error}", error)
     command = [sys.executable, "-c", program, str(output), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    here = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": here},
+    )
     return done.returncode, done.stderr.splitlines()
 
 
