@@ -74,7 +74,9 @@ class Request:
         else:
             target = "object" if self.path.strip("/").count("/") else "bucket"
         names = [f"?{name}" for name in sorted(self.query)]
-        return " ".join([self.method, target, *names, *(c for c in CONDITIONS if c in self.headers)])
+        return " ".join(
+            [self.method, target, *names, *(c for c in CONDITIONS if c in self.headers)]
+        )
 
 
 @dataclasses.dataclass

@@ -189,7 +189,9 @@ class Service:
         size = min(int(query.get("maxResults", PAGE)), PAGE)
         names, folders, more = self.page(query, bucket, query.get("pageToken", ""), size)
         items = [self.blobs(bucket)[name].resource(bucket, name) for name in names]
-        return Answer({"items": items, "prefixes": folders} | ({"nextPageToken": more} if more else {}))
+        return Answer(
+            {"items": items, "prefixes": folders} | ({"nextPageToken": more} if more else {})
+        )
 
     def xml_bucket(self, request: Request, bucket: str) -> Answer:
         query = request.query
@@ -246,7 +248,10 @@ class Service:
             next(self.numbers),
             time.time(),
         )
-        if about.get("crc32c", blob.crc32c) != blob.crc32c or about.get("md5Hash", blob.md5) != blob.md5:
+        if (
+            about.get("crc32c", blob.crc32c) != blob.crc32c
+            or about.get("md5Hash", blob.md5) != blob.md5
+        ):
             raise Refusal(400, "The checksum that was sent is not that of the data.")
         self.blobs(bucket)[name] = blob
         return blob

@@ -81,7 +81,12 @@ class Server:
                 "AWS_ENDPOINT_URL": endpoint,
                 "AWS_ALLOW_HTTP": "true",
             }
-        no_tokens = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        no_tokens = {
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
         return {
             # google-cloud-storage's own. Beam looks for credentials all the same, for half a minute
             # where there are none.
