@@ -14,6 +14,7 @@ The proxy changes nothing of what it lets through, so signatures stay valid.
 import contextlib
 import dataclasses
 import http.client
+import os
 import re
 import socket
 import struct
@@ -129,7 +130,7 @@ class Proxy(ThreadingHTTPServer):
         self.released = threading.Event()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -181,9 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
         )
         fault = self.server.judge(request)
         size = int(self.headers.get("Content-Length", 0))
-        if fault == "reset" or (fault == "truncated" and size):
-            self.rfile.read(0 if fault == "reset" else size // 2)
+        if fault == "reset":
             return self.reset()
+        if fault == "truncated" and size:
+            self.rfile.read(size // 2)
+            self.close_connection = True
+            return
         body = self.chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else None
         body = self.rfile.read(size) if body is None else body
         if len(body) < size:
@@ -228,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if left is not None and (left := left - len(block)) <= 0:
                     break
             if fault == "truncated":
-                self.reset()
+                self.close_connection = True
 
     def reply(self, status: int, headers: dict[str, str], size: int) -> None:
         self.send_response_only(status)
@@ -250,11 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def reset(self) -> None:
-        """End the connection at once; what was written arrives first only in part or not at all."""
+        """End the connection with RST, which FIN does not precede."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RD)
+        os.close(self.connection.detach())
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing: `Proxy.requests` has all."""

@@ -1,4 +1,4 @@
-"""Google Cloud Storage in memory, as far as the project's clients ask: `python gcs_emulator.py`.
+"""Google Cloud Storage in memory, as far as the project's clients ask.
 
 It answers the XML API, which obstore speaks, and the JSON API, which google-cloud-storage and so
 Beam speak: uploads (whole, multipart, resumable), ranges, lists with prefix, delimiter and pages,
@@ -8,458 +8,46 @@ emulators that were tried instead (gcp-storage-emulator 2026.7, fake-gcs-server 
 or multipart uploads by the XML API.
 """
 
-import base64
-import dataclasses
 import email.parser
-import functools
-import hashlib
 import http
-import itertools
 import json
 import re
-import threading
-import time
-import urllib.parse
-from collections.abc import Callable, Mapping
-from email.message import Message
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from xml.sax.saxutils import escape
 
-import google_crc32c
-
-PAGE = 1000  # Names in a page of a list, as the service has them.
+from gcs_objects import Answer, Refusal, Request
+from gcs_service import Service
 
 
-class Refusal(Exception):
-    """An answer that is not 2xx: status and message."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    body: bytes | dict[str, Any] = b""
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    status: int = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    method: str
-    path: str  # Percent-encoded, as sent.
-    query: dict[str, str]
-    headers: Message
-    body: bytes
-
-    @classmethod
-    def of(cls, method: str, target: str, headers: Message, body: bytes) -> "Request":
-        path, _, query = target.partition("?")
-        pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
-        return cls(method, path, dict(pairs), headers, body)
-
-
-@dataclasses.dataclass(frozen=True)
-class Blob:
-    data: bytes
-    type: str
-    metadata: dict[str, str]
-    generation: int
-    updated: float
-
-    @functools.cached_property
-    def etag(self) -> str:
-        return f'"{hashlib.md5(self.data).hexdigest()}-{self.generation}"'
-
-    @functools.cached_property
-    def crc32c(self) -> str:
-        return base64.b64encode(google_crc32c.Checksum(self.data).digest()).decode()
-
-    @functools.cached_property
-    def md5(self) -> str:
-        return base64.b64encode(hashlib.md5(self.data).digest()).decode()
-
-    def headers(self) -> dict[str, str]:
-        return {
-            "Content-Type": self.type,
-            "ETag": self.etag,
-            "Last-Modified": formatdate(self.updated, usegmt=True),
-            "Accept-Ranges": "bytes",
-            "x-goog-generation": str(self.generation),
-            "x-goog-metageneration": "1",
-            "x-goog-hash": f"crc32c={self.crc32c},md5={self.md5}",
-            **{f"x-goog-meta-{name}": value for name, value in self.metadata.items()},
-        }
-
-    def resource(self, bucket: str, name: str) -> dict[str, Any]:
-        return {
-            "kind": "storage#object",
-            "bucket": bucket,
-            "name": name,
-            "size": str(len(self.data)),
-            "contentType": self.type,
-            "metadata": self.metadata,
-            "generation": str(self.generation),
-            "metageneration": "1",
-            "timeCreated": _timestamp(self.updated),
-            "updated": _timestamp(self.updated),
-            "etag": self.etag,
-            "md5Hash": self.md5,
-            "crc32c": self.crc32c,
-        }
-
-
-def _timestamp(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
-
-
-class Service:
-    """All buckets. A request sees and changes them under one lock; bodies are read outside it."""
-
-    def __init__(self) -> None:
-        self.buckets: dict[str, dict[str, Blob]] = {}
-        self.uploads: dict[str, dict[Any, Any]] = {}
-        self.numbers = itertools.count(time.time_ns() // 1000)
-        self.lock = threading.Lock()
-
-    def answer(self, request: Request) -> Answer:
-        """Answer as the service would.
-
-        Raises:
-            Refusal: The answer is not 2xx.
-        """
-        if request.path == "/token":  # OAuth's, for credentials that name it.
-            kind = "urn:ietf:params:oauth:token-type:access_token"
-            token = {"access_token": "token", "issued_token_type": kind, "token_type": "Bearer"}
-            return Answer({**token, "expires_in": 3600})
-        if request.path.startswith("/batch/"):
-            return self.batch(request)
-        for pattern, method in ROUTES:
-            if match := re.fullmatch(pattern, request.path):
-                names = [urllib.parse.unquote(name) for name in match.groups()]
-                with self.lock:
-                    return method(self, request, *names)
-        raise Refusal(501, f"the emulator has no {request.method} {request.path}")
-
-    # Buckets and lists
-
-    def all_buckets(self, request: Request) -> Answer:
-        if request.method != "POST":
-            return Answer({"items": [{"name": name} for name in sorted(self.buckets)]})
-        name = json.loads(request.body)["name"]
-        if name in self.buckets:
-            raise Refusal(409, f"the bucket {name} is there already")
-        self.buckets[name] = {}
-        return self.json_bucket(request, name)
-
-    def json_bucket(self, request: Request, bucket: str) -> Answer:
-        self.blobs(bucket)
-        return Answer({"kind": "storage#bucket", "name": bucket, "id": bucket})
-
-    def blobs(self, bucket: str) -> dict[str, Blob]:
-        if bucket not in self.buckets:
-            raise Refusal(404, f"The specified bucket does not exist: {bucket}.")
-        return self.buckets[bucket]
-
-    def page(
-        self, query: dict[str, str], bucket: str, after: str, size: int
-    ) -> tuple[list[str], list[str], str | None]:
-        """Names and common prefixes after `after`, at most `size` of both, and where to go on."""
-        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        names: list[str] = []
-        folders: list[str] = []
-        for name in sorted(self.blobs(bucket)):
-            folder = None
-            if delimiter and delimiter in name[len(prefix) :]:
-                folder = name[: name.index(delimiter, len(prefix)) + len(delimiter)]
-            entry = folder or name
-            if not name.startswith(prefix) or entry <= after or folders[-1:] == [folder]:
-                continue
-            if len(names) + len(folders) == size:
-                return names, folders, max(names[-1:] + folders[-1:])
-            (names if folder is None else folders).append(entry)
-        return names, folders, None
-
-    def json_list(self, request: Request, bucket: str) -> Answer:
-        query = request.query
-        size = min(int(query.get("maxResults", PAGE)), PAGE)
-        names, folders, more = self.page(query, bucket, query.get("pageToken", ""), size)
-        items = [self.blobs(bucket)[name].resource(bucket, name) for name in names]
-        return Answer(
-            {"items": items, "prefixes": folders} | ({"nextPageToken": more} if more else {})
+def batch(service: Service, request: Request) -> Answer:
+    """The answers to a batch of requests of the JSON API."""
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
+    message = email.parser.BytesParser().parsebytes(head.encode() + request.body)
+    replies = []
+    parts: Any = message.get_payload()
+    for part in parts:
+        line, _, rest = part.get_payload().lstrip().partition("\n")
+        method, target, _ = line.split()
+        inner = email.parser.Parser().parsestr(rest)
+        body = str(inner.get_payload()).encode()
+        target = re.sub(r"^https?://[^/]*", "", target)
+        answer = attempt(service, Request.of(method, target, inner, body))
+        content = answer.body if isinstance(answer.body, bytes) else b""
+        phrase = http.HTTPStatus(answer.status).phrase
+        replies.append(
+            "--batch\r\nContent-Type: application/http\r\n\r\n"
+            f"HTTP/1.1 {answer.status} {phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n{content.decode()}\r\n"
         )
-
-    def xml_bucket(self, request: Request, bucket: str) -> Answer:
-        query = request.query
-        if request.method != "GET":
-            raise Refusal(501, "the emulator's XML API lists buckets, no more")
-        after = query.get("continuation-token", query.get("start-after", ""))
-        size = min(int(query.get("max-keys", PAGE)), PAGE)
-        names, folders, more = self.page(query, bucket, after, size)
-        contents = "".join(
-            f"<Contents><Key>{escape(name)}</Key><ETag>{escape(blob.etag)}</ETag>"
-            f"<LastModified>{_timestamp(blob.updated)}</LastModified>"
-            f"<Size>{len(blob.data)}</Size></Contents>"
-            for name, blob in ((name, self.blobs(bucket)[name]) for name in names)
-        ) + "".join(
-            f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
-            for folder in folders
-        )
-        token = f"<NextContinuationToken>{escape(more)}</NextContinuationToken>" if more else ""
-        return _xml(
-            f"<ListBucketResult><Name>{escape(bucket)}</Name>"
-            f"<IsTruncated>{str(bool(more)).lower()}</IsTruncated>{token}{contents}"
-            "</ListBucketResult>"
-        )
-
-    # Objects
-
-    def current(self, request: Request, bucket: str, name: str) -> Blob | None:
-        """What is there under a name, once the preconditions of the request hold."""
-        blob = self.blobs(bucket).get(name)
-        generation = blob.generation if blob else 0
-        for wanted in (
-            request.query.get("ifGenerationMatch"),
-            request.headers.get("x-goog-if-generation-match"),
-        ):
-            if wanted is not None and int(wanted) != generation:
-                raise Refusal(412, "At least one of the pre-conditions you specified did not hold.")
-        return blob
-
-    def found(self, request: Request, bucket: str, name: str) -> Blob:
-        blob = self.current(request, bucket, name)
-        if blob is None or request.query.get("generation") not in (None, str(blob.generation)):
-            raise Refusal(404, f"No such object: {bucket}/{name}")
-        return blob
-
-    def store(
-        self, request: Request, bucket: str, name: str, data: bytes, about: dict[str, Any]
-    ) -> Blob:
-        """Make an object if the preconditions hold and checksums, where sent, agree."""
-        self.current(request, bucket, name)
-        blob = Blob(
-            data,
-            about.get("contentType") or "application/octet-stream",
-            about.get("metadata") or {},
-            next(self.numbers),
-            time.time(),
-        )
-        if (
-            about.get("crc32c", blob.crc32c) != blob.crc32c
-            or about.get("md5Hash", blob.md5) != blob.md5
-        ):
-            raise Refusal(400, "The checksum that was sent is not that of the data.")
-        self.blobs(bucket)[name] = blob
-        return blob
-
-    def content(self, request: Request, bucket: str, name: str) -> Answer:
-        blob = self.found(request, bucket, name)
-        tags = request.headers.get("If-Match"), request.headers.get("If-None-Match")
-        if tags[0] not in (None, blob.etag):
-            raise Refusal(412, "If-Match does not hold.")
-        if tags[1] == blob.etag:
-            raise Refusal(304, "", ETag=blob.etag)
-        size = len(blob.data)
-        match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-        if match is None:
-            return Answer(blob.data, blob.headers())
-        first, last = match.groups()
-        start = int(first) if first else max(0, size - int(last))
-        end = min(int(last) + 1, size) if first and last else size
-        if start >= size:
-            raise Refusal(416, "The range cannot be had.", **{"Content-Range": f"bytes */{size}"})
-        range_header = {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
-        return Answer(blob.data[start:end], blob.headers() | range_header, 206)
-
-    def delete(self, request: Request, bucket: str, name: str) -> Answer:
-        self.found(request, bucket, name)
-        del self.blobs(bucket)[name]
-        return Answer(status=204)
-
-    def json_object(self, request: Request, bucket: str, name: str) -> Answer:
-        if request.method == "DELETE":
-            return self.delete(request, bucket, name)
-        if request.method != "GET":
-            raise Refusal(501, f"the emulator has no {request.method} of an object's metadata")
-        if request.query.get("alt") == "media":
-            return self.content(request, bucket, name)
-        return Answer(self.found(request, bucket, name).resource(bucket, name))
-
-    def json_copy(
-        self, request: Request, bucket: str, name: str, to_bucket: str, to_name: str
-    ) -> Answer:
-        blob = self.blobs(bucket).get(name)
-        if blob is None:
-            raise Refusal(404, f"No such object: {bucket}/{name}")
-        about = {"contentType": blob.type, "metadata": blob.metadata}
-        copy = self.store(request, to_bucket, to_name, blob.data, about)
-        size = str(len(blob.data))
-        resource = copy.resource(to_bucket, to_name)
-        if "/copyTo/" in request.path:
-            return Answer(resource)
-        return Answer(
-            {"done": True, "objectSize": size, "totalBytesRewritten": size, "resource": resource}
-        )
-
-    def xml_object(self, request: Request, bucket: str, name: str) -> Answer:
-        query, headers = request.query, request.headers
-        if request.method == "POST" or "uploadId" in query:
-            return self.xml_multipart(request, bucket, name)
-        if request.method == "DELETE":
-            return self.delete(request, bucket, name)
-        if request.method != "PUT":
-            return self.content(request, bucket, name)
-        if source := headers.get("x-goog-copy-source"):
-            from_bucket, _, from_name = urllib.parse.unquote(source).lstrip("/").partition("/")
-            self.json_copy(request, from_bucket, from_name, bucket, name)
-            return _xml("<CopyObjectResult></CopyObjectResult>")
-        blob = self.store(request, bucket, name, request.body, _about(headers))
-        return Answer(headers=blob.headers())
-
-    # Uploads in several requests
-
-    def xml_multipart(self, request: Request, bucket: str, name: str) -> Answer:
-        if "uploads" in request.query:
-            self.blobs(bucket)
-            number = str(next(self.numbers))
-            self.uploads[number] = {"about": _about(request.headers)}
-            return _xml(
-                "<InitiateMultipartUploadResult>"
-                f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(name)}</Key>"
-                f"<UploadId>{number}</UploadId></InitiateMultipartUploadResult>"
-            )
-        number = request.query.get("uploadId", "")
-        if number not in self.uploads:
-            raise Refusal(404, f"No such upload: {number}")
-        upload = self.uploads[number]
-        if request.method == "DELETE":
-            del self.uploads[number]
-            return Answer(status=204)
-        if request.method == "PUT":
-            upload[int(request.query["partNumber"])] = request.body
-            return Answer(headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
-        parts = map(int, re.findall(rb"<PartNumber>(\d+)</PartNumber>", request.body))
-        data = b"".join(upload[part] for part in parts)
-        blob = self.store(request, bucket, name, data, upload["about"])
-        del self.uploads[number]
-        return _xml(
-            f"<CompleteMultipartUploadResult><ETag>{escape(blob.etag)}</ETag>"
-            "</CompleteMultipartUploadResult>",
-            {"x-goog-generation": str(blob.generation)},
-        )
-
-    def json_upload(self, request: Request, bucket: str) -> Answer:
-        query = request.query
-        if request.method == "PUT":
-            return self.chunk(request, bucket)
-        about: dict[str, Any] = {"name": query.get("name")}
-        data = request.body
-        if query["uploadType"] == "resumable":
-            about |= json.loads(data or b"{}")
-            about.setdefault("contentType", request.headers.get("x-upload-content-type"))
-            self.current(request, bucket, about["name"])
-            number = str(next(self.numbers))
-            self.uploads[number] = {"about": about, "data": bytearray(), "start": request}
-            path = f"{request.path}?uploadType=resumable&upload_id={number}"
-            return Answer(headers={"Location": f"http://{request.headers['Host']}{path}"})
-        if query["uploadType"] == "multipart":
-            boundary = request.headers.get_param("boundary")
-            assert isinstance(boundary, str)
-            _, first, second, _ = data.split(b"--" + boundary.encode())
-            about |= json.loads(first.split(b"\r\n\r\n", 1)[1])
-            data = second.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
-        else:
-            about["contentType"] = request.headers.get("Content-Type")
-        blob = self.store(request, bucket, about["name"], data, about)
-        return Answer(blob.resource(bucket, about["name"]))
-
-    def chunk(self, request: Request, bucket: str) -> Answer:
-        """A chunk of a resumable upload; the last makes the object."""
-        number = request.query["upload_id"]
-        if number not in self.uploads:
-            raise Refusal(404, f"No such upload: {number}")
-        upload = self.uploads[number]
-        sent = request.headers.get("Content-Range")
-        if sent is None:  # All in one request.
-            upload["data"][:] = request.body
-        else:
-            match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", sent)
-            if match is None:
-                raise Refusal(400, f"not a Content-Range: {sent}")
-            start, total = match.groups()
-            if start is not None:
-                if int(start) > len(upload["data"]):
-                    raise Refusal(503, "A chunk before this one is missing.")
-                upload["data"][int(start) :] = request.body
-            size = len(upload["data"])
-            if total == "*" or int(total) > size:
-                raise Refusal(308, "", **({"Range": f"bytes=0-{size - 1}"} if size else {}))
-        about = upload["about"]
-        blob = self.store(upload["start"], bucket, about["name"], bytes(upload["data"]), about)
-        del self.uploads[number]
-        return Answer(blob.resource(bucket, about["name"]))
-
-    # Batches
-
-    def batch(self, request: Request) -> Answer:
-        head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
-        message = email.parser.BytesParser().parsebytes(head.encode() + request.body)
-        replies = []
-        for part in message.get_payload():
-            line, _, rest = part.get_payload().lstrip().partition("\n")
-            method, target, _ = line.split()
-            inner = email.parser.Parser().parsestr(rest)
-            body = inner.get_payload().encode()
-            target = re.sub(r"^https?://[^/]*", "", target)
-            answer = attempt(self, Request.of(method, target, inner, body))
-            content = answer.body if isinstance(answer.body, bytes) else b""
-            phrase = http.HTTPStatus(answer.status).phrase
-            replies.append(
-                "--batch\r\nContent-Type: application/http\r\n\r\n"
-                f"HTTP/1.1 {answer.status} {phrase}\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(content)}\r\n\r\n{content.decode()}\r\n"
-            )
-        text = "".join(replies) + "--batch--\r\n"
-        return Answer(text.encode(), {"Content-Type": "multipart/mixed; boundary=batch"})
-
-
-def _about(headers: Message) -> dict[str, Any]:
-    prefix = "x-goog-meta-"
-    metadata = {
-        name[len(prefix) :]: value
-        for name, value in headers.items()
-        if name.lower().startswith(prefix)
-    }
-    return {"contentType": headers.get("Content-Type"), "metadata": metadata}
-
-
-def _xml(text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    body = f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
-    return Answer(body, {"Content-Type": "application/xml", **(headers or {})})
-
-
-ONE = "([^/]+)"
-ROUTES: list[tuple[str, Callable[..., Answer]]] = [
-    ("/storage/v1/b", Service.all_buckets),
-    (f"/storage/v1/b/{ONE}", Service.json_bucket),
-    (f"/storage/v1/b/{ONE}/o", Service.json_list),
-    (f"/storage/v1/b/{ONE}/o/{ONE}", Service.json_object),
-    (f"/storage/v1/b/{ONE}/o/{ONE}/(?:rewriteTo|copyTo)/b/{ONE}/o/{ONE}", Service.json_copy),
-    (f"/download/storage/v1/b/{ONE}/o/{ONE}", Service.json_object),
-    (f"/upload/storage/v1/b/{ONE}/o", Service.json_upload),
-    (f"/{ONE}/?", Service.xml_bucket),
-    (f"/{ONE}/(.+)", Service.xml_object),
-]
+    text = "".join(replies) + "--batch--\r\n"
+    return Answer(text.encode(), {"Content-Type": "multipart/mixed; boundary=batch"})
 
 
 def attempt(service: Service, request: Request) -> Answer:
     """The answer, a refusal included, with a body of bytes."""
     try:
-        answer = service.answer(request)
+        is_batch = request.path.startswith("/batch/")
+        answer = batch(service, request) if is_batch else service.answer(request)
     except Refusal as refusal:
         body: Any = {"error": {"code": refusal.status, "message": refusal.message}}
         if refusal.status in (304, 308):

@@ -2,8 +2,10 @@
 
 In tests, the fixtures `s3` and `gs` (of conftest.py) give a bucket. A script does it so:
 
-    with stores.s3() as server, server.bucket() as bucket:
-        subprocess.run([..., "--output", f"{bucket.url}/out"], env=os.environ | bucket.environment)
+    with stores.s3() as server:
+        bucket = server.bucket()
+        environment = {**os.environ, **bucket.environment}
+        subprocess.run([..., "--output", f"{bucket.url}/out"], env=environment, check=True)
 
 Each server is a process of its own and ends with the process that started it, however that ends.
 """
@@ -81,22 +83,15 @@ class Server:
                 "AWS_ENDPOINT_URL": endpoint,
                 "AWS_ALLOW_HTTP": "true",
             }
-        no_tokens = {
-            "disable_oauth": True,
-            "client_email": "",
-            "private_key": "",
-            "private_key_id": "",
-        }
         return {
-            # google-cloud-storage's own. Beam looks for credentials all the same, for half a minute
+            # google-cloud-storage's own. Beam looks for credentials all the same, for 25 seconds
             # where there are none.
             "STORAGE_EMULATOR_HOST": endpoint,
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.credentials),
             "GOOGLE_CLOUD_PROJECT": "project",
             # obstore's own.
             "GOOGLE_BASE_URL": endpoint,
-            "GOOGLE_ALLOW_HTTP": "true",
-            "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(no_tokens),
+            "GOOGLE_BEARER_TOKEN": "none",  # So it asks nobody for one.
         }
 
 
@@ -177,7 +172,7 @@ def _serve(store: str) -> None:
     if store == "gs":
         import gcs_emulator
 
-        server: socketserver.BaseServer = gcs_emulator.Server()
+        server: socketserver.TCPServer = gcs_emulator.Server()
     else:
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
