@@ -93,6 +93,15 @@ def newest_version(place: Place) -> int:
     return max(whole, default=0)
 
 
+def without_older_tokens(bits: dict[str, str], expected: dict[str, str]) -> dict[str, str]:
+    """The bits, but for token files beside the expected ones: the next night removes them."""
+    return {
+        name: digest
+        for name, digest in bits.items()
+        if name in expected or not name.startswith("tokens/")
+    }
+
+
 def differences(one: dict[str, str], other: dict[str, str]) -> str:
     """The first files that are not the same, in words; empty: all are."""
     names = [name for name in sorted(one | other) if one.get(name) != other.get(name)]
