@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 
 .PHONY: install run test test-cpus check runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
-.PHONY: benchmark-serving benchmark-retraining
+.PHONY: benchmark-serving benchmark-retraining campaign-buckets
 
 install: $(STAMP)
 
@@ -108,6 +108,10 @@ benchmark-serving: $(STAMP)
 # make benchmark-retraining CORPUS='corpus/*.gz' ARGS='--nights 3 --eval eval/*'
 benchmark-retraining: $(STAMP)
 	$(BIN)/python tests/benchmarks/retraining.py --input '$(CORPUS)' $(ARGS)
+
+# make campaign-buckets ARGS='--parts nights kills --stores s3 --seed 7'
+campaign-buckets: $(STAMP)
+	$(BIN)/python tests/campaigns/buckets.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
