@@ -3,13 +3,16 @@
 import importlib.util
 import os
 import re
+import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from obstore.exceptions import GenericError
 from obstore.store import ObjectStore, from_url
+
+from components.places.place import wait_for
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
-_TRIES = 3  # Of what the client does not try again itself.
+_TRIES, _SOON = 3, 10.0  # Seconds. See `patiently`.
 
 
 def connect(address: str) -> ObjectStore:
@@ -82,11 +85,40 @@ def _google() -> dict[str, Any]:
     return options
 
 
+def interruptible(request: Callable[[], T]) -> T:
+    """The result of a request, made in another thread than the main one, which signals reach."""
+    if threading.current_thread() is not threading.main_thread():
+        return request()
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(request())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    wait_for(thread)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
 def patiently(request: Callable[[], T]) -> T:
-    """The result of a request that may be made several times, and is until it has one."""
+    """The result of a request that may be made several times.
+
+    It is made again where it fails soon: an answer that was cut short, say, which the client itself
+    does not ask for again. What it waited for in vain is not.
+    """
+    begun = time.monotonic()
     for _ in range(_TRIES - 1):
-        with suppress(GenericError):
+        try:
             return request()
+        except GenericError:
+            if time.monotonic() - begun > _SOON:
+                raise
     return request()
 
 
