@@ -105,14 +105,19 @@ class Bucket:
         with self._explained(name, writes=True):
             if not self._create(name, content):
                 return False
-            if not self._creates and self._create(name, content):
-                raise SkipstreamError(
-                    f"a bucket must have conditional writes (If-None-Match), got {self.address}, "
-                    "which ignores the condition: runs at the same time would mix; use another "
-                    "store"
-                )
-            self._creates = True
+            if not self._creates:
+                self._check_conditions(name, content)
+                self._creates = True
             return True
+
+    def _check_conditions(self, name: str, content: bytes) -> None:
+        """Refuse a store that creates what is there."""
+        with suppress(AlreadyExistsError):
+            obstore.put(self._store, name, content, mode="create")
+            raise SkipstreamError(
+                f"a bucket must have conditional writes (If-None-Match), got {self.address}, which "
+                "ignores the condition: runs at the same time would mix; use another store"
+            )
 
     def _create(self, name: str, content: bytes) -> bool:
         try:
