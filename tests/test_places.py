@@ -1,5 +1,6 @@
 """A directory and a bucket do the same; what a bucket gives is verified."""
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -172,6 +173,22 @@ def test_a_store_that_overwrites_what_it_is_to_create_is_refused(
         SkipstreamError, match=f"must have conditional writes .*got {BUCKET}, which"
     ):
         bucket.create("a", b"")
+
+
+def test_a_store_that_fails_is_not_one_that_overwrites(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, puts = obstore.put, itertools.count(1)
+
+    def failing(store: ObjectStore, name: str, content: bytes, mode: str = "") -> Any:
+        if next(puts) == 2:
+            raise GenericError("503 Service Unavailable")
+        return real(store, name, content, mode=mode)
+
+    monkeypatch.setattr(obstore, "put", failing)
+    with pytest.raises(SkipstreamError, match="could not be read or written .503"):
+        bucket.create("a", b"")
+    assert bucket.create("b", b"")
 
 
 def test_what_dead_processes_left_is_swept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
