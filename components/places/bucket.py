@@ -120,16 +120,19 @@ class Bucket:
             )
 
     def _create(self, name: str, content: bytes) -> bool:
-        try:
-            obstore.put(self._store, name, content, mode="create")
-        except AlreadyExistsError:
-            return False
-        except GenericError:  # The answer may be lost of what was done.
-            found = self.read(name)
-            if found is None:
-                raise
-            return found == content
-        return True
+        def put() -> bool:
+            try:
+                obstore.put(self._store, name, content, mode="create")
+            except AlreadyExistsError:
+                return False
+            except GenericError:  # The answer may be lost of what was done.
+                found = self.read(name)
+                if found is None:
+                    raise
+                return found == content
+            return True
+
+        return client.patiently(put)
 
     def replace(self, name: str, content: bytes, version: Any) -> Any:
         """Write a file that nobody has written since.
@@ -145,7 +148,7 @@ class Bucket:
         with self._explained(name, writes=True):
             try:
                 mode: Any = "create" if version is None else version
-                done = obstore.put(self._store, name, content, mode=mode)
+                done = client.patiently(lambda: obstore.put(self._store, name, content, mode=mode))
             except (AlreadyExistsError, PreconditionError):
                 return None
             except FileNotFoundError:

@@ -3,8 +3,8 @@
 import importlib.util
 import os
 import re
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,7 +26,10 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
-_TRIES = 3  # Of what the client does not try again itself.
+# Of what the client does not try again itself, such as conditional writes and lists whose
+# connection ends. What has taken it longer is given up.
+_TRIES = 3
+_SECONDS = 10.0
 
 
 def connect(address: str) -> ObjectStore:
@@ -78,9 +81,13 @@ def _google() -> dict[str, Any]:
 
 def patiently(request: Callable[[], T]) -> T:
     """The result of a request that may be made several times, and is until it has one."""
+    start = time.monotonic()
     for _ in range(_TRIES - 1):
-        with suppress(GenericError):
+        try:
             return request()
+        except GenericError:
+            if time.monotonic() - start > _SECONDS:
+                raise
     return request()
 
 
