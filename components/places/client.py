@@ -29,7 +29,7 @@ _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2
 # Of what the client does not try again itself, such as conditional writes and lists whose
 # connection ends. What has taken it longer is given up.
 _TRIES = 3
-_SECONDS = 10.0
+_SECONDS = 30.0
 
 
 def connect(address: str) -> ObjectStore:
