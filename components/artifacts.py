@@ -10,6 +10,7 @@ What lies in a bucket is fetched to a local directory file by file, when it is a
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,18 @@ def write_atomically(path: Path, content: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Let a file that is never written to again be at `target`, too.
+
+    Where the file system has no links, as those over buckets, that is a copy.
+    """
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 class Remote(Protocol):

@@ -1,13 +1,12 @@
 """The bucket's side of an artifact: fetched when it is read, published when it is made."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from components.artifacts import CHECKPOINTS, MANIFEST, STATE, write_atomically
+from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link, write_atomically
 from components.places.bucket import Bucket, files_below
 from components.places.place import Hold
 
@@ -90,7 +89,7 @@ class Making:
         self._await()
         shutil.rmtree(self._path / _UPLOADED, ignore_errors=True)
         # Links: the stage may delete its own.
-        shutil.copytree(self._path / name, self._path / _UPLOADED, copy_function=os.link)
+        shutil.copytree(self._path / name, self._path / _UPLOADED, copy_function=link)
         self._upload = self._uploads.submit(self._keep, name)
 
     def _keep(self, name: str) -> None:

@@ -211,7 +211,7 @@ def _is_output(words: Sequence[str]) -> bool:
     """Whether the last of the words is what a run writes, and not one more file that it reads."""
     last = words[-1]
     if os.path.exists(last):
-        return os.path.exists(os.path.join(last, "run.json"))
+        return os.path.exists(os.path.join(last, "store.json"))
     if len(words) == 2 and last.endswith(_VECTORS):
         return True
     return not re.search(r"[*?[{]|://", last) and not Path(last).suffix

@@ -1,6 +1,8 @@
 """Local copies of what lies in buckets: how many stay."""
 
+import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,33 @@ def test_the_bound_of_the_cache_is_a_number(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(cache.GIGABYTES, "20GB")
     with pytest.raises(SettingsError, match="SKIPSTREAM_CACHE_GB must be a number .*, got '20GB'"):
         cache.directory_for(URL, "x")
+
+
+def test_nothing_goes_while_another_process_is_at_work(
+    cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = cache_directory / "place" / "trainer-0123"
+    copy.mkdir(parents=True)
+    (copy / "file").write_bytes(b"x" * 2000)
+    monkeypatch.setenv(cache.GIGABYTES, "1e-6")
+    with (cache_directory / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        cache.directory_for(URL, "x")
+    assert copy.exists()
+
+
+def test_copies_lie_where_a_user_s_caches_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(cache.DIRECTORY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.directory_for(URL, "x").is_relative_to(tmp_path / "xdg" / "skipstream")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.directory_for(URL, "x").is_relative_to(tmp_path / ".cache" / "skipstream")
+    # A container whose user may not write there.
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = cache.directory_for(URL, "x")
+    assert found.is_relative_to(tmp_path / f"skipstream-cache-{os.getuid()}")

@@ -239,7 +239,7 @@ def test_a_directory_with_a_run_in_it_is_the_output(
     monkeypatch.chdir(tmp_path)
     for name in ("texts", "out.1"):
         (tmp_path / name).mkdir()
-    (tmp_path / "out.1" / "run.json").touch()
+    (tmp_path / "out.1" / "store.json").touch()
     options = {"--input": None, "--output": 1}
     mistake = "files are given with --input: skipstream run --input "
     answer = usage.corrected("run", ["texts", "out.1"], options)

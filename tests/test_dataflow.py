@@ -20,12 +20,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from commands import Command
 from tensorflow_transform import beam as tft_beam
 
-from components import transform
 from components.artifacts import Corpus, Examples
 from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import storage
+from components.transform import storage, transform
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "europe-docker.pkg.dev/some-project/some-repository/skipstream:1"

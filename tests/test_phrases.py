@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components import text, transform
+from components import text
 from components.artifacts import Corpus, Examples, ExportedModel, InfraBlessing, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.evaluator.evaluator import find_ids
@@ -28,7 +28,7 @@ from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
 from components.phrases import FILE, HEADER, Phrases
 from components.settings import ExampleGenSettings, ExporterSettings, TransformSettings
-from components.transform import joins, segments
+from components.transform import joins, segments, transform
 from components.vocabulary import Vocabulary
 
 Pass = set[tuple[str, str]]

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from bucket import BucketFileSystem
 
-from components import text, transform
+from components import text
 from components.artifacts import Corpus, Examples
 from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
@@ -36,6 +36,7 @@ from components.transform import (
     segments,
     statistics,
     storage,
+    transform,
 )
 from components.transform.options import runner_and_options
 from components.transform.segment_ref import SegmentRef

@@ -13,7 +13,6 @@ import pytest
 import stores
 import tensorflow as tf
 
-from components import transform
 from components.artifacts import Corpus, Examples
 from components.errors import SettingsError, SkipstreamError
 from components.example_gen.build import build as list_corpus
@@ -21,7 +20,7 @@ from components.example_gen.build import find
 from components.example_gen.formats import Block
 from components.example_gen.units import Listing, plan
 from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import job, records, segments, storage, work_directory
+from components.transform import job, records, segments, storage, transform, work_directory
 from components.transform.options import in_this_process, runner_and_options
 from components.transform.segment_ref import SegmentRef
 from components.transform.token_cache import TokenCache

@@ -50,7 +50,13 @@ def _amazon() -> dict[str, Any]:
         # machine in the cloud is told.
         from obstore.auth.boto3 import Boto3CredentialProvider
 
-        options["credential_provider"] = Boto3CredentialProvider()
+        try:
+            options["credential_provider"] = Boto3CredentialProvider()
+        except ValueError as error:
+            raise ValueError(
+                "no credentials were found: 'aws configure' sets them, or AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            ) from error
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     return options | {"client_options": _TIMEOUTS | {"allow_http": endpoint.startswith("http:")}}
 

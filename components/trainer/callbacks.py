@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from components.artifacts import CHECKPOINTS, STATE, Model, write_json
+from components.artifacts import CHECKPOINTS, STATE, Model, link, write_json
 from components.errors import NotBlessedError
 from components.settings import TrainerSettings
 from components.trainer.dataset import SkipGrams
@@ -86,7 +85,7 @@ class Progress(keras.callbacks.Callback):
         self._load_sums()
         self.restored_loss = float(self._skip_gram.pair_loss.result())
         for kept in whole[-1].parent.glob("best-*.npy"):
-            _link(kept, self._directory / kept.name)
+            link(kept, self._directory / kept.name)
         self._epochs = state["epochs"]
         if self._epochs:
             write_json(self._directory / "history.json", self._epochs)
@@ -152,7 +151,7 @@ class Progress(keras.callbacks.Callback):
         for name, table in self._skip_gram.tables.items():
             table.save(new / f"{name}.npy")
         for kept in self._directory.glob("best-*.npy"):
-            _link(kept, new / kept.name)
+            link(kept, new / kept.name)
         state = {
             "epochs": self._epochs,
             "epoch": self.epoch,
@@ -174,18 +173,6 @@ class Progress(keras.callbacks.Callback):
     def _load_sums(self) -> None:
         for variable, saved in zip(self._skip_gram.pair_loss.variables, self._sums, strict=True):
             variable.assign(saved)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Let a file that is never written to again be at `target`, too.
-
-    Where the file system has no links, as those over buckets, that is a copy.
-    """
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _number(path: Path) -> int:

@@ -4,7 +4,3 @@ import os
 
 # tensorflow-transform sets this, too, but after TensorFlow has loaded Keras 3, for a second.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
-from components.transform.transform import build
-
-__all__ = ["build"]

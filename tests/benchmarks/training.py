@@ -33,6 +33,7 @@ from components import threads
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings, TransformSettings
 from components.vocabulary import Vocabulary
+from pipeline import baseline
 
 Result = dict[str, Any]
 
@@ -59,8 +60,7 @@ def transform(patterns: list[str], output: Path) -> Examples:
         + ["--input", *patterns],
         check=True,
     )
-    report = json.loads((output / "run.json").read_text())
-    return Examples(Path(report["stages"]["transform"]["artifact"]), "benchmark")
+    return baseline.examples(str(output))
 
 
 def write_tokens(examples: Examples, path: Path) -> None:
