@@ -1,5 +1,6 @@
 """A directory and a bucket do the same; what a bucket gives is verified."""
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -172,6 +173,43 @@ def test_a_store_that_overwrites_what_it_is_to_create_is_refused(
         SkipstreamError, match=f"must have conditional writes .*got {BUCKET}, which"
     ):
         bucket.create("a", b"")
+
+
+@pytest.fixture
+def put_fails(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The numbers, from 1, of the writes that fail."""
+    real, numbers = obstore.put, itertools.count(1)
+    failing: set[int] = set()
+
+    def put(store: ObjectStore, name: str, content: bytes, **options: Any) -> Any:
+        if next(numbers) in failing:
+            raise GenericError("503 Service Unavailable")
+        return real(store, name, content, **options)
+
+    monkeypatch.setattr(obstore, "put", put)
+    return failing
+
+
+def test_a_store_that_fails_is_not_one_that_overwrites(bucket: Bucket, put_fails: set[int]) -> None:
+    put_fails.add(2)  # Whether it keeps its word is asked then.
+    with pytest.raises(SkipstreamError, match="could not be read or written .503"):
+        bucket.create("a", b"")
+    assert bucket.create("b", b"")
+
+
+def test_conditional_writes_are_tried_again(
+    bucket: Bucket, put_fails: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_fails |= {1, 3}
+    version = bucket.replace("a", b"1", None)
+    assert bucket.replace("a", b"2", version)
+    assert bucket.read("a") == b"2"
+    put_fails.add(5)
+    assert bucket.create("b", b"")
+    put_fails.add(8)
+    monkeypatch.setattr("components.places.client._SECONDS", -1)  # It takes long to fail.
+    with pytest.raises(SkipstreamError, match="could not be read or written .503"):
+        bucket.create("c", b"")
 
 
 def test_what_dead_processes_left_is_swept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,9 @@ class Bucket:
                 mode: Any = "create" if version is None else version
                 return _version(obstore.put(self._store, name, content, mode=mode))
             except (AlreadyExistsError, PreconditionError):
-                return None
+                # It may be by a request of ours, whose answer was lost.
+                found, newer = self.read_version(name)
+                return newer if found == content else None
             except FileNotFoundError:
                 if version is None:
                     raise
@@ -229,6 +231,7 @@ class Bucket:
                         max_concurrency=_PARTS,
                     ),
                     writes=True,
+                    once=True,
                 )
             return size, digest_of(path)
 
@@ -251,20 +254,21 @@ class Bucket:
             path = target / file
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-            digest = hashlib.blake2b(digest_size=16)
 
-            def stream() -> None:
+            def stream() -> str:
+                digest = hashlib.blake2b(digest_size=16)
                 with temporary.open("wb") as out:
                     for part in obstore.get(self._store, f"{name}/{file}"):
                         digest.update(part)
                         out.write(part)
+                return digest.hexdigest()
 
             try:
-                self._request(f"{name}/{file}", stream)
-                if files[file] not in ("", digest.hexdigest()):
+                digest = self._request(f"{name}/{file}", stream)
+                if files[file] not in ("", digest):
                     raise SkipstreamError(
                         f"{self.at(name)}/{file} must have the digest {files[file]}, as its "
-                        f"{name.rpartition('/')[2]} was published, got {digest.hexdigest()}: "
+                        f"{name.rpartition('/')[2]} was published, got {digest}: "
                         f"delete {self.at(name)} and run again"
                     )
                 temporary.replace(path)
@@ -353,19 +357,22 @@ class Bucket:
             if name.startswith(SCRATCH) and is_dead(self, name):
                 self.remove(name)
 
-    def _request(self, name: str, request: Callable[[], T], *, writes: bool = False) -> T:
+    def _request(
+        self, name: str, request: Callable[[], T], *, writes: bool = False, once: bool = False
+    ) -> T:
         """What a request gives, which a signal can interrupt.
 
         Args:
             name: What it is about, for messages.
-            request: May be made several times; `writes`: must not, the client sees to that.
+            request: Makes it.
             writes: Whether a bucket that is not there is why it is not found.
+            once: Whether it must not be made again.
 
         Raises:
             SkipstreamError: A line with the address and the reason.
         """
         try:
-            return client.interruptible(request if writes else lambda: client.patiently(request))
+            return client.interruptible(request if once else lambda: client.patiently(request))
         except (FileNotFoundError, BaseError) as error:
             reason = client.reason(error)
             if "NoSuchBucket" in reason or (isinstance(error, FileNotFoundError) and writes):

@@ -29,7 +29,10 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
-_TRIES, _SOON = 3, 10.0  # Seconds. See `patiently`.
+# Of what the client does not try again itself, such as conditional writes and lists whose connection
+# ends. What has taken it longer is given up.
+_TRIES = 3
+_SECONDS = 30.0
 
 
 def connect(address: str) -> ObjectStore:
@@ -107,17 +110,13 @@ def interruptible(request: Callable[[], T]) -> T:
 
 
 def patiently(request: Callable[[], T]) -> T:
-    """The result of a request that may be made several times.
-
-    It is made again where it fails soon: an answer that was cut short, say, which the client itself
-    does not ask for again. What it waited for in vain is not.
-    """
+    """The result of a request that may be made several times, and is where it fails early."""
     begun = time.monotonic()
     for _ in range(_TRIES - 1):
         try:
             return request()
         except GenericError:
-            if time.monotonic() - begun > _SOON:
+            if time.monotonic() - begun > _SECONDS:
                 raise
     return request()
 

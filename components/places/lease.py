@@ -123,10 +123,8 @@ class Lease:
         # Each time another content: else some stores give it the same e-tag.
         content = json.dumps(self._holder | {"renewals": self._renewals}).encode()
         written = self._bucket.replace(NAME, content, version)
-        if written is None:  # By somebody else, or by a request of ours that seemed to fail.
-            found, written = self._bucket.read_version(NAME)
-            if found != content:
-                return False
+        if written is None:
+            return False
         self._version, self._written = written, begun
         return True
 

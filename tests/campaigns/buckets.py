@@ -52,6 +52,7 @@ def main() -> int:
         corpus = Corpus(root / "corpus")
         if not corpus.root.exists():
             Corpus.write(corpus.root)
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         os.environ["SKIPSTREAM_CACHE"] = stack.enter_context(tempfile.TemporaryDirectory())
         expected = three_nights.reference(checks, corpus, root)
         for name in options.stores:

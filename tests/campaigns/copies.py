@@ -8,8 +8,9 @@ from pathlib import Path
 
 import obstore
 from nights import Checks, Corpus, Environment, arguments
-from obstore.store import from_url
 from stores import Server
+
+from components.places import client
 
 COMMANDS = ("transform", "train", "evaluate", "validate", "push")
 
@@ -40,10 +41,7 @@ class Outputs:
         """A copy of an output, within the bucket; its name."""
         self.made += 1
         name = name or f"copy-{self.made}"
-        options = {"client_options": {"allow_http": True}}
-        if self.server.scheme == "gs":
-            options["config"] = {"service_account_key": os.environ["GOOGLE_SERVICE_ACCOUNT_KEY"]}
-        store = from_url(self.url, **options)
+        store = client.connect(self.url)
         for batch in obstore.list(store, source):
             for file in batch:
                 obstore.copy(store, file["path"], f"{name}/{file['path'].partition('/')[2]}")
