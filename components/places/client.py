@@ -29,8 +29,8 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
-# Of what the client does not try again itself, such as conditional writes and lists whose connection
-# ends. What has taken it longer is given up.
+# Of what the client does not try again itself, such as conditional writes and lists whose
+# connection ends. What has taken it longer is given up.
 _TRIES = 3
 _SECONDS = 30.0
 
