@@ -72,7 +72,6 @@ def test_an_output_stands_for_what_it_last_pushed_wherever_that_is(
         assert asked(capsys, store.address) == model
 
 
-@pytest.mark.usefixtures("model")
 def small_files(get: Any) -> Any:
     """`obstore.get` that gives records, but no part of a model."""
 
@@ -83,6 +82,7 @@ def small_files(get: Any) -> Any:
     return some
 
 
+@pytest.mark.usefixtures("model")
 def test_a_version_in_a_bucket_is_fetched_once(
     s3: Any,
     tmp_path: Path,
