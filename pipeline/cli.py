@@ -54,6 +54,7 @@ def main() -> NoReturn:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().handlers[0].addFilter(logs.is_news)
     code = run(sys.argv[1:], drain)
+    interrupts.heard()
     drain()
     sys.exit(code)
 

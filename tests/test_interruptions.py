@@ -41,6 +41,35 @@ def send(
             process.kill()
 
 
+def test_an_interrupt_that_a_library_swallows_is_raised_again_until_it_is_heard() -> None:
+    script = """
+import os, signal, sys, time
+from pipeline import interrupts
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+interrupts.AGAIN_SECONDS = 0.1
+interrupts.install()
+try:
+    Swallowing()
+    print("swallowed")
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("cleaned up")
+interrupts.heard()
+time.sleep(0.3)
+sys.exit(interrupts.exit_code())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "swallowed\ncleaned up\n"
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 INTERRUPTED = "skipstream: error: interrupted: the same command resumes"
 
 
