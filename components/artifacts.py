@@ -161,7 +161,7 @@ class Artifact:
         """The fingerprint in a manifest.
 
         Raises:
-            SkipstreamError: It is none of this kind.
+            SkipstreamError: It is none of this kind, or of an earlier release.
         """
         try:
             kind, fingerprint = manifest["kind"], manifest["fingerprint"]
@@ -170,6 +170,11 @@ class Artifact:
         if kind != cls.__name__ or not isinstance(fingerprint, str):
             raise SkipstreamError(
                 f"{address} holds {kind}, expected {cls.__name__}: delete it and run again"
+            )
+        if "made_of" not in manifest:
+            raise SkipstreamError(
+                f"{address} is an artifact of an earlier release, which does not say what it was "
+                "made of: make it again with this one, in another output"
             )
         return fingerprint
 
@@ -271,8 +276,8 @@ class Examples(Artifact):
             found = path.stat().st_size if path.exists() else 0
             if found != size:
                 raise SkipstreamError(
-                    f"{path} must have {size} bytes, got {found}: "
-                    f"delete {self.path} and run transform again"
+                    f"{self.address}/{split}/{name} must have {size} bytes, got {found}: "
+                    f"delete {self.address} and run transform again"
                 )
         return [str(directory / name) for name in files]
 
@@ -423,11 +428,3 @@ def versions_in(serving: Path) -> dict[int, Path]:
         if path.name.isascii() and path.name.isdecimal()
     }
     return dict(sorted(numbered.items()))
-
-
-def newest_version(serving: Path) -> int | None:
-    """The whole version that TF Serving serves; None where there is none."""
-    if not serving.is_dir():
-        return None
-    whole = [n for n, path in versions_in(serving).items() if (path / "saved_model.pb").exists()]
-    return max(whole, default=None)

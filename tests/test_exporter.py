@@ -415,6 +415,9 @@ def test_what_is_no_saved_model_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(SkipstreamError, match=r"MODEL must be a SavedModel.*got ") as caught:
             Embeddings.load(path)
         assert "\n" not in str(caught.value)
+    # A copy has the name that the user knows.
+    with pytest.raises(SkipstreamError, match="got s3://b/trainer/f: run.json"):
+        Embeddings.load(tmp_path, "s3://b/trainer/f")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Model:
         self._path = path
 
     @classmethod
-    def load(cls, path: Path) -> "Model":
+    def load(cls, path: Path, address: str) -> "Model":
         return cls(path)
 
     def nearest(self, words: list[str], k: int) -> list[Any]:

@@ -191,6 +191,18 @@ def test_a_damaged_manifest_is_one_line(store: Store, content: bytes) -> None:
     assert "run again" in str(caught.value)
 
 
+def test_an_artifact_of_an_earlier_release_is_refused(store: Store) -> None:
+    made = step(Corpus, fill)
+    run(store, made)
+    name = f"example_gen/{made.fingerprint}"
+    manifest = json.loads(store.place.read(f"{name}/manifest.json") or b"")
+    del manifest["made_of"]
+    store.place.write(f"{name}/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(SkipstreamError, match="is an artifact of an earlier release") as caught:
+        store.find(Corpus, made.fingerprint)
+    assert str(caught.value).startswith(store.place.at(name))
+
+
 @pytest.mark.usefixtures("s3")  # For its credentials.
 def test_an_output_is_a_directory_or_a_bucket() -> None:
     with pytest.raises(SettingsError, match="--output must be a directory, gs://bucket/path or"):

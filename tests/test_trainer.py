@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def test_losses_fall_and_are_written(examples: Examples, trained: Model) -> None
 KILLED = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings
 from components.trainer import trainer
@@ -313,6 +315,10 @@ def test_a_truncated_tfrecord_is_an_error(tmp_path: Path) -> None:
         SkipstreamError, match=r"must have \d+ bytes, got \d+: .* run transform again"
     ):
         train(examples, tmp_path / "model")
+    remote: Any = SimpleNamespace(address="s3://b/transform/f", fetch=lambda name: None)
+    fetched = replace(examples, remote=remote)
+    with pytest.raises(SkipstreamError, match=r"^s3://b/transform/f/train/.*delete s3://b/tra"):
+        fetched.records("train")
 
 
 def test_a_corrupt_tfrecord_is_an_error(tmp_path: Path) -> None:
@@ -432,6 +438,7 @@ def test_losses_are_there_for_tensorboard(trained: Model) -> None:
 MIRRORED = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faults
@@ -211,6 +212,18 @@ def test_workers_elsewhere_write_where_the_settings_say_or_below_the_output(
     assert choose(tmp_path, None, "s3://b/out/work", elsewhere=False) == (local, False)
     with pytest.raises(SettingsError, match=r"or to gs://, got s3://b/out/work/f00d: set transfo"):
         choose(tmp_path, None, "s3://b/out/work", elsewhere=True)
+
+
+def test_what_must_not_be_a_pattern_is_named(tmp_path: Path) -> None:
+    odd = tmp_path / "o[1]"
+    remote: Any = SimpleNamespace(address="s3://b/out/transform/f00d")
+    cached = Examples(odd, "f00d", remote=remote)
+    with pytest.raises(
+        SettingsError, match=r"^the cache directory .*\[1\]/work: .*SKIPSTREAM_CACHE"
+    ):
+        work_directory.choose(TransformSettings(), None, cached, elsewhere=False)
+    with pytest.raises(SettingsError, match=r"^neither the output nor .*\[1\]/work: name another$"):
+        choose(odd, None, None, elsewhere=False)
 
 
 def test_a_launched_job_is_taken_up_where_it_works(

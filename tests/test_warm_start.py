@@ -1,7 +1,10 @@
 """Warm starts: words go on from where they were in another vocabulary; repeated runs train once."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +121,12 @@ def test_a_model_that_is_of_no_use_is_an_error(
         train(strangers, tmp_path / "2", SETTINGS, yesterday)
     with pytest.raises(SkipstreamError, match=r"with its vocabulary.tsv, got .* train it again"):
         train(examples, tmp_path / "3", SETTINGS, Model(tmp_path, "bare"))
+    # One in a bucket has the name that the user knows.
+    remote: Any = SimpleNamespace(address="s3://b/trainer/f", fetch=lambda name: None)
+    fetched = replace(yesterday, remote=remote)
+    for examples_now, settings in ((examples, longer), (strangers, SETTINGS)):
+        with pytest.raises(SkipstreamError, match=r"(in|got) s3://b/trainer/f"):
+            train(examples_now, tmp_path / "4", settings, fetched)
 
 
 def test_losses_are_equal_where_models_differ_in_words_alone(

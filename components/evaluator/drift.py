@@ -38,8 +38,12 @@ class Space:
     vectors: Vectors
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, address: str | None = None) -> Self:
         """Read a trainer artifact, a SavedModel, or the newest version in a serving directory.
+
+        Args:
+            path: Where it lies.
+            address: What it is called in messages, if that is a copy.
 
         Raises:
             SkipstreamError: It is none of them, or damaged.
@@ -47,7 +51,7 @@ class Space:
         if (path / "vectors.npy").exists() and Model.load(path):
             tokens = Vocabulary.load(path / VOCABULARY).tokens
             return cls(tokens, np.load(path / "vectors.npy"))
-        embeddings = Embeddings.load(path)
+        embeddings = Embeddings.load(path, address)
         return cls(embeddings.tokens(), embeddings.vectors())
 
     @cached_property

@@ -18,18 +18,19 @@ COUNTS = "assets.extra/counts.txt"
 Neighbors = list[tuple[str, float]]
 
 
-def resolve(path: Path) -> Path:
+def resolve(path: Path, address: str | None = None) -> Path:
     """The SavedModel that `path` means.
 
     Args:
         path: A SavedModel directory, or a serving root whose newest version is meant.
+        address: What it is called in messages, if `path` is a copy of it.
 
     Raises:
         SkipstreamError: It is neither.
     """
     if _is_saved_model(path):
         return path
-    got = f"{path}: run.json names the model of a run"
+    got = f"{address or path}: run.json names the model of a run"
     versions = []
     try:
         versions = [child for child in versions_in(path).values() if _is_saved_model(child)]
@@ -39,7 +40,7 @@ def resolve(path: Path) -> Path:
             f"(--set {quoted(f'trainer.start_vectors={path}')})"
         )
     except OSError as error:
-        got = f"{path} ({error.strerror}): check the path"
+        got = f"{address or path} ({error.strerror}): check the path"
     if not versions:
         raise SkipstreamError(
             "MODEL must be a SavedModel directory (with saved_model.pb), a serving root (with such "
@@ -65,13 +66,17 @@ class Embeddings:
     _model: Any
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, address: str | None = None) -> Self:
         """Load what `resolve(path)` finds.
+
+        Args:
+            path: What it takes.
+            address: What that is called in messages, if it is a copy.
 
         Raises:
             SkipstreamError: There is none, it is damaged, or skipstream did not export it.
         """
-        path = resolve(path)
+        path = resolve(path, address)
         import tensorflow as tf
 
         try:
@@ -79,14 +84,14 @@ class Embeddings:
         except Exception as error:  # The loader raises whatever the damage leads it into.
             reason = " ".join(str(error).split())[:200]
             raise SkipstreamError(
-                f"MODEL must be a whole SavedModel, got {path} "
+                f"MODEL must be a whole SavedModel, got {address or path} "
                 f"({type(error).__name__}: {reason}): export or push it again"
             ) from error
         expected = {"serving_default", "embed_text", "nearest", "analogy"}
         if missing := sorted(expected - set(model.signatures)):
             raise SkipstreamError(
-                f"MODEL must have the signatures of a skipstream export, got {path} without "
-                f"{', '.join(missing)}: name a model that skipstream exported"
+                f"MODEL must have the signatures of a skipstream export, got {address or path} "
+                f"without {', '.join(missing)}: name a model that skipstream exported"
             )
         return cls(path, model)
 

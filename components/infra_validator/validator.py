@@ -29,6 +29,7 @@ from components.vocabulary import Vocabulary
 
 PROBE = Path(probe.__file__)
 TIMEOUT_SECONDS = 1800
+_MOST_NAMED = 3  # Differences, in a message.
 
 
 def build(
@@ -62,7 +63,7 @@ def build(
     tables = Tables(vectors, types, phrases, tokenizer=text.tokenizer, lowercase=text.lowered)
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
-        answers = _ask(exported.saved_model, asked, Path(scratch))
+        answers = _ask(exported, asked, Path(scratch))
         found = _differences(asked, _read(answers, Path(scratch)))
     server = model_server.find()
     if server and not found:
@@ -79,10 +80,10 @@ def build(
     }
     write_json(out.path / "validation.json", report)
     if found:
-        more = f" (and {len(found) - 1} more in {out.path / 'validation.json'})"
+        named, others = "; ".join(found[:_MOST_NAMED]), len(found) - _MOST_NAMED
         raise NotBlessedError(
-            f"the export must answer as the trained tables say, but {found[0]}"
-            f"{more if len(found) > 1 else ''}: export again"
+            f"the export must answer as the trained tables say, but {named}"
+            f"{f' (and {others} more)' if others > 0 else ''}: export again"
         )
     return out.finish(calls=len(asked), load_seconds=report["load_seconds"])
 
@@ -95,31 +96,32 @@ def _differences(asked: list[Case], answers: Iterable[Answer]) -> list[str]:
     ]
 
 
-def _ask(saved_model: Path, asked: list[Case], scratch: Path) -> dict[str, Any]:
+def _ask(exported: ExportedModel, asked: list[Case], scratch: Path) -> dict[str, Any]:
     requests = scratch / "requests.json"
     requests.write_text(
         json.dumps([{"signature": case.signature, "inputs": case.inputs} for case in asked]),
         encoding="utf-8",
     )
-    command: list[str | Path] = [sys.executable, PROBE, saved_model.resolve(), requests, scratch]
+    saved_model, address = exported.saved_model.resolve(), f"{exported.address}/saved_model"
+    command: list[str | Path] = [sys.executable, PROBE, saved_model, requests, scratch]
     try:
         done = subprocess.run(
             command, cwd=scratch, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise SkipstreamError(
-            f"the export must answer within {TIMEOUT_SECONDS} seconds, {saved_model} did not: "
+            f"the export must answer within {TIMEOUT_SECONDS} seconds, {address} did not: "
             "look at the load of this machine and validate again"
         ) from error
     if done.returncode < 0:
         raise SkipstreamError(
-            f"the export must answer in a process of its own, that of {saved_model} was killed by "
+            f"the export must answer in a process of its own, that of {address} was killed by "
             f"signal {-done.returncode}: look at the memory of this machine and validate again"
         )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise NotBlessedError(
-            f"the export must load and answer in a process of its own, {saved_model} ended with "
+            f"the export must load and answer in a process of its own, {address} ended with "
             f"code {done.returncode} ({lines[-1]}): export again"
         )
     answers: dict[str, Any] = json.loads((scratch / "answers.json").read_text(encoding="utf-8"))

@@ -187,8 +187,8 @@ def _carry_over(
     known = int(np.count_nonzero(ids >= 0))
     if not known:
         raise SkipstreamError(
-            f"trainer.warm_start must know a word of the vocabulary, got {start.path} with none: "
-            "name another model, or leave it out"
+            f"trainer.warm_start must know a word of the vocabulary, got {start.address} with "
+            "none: name another model, or leave it out"
         )
     if untouched:
         warm_start.carry_over(start, ids, model.tables)

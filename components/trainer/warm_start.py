@@ -39,13 +39,13 @@ def check(source: Model, dimensions: int) -> None:
     """
     if not (source / VOCABULARY).exists():
         raise SkipstreamError(
-            f"trainer.warm_start must be a model with its {VOCABULARY}, got {source.path} without: "
-            "an earlier release trained it; train it again"
+            f"trainer.warm_start must be a model with its {VOCABULARY}, got {source.address} "
+            "without: train it again"
         )
     if source.dimensions != dimensions:
         raise SkipstreamError(
             f"the vectors of trainer.warm_start must have trainer.dimensions = {dimensions}, got "
-            f"{source.dimensions} in {source.path}: change that setting, or leave warm_start out"
+            f"{source.dimensions} in {source.address}: change that setting, or leave warm_start out"
         )
 
 

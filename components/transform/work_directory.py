@@ -32,9 +32,16 @@ def choose(
         launched = _can_be_written(place) and exists(f"{place}/{LAUNCHED}")
         work = place if elsewhere or launched else work
     if set("*?[]") & set(work):
+        is_copy = out.remote and work == str(out.path / "work")
+        named = (
+            "the cache directory may not"
+            if is_copy
+            else "neither the output nor transform.work_directory may"
+        )
+        remedy = "name another with SKIPSTREAM_CACHE" if is_copy else "name another"
         raise SettingsError(
-            "neither the output directory nor transform.work_directory may hold any of * ? [ ], "
-            f"which TensorFlow and Beam take for patterns, got {work}: name another"
+            f"{named} hold any of * ? [ ], which TensorFlow and Beam take for patterns, got "
+            f"{work}: {remedy}"
         )
     if not _can_be_written(work):
         raise SettingsError(

@@ -27,7 +27,9 @@ def drift(arguments: argparse.Namespace) -> None:
     """`skipstream drift`."""
     from components.evaluator.drift import Space, compare
 
-    old, new = (Space.load(places.local(address)) for address in (arguments.old, arguments.new))
+    old, new = (
+        Space.load(places.local(address), address) for address in (arguments.old, arguments.new)
+    )
     report = compare(new, old)
     text = json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else None
     print(text or results.drift(report))
@@ -95,7 +97,7 @@ def export(arguments: argparse.Namespace) -> None:
 def _load(model: str) -> "Embeddings":
     from components.exporter.embeddings import Embeddings
 
-    return Embeddings.load(places.local(model))
+    return Embeddings.load(places.local(model), model)
 
 
 def _ask(answer: Callable[[Sequence[str]], None], words: Sequence[str], hint: str) -> None:
