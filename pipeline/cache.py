@@ -6,6 +6,7 @@ SKIPSTREAM_CACHE_GB gigabytes, what was not used for longest goes, when a proces
 no other at work.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +16,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from components.errors import SettingsError
+from components.errors import SettingsError, SkipstreamError
 
 DIRECTORY, GIGABYTES = "SKIPSTREAM_CACHE", "SKIPSTREAM_CACHE_GB"
 _DEFAULT_GIGABYTES = 20.0
@@ -34,6 +35,7 @@ def directory_for(address: str, name: str) -> Path:
 
     Raises:
         SettingsError: SKIPSTREAM_CACHE_GB is no number.
+        SkipstreamError: The cache directory cannot be written.
     """
     place = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
     path = _opened(_root()) / place / name
@@ -46,8 +48,15 @@ def directory_for(address: str, name: str) -> Path:
 @cache
 def _opened(root: Path) -> Path:
     """The cache directory. As long as this process lives, no other removes anything from it."""
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)  # Closed when the process ends.
+    try:
+        handle = _lock_file(root)  # Closed when the process ends.
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise SkipstreamError(
+            f"the cache directory {root} must be writable, and is not ({error.strerror}): name "
+            f"another with {DIRECTORY}"
+        ) from error
     with suppress(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shrink(root, _limit())
@@ -61,10 +70,16 @@ def _root() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(base) / "skipstream"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:  # A container that runs under any user.
+        os.close(_lock_file(root))
+    except OSError:  # Another user's, or a container that runs under any user.
         return Path(tempfile.gettempdir()) / f"skipstream-cache-{os.getuid()}"
     return root
+
+
+def _lock_file(root: Path) -> int:
+    """A handle on it, in a directory that is made if it is not there."""
+    root.mkdir(parents=True, exist_ok=True)
+    return os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
 
 
 def _limit() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import SettingsError
+from components.errors import SettingsError, SkipstreamError
 from pipeline import cache
 
 URL = "s3://bucket/output"
@@ -82,3 +82,18 @@ def test_copies_lie_where_a_user_s_caches_do(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = cache.directory_for(URL, "x")
     assert found.is_relative_to(tmp_path / f"skipstream-cache-{os.getuid()}")
+
+
+def test_a_cache_that_cannot_be_written_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To root, who may write anywhere, a directory in its place is what another user's file is.
+    (tmp_path / "skipstream" / ".lock").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.delenv(cache.DIRECTORY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.directory_for(URL, "x").is_relative_to(tmp_path / "tmp")
+    # One that was chosen is used or refused.
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "skipstream"))
+    with pytest.raises(SkipstreamError, match=r"skipstream must be writable.*SKIPSTREAM_CACHE$"):
+        cache.directory_for(URL, "x")
