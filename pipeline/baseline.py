@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import TypeVar
 
@@ -186,9 +188,9 @@ def _left(history: History, version: int, store: Store, destination: Destination
     saved_model: Callable[[], Path] | None = None
     exported = store.find(ExportedModel, name)
     if exported and exported.has("saved_model/saved_model.pb"):
-        saved_model = lambda: exported.saved_model  # noqa: E731 - it may have to be fetched
+        saved_model = partial(truediv, exported, "saved_model")  # It may have to be fetched.
     elif version in history.versions:
-        saved_model = lambda: local_copy(destination, version)  # noqa: E731
+        saved_model = partial(local_copy, destination, version)
     model = whole_model(store, made_of[Model.STAGE])
     transform = made_of.get(Examples.STAGE, "unknown")
     found = store.find(Examples, transform)

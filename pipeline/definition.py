@@ -10,6 +10,7 @@ accepted the corpus.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from components.names import quoted
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.pusher.history import History
-from components.settings import Chosen, TrainerSettings
+from components.settings import Chosen, ExporterSettings, TrainerSettings
 from pipeline import baseline, logs
 from pipeline.config import Settings
 from pipeline.given import Given, contents_of
@@ -197,44 +198,34 @@ class Chain:
         self, examples: Examples, settings: Chosen, given: Given
     ) -> Step[Model]:
         """The training that goes on from the last pushed version, if that is still there."""
-
-        def starting_from(name: str | None) -> Step[Model]:
-            return _training(examples, settings, given, Model(Path(), name) if name else None)
-
         models = baseline.trained_before(self._history)
-        name = baseline.start_of(models, lambda name: starting_from(name).fingerprint)
-        if name is None or self._runner.finished(starting_from(name)):
-            return starting_from(name)
+        trainings = {
+            name: _training(examples, settings, given, Model(Path(), name) if name else None)
+            for name in (*models, None)
+        }
+        name = baseline.start_of(models, lambda name: trainings[name].fingerprint)
+        if name is None or self._runner.finished(trainings[name]):
+            return trainings[name]
         if start := baseline.whole_model(self._store, name):
             return _training(examples, settings, given, start)
         gone = self._store.place.at(f"{Model.STAGE}/{name}")
         news = f"{'trainer':<15} starts anew: {gone} is gone"
         logs.say(news, event="cold_start", model=name)
-        return starting_from(None)
+        return trainings[None]
 
     def _export(
         self, model: Model, examples: Examples, before: VersionBefore | None
     ) -> ExportedModel:
         """The SavedModel, turned onto the version before."""
         settings = self._settings.exporter
-
-        def turned_onto(before: VersionBefore | None) -> Step[ExportedModel]:
-            return Step(
-                ExportedModel,
-                "components.exporter.exporter",
-                inputs={"model": model, "examples": examples},
-                settings=settings,
-                content={"before": before.fingerprint if before else None},
-                given={"before": before},
-            )
-
+        unturned = _turned(model, examples, settings, None)
         if not before or not settings.align:
-            return self._runner.do(turned_onto(None))
-        step = turned_onto(before)
+            return self._runner.do(unturned)
+        step = _turned(model, examples, settings, before)
         if not before.find_saved_model and not self._runner.finished(step):
             news = f"{'exporter':<15} turns nothing: version {before.version} cannot be read"
             logs.say(news, event="not_aligned", version=before.version)
-            step = turned_onto(None)
+            step = unturned
         return self._runner.do(step)
 
     def _evaluate(
@@ -246,25 +237,22 @@ class Chain:
         given: Given,
     ) -> Evaluation:
         """The scores, and whether they bless the model."""
-
-        def with_missing(missing: Sequence[str]) -> Step[Evaluation]:
-            return Step(
-                Evaluation,
-                "components.evaluator.evaluator",
-                inputs={"exported": exported, "model": model, "examples": examples},
-                settings=self._settings.evaluator,
-                content={
-                    "files": given.score_contents,
-                    "before": before.fingerprint if before else None,
-                    "missing": list(missing),
-                },
-                given={"before": before},
-            )
-
+        content: dict[str, Any] = {
+            "files": given.score_contents,
+            "before": before.fingerprint if before else None,
+            "missing": [],
+        }
+        step = Step(
+            Evaluation,
+            "components.evaluator.evaluator",
+            inputs={"exported": exported, "model": model, "examples": examples},
+            settings=self._settings.evaluator,
+            content=content,
+            given={"before": before},
+        )
         # A comparison that was made holds, whatever is gone since.
-        step = with_missing(())
         if before and before.missing and not self._runner.finished(step):
-            step = with_missing(before.missing)
+            step = replace(step, content={**content, "missing": list(before.missing)})
         return self._runner.do(step)
 
     def _validate(self, exported: ExportedModel, model: Model, examples: Examples) -> InfraBlessing:
@@ -284,10 +272,11 @@ class Chain:
     ) -> str:
         """Path or URL of the SavedModel as the newest version that is served."""
         settings, destination, store = self._settings.pusher, self._destination, self._store
-        # Below the output as a name: that may be moved.
-        place = destination.address if settings.destination else SERVING
-        others = [other for other in store.ledger.destinations if other != place]
-        store.ledger.destinations = [*others, place]
+        if evaluation.report.get("blessed") or self._force_push:  # Else nothing is pushed.
+            # Below the output as a name: that may be moved.
+            place = destination.address if settings.destination else SERVING
+            others = [other for other in store.ledger.destinations if other != place]
+            store.ledger.destinations = [*others, place]
         made_of = {"exported": exported, "evaluation": evaluation, "validation": validation}
         step = Step(
             PushedModel,
@@ -305,7 +294,7 @@ class Chain:
         pushed = self._runner.finished(step)
         # Pushed again where another model has been pushed since: the last run decides. A model that
         # was rolled back from is not: the pusher refuses it.
-        again = pushed is not None and not pusher.is_served(destination, pushed, exported)
+        again = pushed is not None and not pusher.is_served(self._history, pushed, exported)
         pushed = self._runner.do(step, again=again)
         # Not a part of the model: a change pushes nothing.
         pusher.prune(destination, settings.keep)
@@ -329,6 +318,20 @@ def _training(
         inputs={"examples": examples, "start": start},
         settings=settings.warm() if start else settings,
         content={"start_vectors": given.start_contents},
+    )
+
+
+def _turned(
+    model: Model, examples: Examples, settings: ExporterSettings, before: VersionBefore | None
+) -> Step[ExportedModel]:
+    """An export that is turned onto a version, or is not turned."""
+    return Step(
+        ExportedModel,
+        "components.exporter.exporter",
+        inputs={"model": model, "examples": examples},
+        settings=settings,
+        content={"before": before.fingerprint if before else None},
+        given={"before": before},
     )
 
 

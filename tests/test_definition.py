@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from stages import STAGES, make_quick, run_chain
 
-from components.artifacts import Model
+from components.artifacts import Evaluation, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.places.directory import Directory
 from components.pusher import pusher
-from components.pusher.destination import open_destination
+from components.pusher.destination import Destination, open_destination
+from components.pusher.history import History
 from components.settings import (
     EvaluatorSettings,
     ExampleGenSettings,
@@ -264,3 +265,36 @@ def test_runs_and_commands_do_without_the_reports_of_other_runs(
         assert capsys.readouterr().out.count("\n") == 2
         again = run_chain(store, settings)
         assert all(stage["reused"] for stage in again.values())
+
+
+def test_a_place_that_nothing_is_pushed_to_is_not_remembered(
+    store: Store, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        example_gen=ExampleGenSettings(input=(str(corpus),)),
+        pusher=PusherSettings(destination=str(tmp_path / "models")),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "report", {"blessed": False, "reasons": ["loss"]})
+        with pytest.raises(NotBlessedError):
+            run_chain(store, settings)
+    assert Store(store.place).ledger.destinations == []
+    run_chain(store, settings)
+    assert Store(store.place).ledger.destinations == [str(tmp_path / "models")]
+
+
+def test_a_run_reads_the_records_of_versions_once_and_a_push_once_more(
+    store: Store, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Destination] = []
+    history = Destination.history
+
+    def counted(destination: Destination) -> History:
+        reads.append(destination)
+        return history(destination)
+
+    monkeypatch.setattr(Destination, "history", counted)
+    for times in (2, 1):
+        reads.clear()
+        run_chain(store, Settings(example_gen=ExampleGenSettings(input=(str(corpus),))))
+        assert len(reads) == times

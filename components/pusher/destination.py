@@ -60,8 +60,8 @@ class Destination:
 
     def fetch(self, version: int, directory: Path) -> Path:
         """The files of a version: where they lie, or a copy, made once, that is `directory`."""
-        content = self.place.read(path := _record(version))
-        digests = Record.parse(content, self.place.at(path)).files if content else {}
+        record = self._read(version)
+        digests = record.files if record else {}
         return self.place.local(self._name(version), directory, last=_MODEL, digests=digests)
 
     def lock(self) -> AbstractContextManager[None]:
@@ -84,13 +84,10 @@ class Destination:
         Raises:
             SkipstreamError: A record is damaged.
         """
-        versions, paths = self.versions(), list(map(_record, self._recorded()))
-        records = [
-            Record.parse(content, self.place.at(path))
-            for path, content in zip(paths, each(self.place.read, paths), strict=True)
-            if content is not None  # Else it was taken back just now.
-        ]
-        return History(versions, {record.version: record for record in records})
+        versions, recorded = self.versions(), self._recorded()
+        records = each(lambda name: self._read(int(name)), list(map(str, recorded)))
+        # One that is not there was taken back just now.
+        return History(versions, {record.version: record for record in records if record})
 
     def publish(self, source: Path | int, record: Record, *, alone: bool = False) -> Record:
         """Make a copy of a SavedModel, or of a version, the version that `record` tells of.
@@ -137,10 +134,9 @@ class Destination:
 
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions; returns those removed. Their records stay."""
-        history = self.history()
-        old = history.versions[:-keep]
+        old = self.versions()[:-keep]
         for version in old:
-            record = history.records.get(version)
+            record = self._read(version)
             if record and not record.published:  # Its push died between the last two steps.
                 self._write(record.model_copy(update={"published": record.claimed}))
             self.place.remove(self._name(version), first=_MODEL)
@@ -175,6 +171,10 @@ class Destination:
         if not moved:
             self.place.remove(_record(record.version))
         return moved
+
+    def _read(self, version: int) -> Record | None:
+        content = self.place.read(path := _record(version))
+        return Record.parse(content, self.place.at(path)) if content is not None else None
 
     def _write(self, record: Record) -> None:
         self.place.write(_record(record.version), _content(record))

@@ -103,13 +103,8 @@ def build(
     )
 
 
-def is_served(destination: Destination, pushed: PushedModel, exported: ExportedModel) -> bool:
-    """Whether what `pushed` records is the newest version still, and is that candidate.
-
-    Raises:
-        SkipstreamError: The destination cannot be read.
-    """
-    history = read(destination)
+def is_served(history: History, pushed: PushedModel, exported: ExportedModel) -> bool:
+    """Whether what `pushed` records is the newest version still, and is that candidate."""
     return history.newest == pushed.version and (
         history.model(pushed.version) == exported.fingerprint
     )
