@@ -123,6 +123,13 @@ class Artifact:
             self.remote.fetch(name)
         return self.path / name
 
+    def fetched(self, *names: str) -> Path:
+        """The local directory of a finished artifact, with at least these files."""
+        if self.remote:
+            for name in names:
+                self.remote.fetch(name)
+        return self.path
+
     def has(self, name: str) -> bool:
         """Whether a finished artifact has such a file."""
         return self.remote.has(name) if self.remote else (self.path / name).is_file()

@@ -303,6 +303,8 @@ def _add_version_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
     gc = add("gc", versions.collect, text)
     gc.add_argument("output", metavar="OUT", help="an output")
     gc.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    help_text = "a place outside OUT that models were pushed to and that was given up: strike it"
+    gc.add_argument("--forget", metavar="DIR|URL", help=help_text)
 
 
 def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:

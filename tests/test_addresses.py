@@ -14,6 +14,7 @@ from test_pusher import push
 from components.artifacts import VOCABULARY, Corpus
 from components.artifacts import Model as Tables
 from components.exporter import embeddings
+from components.places.place import open_place
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.settings import TrainerSettings
@@ -57,6 +58,15 @@ def test_a_model_is_a_saved_model_what_serves_it_or_an_output(
     assert asked(capsys, store.address) == asked(capsys, destination.address) == "c"
     pusher.rollback(destination, to=1)
     assert asked(capsys, store.address) == "a"
+
+
+@pytest.mark.usefixtures("model")
+def test_a_bucket_may_hold_nothing_but_a_saved_model(
+    s3: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_place(s3.url).write("saved_model.pb", b"a")
+    open_place(s3.url).write("variables/variables.index", b"b")
+    assert asked(capsys, s3.url) == "a"
 
 
 @pytest.mark.usefixtures("model")

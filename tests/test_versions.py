@@ -95,10 +95,16 @@ def test_a_place_without_versions_is_one_line(
         Path(store.address).mkdir()
     code, _, said = answer(capsys, "rollback", store.address)
     assert said == f"skipstream: error: there is no version in {store.address}\n"
-    nothing = (0, [], f"no version yet in {store.address}\n")
+    for options in ([], ["--json"]):
+        code, _, said = answer(capsys, "versions", store.address, *options)
+        assert code == 1
+        assert f"got {store.address}, in which nothing ever ran" in said
+        assert said.count("\n") == 1
+    assert store.place.names() == []
+    run(store, step(Corpus, fill))
+    nothing = (0, [], f"no version yet in {store.at(SERVING)}\n")
     assert answer(capsys, "versions", store.address) == nothing
     assert answer(capsys, "versions", store.address, "--json") == (0, ["[]"], "")
-    assert store.place.names() == []
 
 
 @pytest.mark.parametrize("command", ["versions", "rollback", "gc", "stats"])
@@ -223,6 +229,55 @@ def test_gc_spares_what_is_served_wherever_it_was_pushed_to(
         pass
     assert answer(capsys, "gc", output.address)[0] == 0
     assert artifacts(output) == {f"transform/{fingerprint(name)}" for name in ("old", "new")}
+
+
+def test_gc_removes_nothing_while_a_place_that_was_pushed_to_is_not_there(
+    output: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, empty, before = tmp_path / "gone", tmp_path / "empty", artifacts(output)
+    empty.mkdir()  # As a mount point is where nothing is mounted.
+    for place in (gone, empty):
+        pushed_to(output, "serving", str(place))
+        code, lines, said = answer(capsys, "gc", output.address)
+        assert (code, lines) == (1, [])
+        assert f"there are none in {place}: mount it" in said
+        assert f"'skipstream gc {output.address} --forget {place}' strikes it" in said
+        assert said.count("\n") == 1
+    assert artifacts(output) == before
+    assert answer(capsys, "gc", output.address, "--forget", empty, "--dry-run")[0] == 0
+    assert artifacts(output) == before
+    assert Store(output.place).ledger.destinations == ["serving", str(empty)]
+    code, _, said = answer(capsys, "gc", output.address, "--forget", f"{empty}/")
+    assert (code, said) == (0, f"{empty}/ is no longer a place that versions are looked for in\n")
+    assert artifacts(output) == {f"transform/{fingerprint(name)}" for name in ("old", "new")}
+    assert Store(output.place).ledger.destinations == ["serving"]
+
+
+def test_gc_says_how_to_forget_a_bucket_that_is_gone(
+    output: Store, s3: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, before = f"{s3.url}-gone/models", artifacts(output)
+    pushed_to(output, gone)
+    code, _, said = answer(capsys, "gc", output.address)
+    assert code == 1
+    assert f"--forget {gone}' strikes it\n" in said
+    assert artifacts(output) == before
+    assert answer(capsys, "gc", output.address, "--forget", gone)[0] == 0
+
+
+def test_only_a_place_that_was_pushed_to_is_forgotten(
+    output: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = artifacts(output)
+    for places, known in (
+        (["serving"], "there is none"),
+        (["serving", "/a", "gs://b"], "/a, gs://b"),
+    ):
+        pushed_to(output, *places)
+        code, _, said = answer(capsys, "gc", output.address, "--forget", "s3://b")
+        assert code == 1
+        assert f"pushed to ({known}), got s3://b\n" in said
+    assert artifacts(output) == before
 
 
 def test_gc_spares_what_runs_used_before_one_that_failed_at_its_input(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.artifacts import Model
+from components.artifacts import VOCABULARY, Model
 from components.errors import SkipstreamError
 from components.places.place import open_place
 from components.pusher import pusher
@@ -54,14 +54,11 @@ def local(model: str) -> Path:
         return _newest(destination)
     place = open_place(model, "MODEL")
     if place.has("saved_model.pb"):
-        parent, _, name = place.address.rpartition("/")
-        copy = cache.directory_for(parent, f"model-{name}")
-        return open_place(parent).local(name, copy, last="saved_model.pb")
+        copy = cache.directory_for(place.address, "model")
+        return place.local("", copy, last="saved_model.pb")
     output, _, fingerprint = place.address.rpartition(f"/{Model.STAGE}/")
     if output and (trained := Store.open(output).find(Model, fingerprint)):
-        for name in ("vectors.npy", "vocabulary.tsv"):
-            path = trained / name
-        return path.parent
+        return trained.fetched("vectors.npy", VOCABULARY)
     return _newest(destination_of(model))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.errors import SkipstreamError
+from components.names import quoted
+from components.places.directory import Directory
 from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.pusher.history import History
@@ -18,6 +20,12 @@ def show(arguments: argparse.Namespace) -> None:
     """`skipstream versions`."""
     destination = places.destination_of(arguments.place)
     history = pusher.read(destination)
+    if not history.last and not Store.open(arguments.place).exists:
+        raise SkipstreamError(
+            "versions takes an output, or a place that models were pushed to, got "
+            f"{destination.address}, in which nothing ever ran and to which nothing was pushed: "
+            "check the path"
+        )
     if arguments.json:
         print(json.dumps(describe(history), indent=2, ensure_ascii=False))
     elif history.versions:
@@ -39,11 +47,14 @@ def collect(arguments: argparse.Namespace) -> None:
     """`skipstream gc`."""
     total = 0
     store = Store.open(arguments.output)
-    for path, size in collect_garbage(store, dry_run=arguments.dry_run):
+    forget, dry_run = arguments.forget, arguments.dry_run
+    for path, size in collect_garbage(store, dry_run=dry_run, forget=forget):
         print(f"{size:>15,}  {path}")
         total += size
-    done = "would be freed" if arguments.dry_run else "freed"
-    print(f"{total:>15,}  bytes {done}")
+    print(f"{total:>15,}  bytes {'would be freed' if dry_run else 'freed'}")
+    if forget:
+        said = "would no longer be" if dry_run else "is no longer"
+        print(f"{forget} {said} a place that versions are looked for in", file=sys.stderr)
 
 
 def describe(history: History) -> list[dict[str, Any]]:
@@ -84,7 +95,9 @@ def table(history: History) -> str:
     return "\n".join(lines)
 
 
-def collect_garbage(store: Store, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+def collect_garbage(
+    store: Store, *, dry_run: bool, forget: str | None = None
+) -> Iterator[tuple[str, int]]:
     """Remove artifacts that nothing needs, and yield each, with its bytes, when it is gone.
 
     Needed are what the last run of each stage used, and what the versions were made of, in all
@@ -92,17 +105,23 @@ def collect_garbage(store: Store, *, dry_run: bool) -> Iterator[tuple[str, int]]
 
     Args:
         store: No run may be under way in it.
-        dry_run: Remove nothing.
+        dry_run: Remove nothing, and forget nothing.
+        forget: A place outside the output that was given up: it is struck from store.json.
 
     Raises:
-        SkipstreamError: There is none, a run holds it, or the versions cannot be read.
+        SkipstreamError: There is none, a run holds it, the versions cannot be read, or nothing was
+            pushed to what is to be forgotten.
     """
     if not store.exists:
         raise SkipstreamError(f"gc takes an output, got {store.address}, in which nothing ever ran")
     with store.hold("gc"):
+        if forget:
+            store.ledger.destinations.remove(_outside(store, forget))
+            if not dry_run:
+                store.save_ledger()
         needed: set[tuple[str, str]] = set()
         for place in [SERVING, *store.ledger.destinations]:
-            history = pusher.read(open_destination(store.at(place)))
+            history = _history(store, place)
             for version in history.versions:
                 needed |= set(history.artifacts(version).items())
         for name, size in store.unneeded(needed):
@@ -111,6 +130,44 @@ def collect_garbage(store: Store, *, dry_run: bool) -> Iterator[tuple[str, int]]
             yield store.place.at(name), size
         if not dry_run:
             store.place.sweep()
+
+
+def _outside(store: Store, place: str) -> str:
+    """A place outside the output, as store.json names it.
+
+    Raises:
+        SkipstreamError: Nothing was pushed there.
+    """
+    address = place.rstrip("/") if "://" in place else Directory(place).address
+    known = [other for other in store.ledger.destinations if other != SERVING]
+    if address not in known:
+        raise SkipstreamError(
+            "--forget takes a place outside the output that models were pushed to "
+            f"({', '.join(known) or 'there is none'}), got {place}"
+        )
+    return address
+
+
+def _history(store: Store, place: str) -> History:
+    """The versions at a place that store.json names.
+
+    Raises:
+        SkipstreamError: They cannot be read, or the place is a directory that is not there.
+    """
+    try:
+        history = pusher.read(open_destination(store.at(place)))
+        # What is not mounted may be an empty directory. Below the output, a push makes it.
+        if place.startswith("/") and not history.last:
+            raise SkipstreamError(
+                "gc must see the versions in all places that models were pushed to, and there are "
+                f"none in {place}: mount it, or run gc where it is"
+            )
+    except SkipstreamError as error:
+        if place == SERVING:
+            raise
+        remedy = f"skipstream gc {quoted(store.address)} --forget {quoted(place)}"
+        raise SkipstreamError(f"{error}; if it was given up, '{remedy}' strikes it") from error
+    return history
 
 
 def _remarks(history: History, version: int) -> Iterator[str]:
