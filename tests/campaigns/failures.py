@@ -33,7 +33,9 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, request: faults.Request) -> "Kind":
         agent = request.headers.get("user-agent", "").lower()
-        return cls("places" if agent.startswith("object_store") else "Beam", request.kind)
+        copies = any(name.endswith("-copy-source") for name in request.headers)
+        client = "places" if agent.startswith("object_store") else "Beam"
+        return cls(client, request.kind + (" (copy)" if copies else ""))
 
     def __str__(self) -> str:
         return f"{self.client}: {self.asks}"
