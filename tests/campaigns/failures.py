@@ -41,6 +41,9 @@ class Kind(NamedTuple):
         return f"{self.client}: {self.asks}"
 
 
+ALL = Kind("all", "requests")
+
+
 class Case(NamedTuple):
     """A fault of one kind of request.
 
@@ -75,6 +78,8 @@ def check(
         for fault in chosen:
             skip = draw.randrange(found[by[0]][kind])
             cases.append(Case(kind, fault, by[0], skip))
+    for fault in chosen:
+        cases.append(Case(ALL, fault, "push", draw.randrange(sum(found["push"].values()))))
     cases = [case for case in cases if matching in str(case.kind)]
     with ThreadPoolExecutor(workers) as pool:
         fresh = [draw.random() < 0.5 for _ in cases]
