@@ -79,9 +79,11 @@ class Remote(Protocol):
 
     Attributes:
         address: URL of the artifact.
+        manifest: Content of its manifest; empty as long as it is not finished.
     """
 
     address: str
+    manifest: bytes
 
     def has(self, name: str) -> bool:
         """Whether it has such a file."""
@@ -198,7 +200,10 @@ class Artifact:
     @property
     def manifest(self) -> dict[str, Any]:
         """The content of manifest.json."""
-        manifest: dict[str, Any] = _read_json(self.path / MANIFEST)
+        if self.remote and self.remote.manifest:
+            manifest: dict[str, Any] = json.loads(self.remote.manifest)
+        else:
+            manifest = _read_json(self.path / MANIFEST)
         return manifest
 
     @property

@@ -1,16 +1,16 @@
 """The bucket's side of an artifact: fetched when it is read, published when it is made."""
 
 import json
+import secrets
 import shutil
+import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link, write_atomically
-from components.places.bucket import Bucket, files_below
-from components.places.place import Hold
-
-_UPLOADED = ".uploaded"  # A checkpoint on its way.
+from components.errors import SkipstreamError
+from components.places.bucket import Bucket
+from components.places.place import Hold, files_below, wait_for
 
 
 class Published:
@@ -34,6 +34,7 @@ class Published:
             files: Size and digest of each file, by its name.
         """
         self.address = bucket.at(name)
+        self.manifest = manifest
         self._bucket, self._name, self._path, self._files = bucket, name, path, files
         local = path / MANIFEST
         if not local.exists() or local.read_bytes() != manifest:
@@ -66,12 +67,23 @@ class Published:
 class Making:
     """An artifact that is made in a local directory, for a bucket."""
 
-    def __init__(self, bucket: Bucket, name: str, path: Path) -> None:
-        """Nothing is read or written yet; arguments as for `Published`."""
+    manifest = b""
+
+    def __init__(self, bucket: Bucket, name: str, path: Path, hold: Hold | None) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            bucket: The store's place.
+            name: Of the artifact in it.
+            path: The local directory.
+            hold: That must not be lost while something is written; None: nobody else is there.
+        """
         self.address = bucket.at(name)
-        self._bucket, self._name, self._path = bucket, name, path
-        self._uploads = ThreadPoolExecutor(1)
-        self._upload: Future[None] | None = None
+        self._bucket, self._name, self._path, self._hold = bucket, name, path, hold
+        self._uploaded = path.with_name(f"{path.name}.uploaded")  # A checkpoint on its way.
+        self._upload: threading.Thread | None = None
+        self._failures: list[BaseException] = []
+        self._stopped = False
 
     def has(self, name: str) -> bool:
         """Whether it has such a file by now."""
@@ -80,72 +92,116 @@ class Making:
     def fetch(self, name: str) -> None:
         """It is made here."""
 
+    def check(self) -> None:
+        """See to it that this run may write.
+
+        Raises:
+            SkipstreamError: Another one may have taken over, or this one has ended.
+        """
+        if self._stopped:
+            raise SkipstreamError(f"{self.address} is no longer written: run again")
+        if self._hold:
+            self._hold.check()
+
     def keep(self, name: str) -> None:
         """Upload a checkpoint while the stage goes on; wait for the one before.
 
         Raises:
-            SkipstreamError: That could not be written.
+            SkipstreamError: That could not be written, or another run may have taken over.
         """
-        self._await()
-        shutil.rmtree(self._path / _UPLOADED, ignore_errors=True)
+        self._wait()
+        self.check()
+        shutil.rmtree(self._uploaded, ignore_errors=True)
         # Links: the stage may delete its own.
-        shutil.copytree(self._path / name, self._path / _UPLOADED, copy_function=link)
-        self._upload = self._uploads.submit(self._keep, name)
+        shutil.copytree(self._path / name, self._uploaded, copy_function=link)
+        self._upload = threading.Thread(target=self._keep, args=[name], daemon=True)
+        self._upload.start()
 
     def _keep(self, name: str) -> None:
-        before = self._bucket.names(f"{self._name}/{CHECKPOINTS}")
-        self._bucket.put(self._path / _UPLOADED, f"{self._name}/{name}", last=STATE)
-        shutil.rmtree(self._path / _UPLOADED)
-        for number in before:
-            if f"{CHECKPOINTS}/{number}" != name:
-                self._bucket.remove(f"{self._name}/{CHECKPOINTS}/{number}", first=STATE)
+        """In the bucket, a checkpoint is whole as soon as it has a manifest, with digests."""
+        try:
+            checkpoints = f"{self._name}/{CHECKPOINTS}"
+            before = self._bucket.names(checkpoints)
+            # Another run, which was taken for dead, may have come as far.
+            new = f"{name.rpartition('/')[2]}-{secrets.token_hex(4)}"
+            paths = files_below(self._uploaded)
+            names = [path.relative_to(self._uploaded).as_posix() for path in paths]
+            files = self._bucket.upload(self._uploaded, f"{checkpoints}/{new}", names, self)
+            self.check()
+            self._bucket.write(f"{checkpoints}/{new}/{MANIFEST}", json.dumps(files).encode())
+            for old in before:
+                self.check()
+                self._bucket.remove(f"{checkpoints}/{old}", first=MANIFEST)
+        except BaseException as error:
+            self._failures.append(error)
+        finally:
+            shutil.rmtree(self._uploaded, ignore_errors=True)
 
-    def _await(self) -> None:
+    def _wait(self) -> None:
         if self._upload:
-            self._upload.result()
+            wait_for(self._upload)
+        if self._failures:
+            raise self._failures[0]
+
+    def stop(self) -> None:
+        """Let nothing be written any more; wait for the file that is on its way."""
+        self._stopped = True
+        if self._upload:
+            wait_for(self._upload)
 
     def restore(self) -> None:
         """Fetch the newest whole checkpoint, if none here is as new."""
-        shutil.rmtree(self._path / _UPLOADED, ignore_errors=True)
-        there = self._bucket.files(f"{self._name}/{CHECKPOINTS}")
-        whole = [int(file.partition("/")[0]) for file in there if file.endswith(f"/{STATE}")]
+        shutil.rmtree(self._uploaded, ignore_errors=True)
+        there = self._bucket.names(f"{self._name}/{CHECKPOINTS}")
         here = [int(state.parent.name) for state in self._path.glob(f"{CHECKPOINTS}/*/{STATE}")]
-        newest = max(whole, default=0)
-        if newest <= max(here, default=0):
-            return
-        target = self._path / CHECKPOINTS
-        shutil.rmtree(target, ignore_errors=True)
-        names = [file.partition("/")[2] for file in there if file.startswith(f"{newest}/")]
-        source = f"{self._name}/{CHECKPOINTS}/{newest}"
-        files = dict.fromkeys((file for file in names if file != STATE), "")
-        self._bucket.download(source, target / str(newest), files)
-        self._bucket.download(source, target / str(newest), {STATE: ""})
+        for name in sorted(there, key=_number, reverse=True):
+            if _number(name) <= max(here, default=0):
+                return
+            source = f"{self._name}/{CHECKPOINTS}/{name}"
+            if content := self._bucket.read(f"{source}/{MANIFEST}"):
+                files = {file: digest for file, (_, digest) in json.loads(content).items()}
+                shutil.rmtree(self._path / CHECKPOINTS, ignore_errors=True)
+                target = self._path / CHECKPOINTS / str(_number(name))
+                state = {STATE: files.pop(STATE)}
+                self._bucket.download(source, target, files)
+                self._bucket.download(source, target, state)
+                return
 
-    def publish(self, hold: Hold | None) -> bytes:
+    def publish(self) -> tuple[bytes, bool]:
         """Upload all files, then create the manifest with their sizes and digests.
 
-        Args:
-            hold: That must not be lost meanwhile.
-
         Returns:
-            The manifest: this one, or that of a run that was faster.
+            The manifest, and whether it is this one; else a run was faster.
         """
-        self._await()
+        self._wait()
         manifest = f"{self._name}/{MANIFEST}"
         if published := self._bucket.read(manifest):  # What is finished is never written over.
-            return published
-        names = [path.relative_to(self._path).as_posix() for path in files_below(self._path)]
-        files = self._bucket.upload(
-            self._path, self._name, [name for name in names if name != MANIFEST], hold
-        )
+            return published, False
+        files = self._bucket.upload(self._path, self._name, self._finished(), self)
         made = json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))
         content = (json.dumps(made | {"files": files}, indent=2) + "\n").encode()
+        self.check()
         if not self._bucket.create(manifest, content):
-            return self._bucket.read(manifest) or content
+            return self._bucket.read(manifest) or content, False
         there = self._bucket.files(self._name)
         for name in there.keys() - files.keys() - {MANIFEST}:  # Checkpoints, most likely.
             self._bucket.remove(f"{self._name}/{name}")
-        return content
+        return content, True
+
+    def _finished(self) -> list[str]:
+        """Names of the files that belong to the artifact."""
+        names = [path.relative_to(self._path) for path in files_below(self._path)]
+        return [
+            name.as_posix()
+            for name in names
+            if name.parts[0] not in (MANIFEST, CHECKPOINTS) and not name.parts[0].startswith(".")
+        ]
+
+
+def _number(name: str) -> int:
+    """Of a checkpoint in a bucket, N-token; 0 of what is none."""
+    number = name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -182,10 +182,13 @@ class Runner:
         start = time.monotonic()
         try:
             out = self.store.begin(step, self.run_id, resumable=resumable, again=again)
-            build = import_module(step.module).build
-            made: A = build(**step.inputs, **settings, **step.given, out=out)
-            interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
-            return self.store.publish(made)
+            try:
+                build = import_module(step.module).build
+                made: A = build(**step.inputs, **settings, **step.given, out=out)
+                interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
+                return self.store.publish(made)
+            finally:
+                self.store.abandon(out)
         except BaseException as error:
             record["error"] = " ".join(str(error).split()) or type(error).__name__
             raise

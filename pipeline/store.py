@@ -13,6 +13,7 @@ by file when a stage reads them, and compared with the digests in the manifest.
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,7 @@ KINDS: tuple[type[Artifact], ...] = (
 )
 SERVING = "serving"  # Where versions go unless the settings say otherwise.
 _LEDGER = "store.json"
+_WORK = "work"  # Where Beam jobs with workers elsewhere write.
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Store:
         self.address = place.address
         self._bucket = None if place.has_locks else cast("Bucket", place)
         self._hold: Hold | None = None
+        self._ledger_version: Any = None
 
     @classmethod
     def open(cls, output: str | Path) -> "Store":
@@ -212,7 +215,10 @@ class Store:
         return self._read_ledger() is not None
 
     def _read_ledger(self) -> Ledger | None:
-        content = self.place.read(_LEDGER)
+        if self._bucket:
+            content, self._ledger_version = self._bucket.read_version(_LEDGER)
+        else:
+            content = self.place.read(_LEDGER)
         if content is None:
             if "run.json" in self.place.names():
                 raise SkipstreamError(
@@ -232,9 +238,20 @@ class Store:
             ) from error
 
     def save_ledger(self) -> None:
-        """Write it."""
-        content = self.ledger.model_dump_json(indent=2) + "\n"
-        self.place.write(_LEDGER, content.encode())
+        """Write it.
+
+        Raises:
+            SkipstreamError: It cannot be written, or another run has written it meanwhile.
+        """
+        content = (self.ledger.model_dump_json(indent=2) + "\n").encode()
+        if not self._bucket:
+            self.place.write(_LEDGER, content)
+            return
+        self._ledger_version = self._bucket.replace(_LEDGER, content, self._ledger_version)
+        if self._ledger_version is None:
+            raise SkipstreamError(
+                f"another run has taken {self.address} over, and this one ends: run again"
+            )
 
     def find(self, kind: type[A], fingerprint: str) -> A | None:
         """The finished artifact with that fingerprint; None: there is none.
@@ -297,7 +314,7 @@ class Store:
             self.remove(name)
         if self._bucket:
             path = self._copy_of("work", step.kind, step.fingerprint)
-            remote = Making(self._bucket, name, path)
+            remote = Making(self._bucket, name, path, self._hold)
         else:
             path, remote = Path(self.place.at(name)), None
         if path.exists() and (again or not resumable):
@@ -307,6 +324,11 @@ class Store:
             remote.restore()
         return step.kind(path, step.fingerprint, made_of, remote)
 
+    def abandon(self, artifact: Artifact) -> None:
+        """Let nothing more be written of one that will not be finished by this run."""
+        if isinstance(artifact.remote, Making):
+            artifact.remote.stop()
+
     def unpublished(self, step: Step[A]) -> A | None:
         """What a run made for the bucket and could not publish any more; None: nothing."""
         if not self._bucket:
@@ -314,7 +336,7 @@ class Store:
         path = self._copy_of("work", step.kind, step.fingerprint)
         found = step.kind.load(path)
         name = f"{step.kind.STAGE}/{step.fingerprint}"
-        return found and replace(found, remote=Making(self._bucket, name, path))
+        return found and replace(found, remote=Making(self._bucket, name, path, self._hold))
 
     def publish(self, artifact: A) -> A:
         """Make a finished artifact one of the store; on a disk it is already.
@@ -324,11 +346,15 @@ class Store:
         """
         if not self._bucket or not isinstance(artifact.remote, Making):
             return artifact
-        content = artifact.remote.publish(self._hold)
+        content, is_ours = artifact.remote.publish()
         name, kind = f"{artifact.STAGE}/{artifact.fingerprint}", type(artifact)
         path = self._copy_of("", kind, artifact.fingerprint)
         shutil.rmtree(path, ignore_errors=True)
-        artifact.path.rename(path)
+        if is_ours:  # Its files are what would be fetched.
+            (artifact.path / MANIFEST).write_bytes(content)
+            artifact.path.rename(path)
+        else:
+            shutil.rmtree(artifact.path)
         return self._published(self._bucket, kind, name, content)
 
     def _published(self, bucket: "Bucket", kind: type[A], name: str, content: bytes) -> A:
@@ -364,14 +390,19 @@ class Store:
             needed: Stages and fingerprints of those that are, beside what the last run used.
         """
         kept = {(stage, use.fingerprint) for stage, use in self.ledger.uses.items()} | set(needed)
-        for kind in KINDS:
-            for fingerprint in self.place.names(kind.STAGE):
-                name = f"{kind.STAGE}/{fingerprint}"
-                if (kind.STAGE, fingerprint) not in kept and (files := self.place.files(name)):
-                    yield name, sum(found.size for found in files.values())
+        # What a Beam job on other machines has left goes with its artifact.
+        kept |= {(_WORK, fingerprint) for stage, fingerprint in kept if stage == Examples.STAGE}
+        for stage in (*(kind.STAGE for kind in KINDS), _WORK):
+            sizes: Counter[str] = Counter()
+            for name, found in self.place.files(stage).items():
+                sizes[name.partition("/")[0]] += found.size
+            for fingerprint in sorted(sizes):
+                if (stage, fingerprint) not in kept:
+                    yield f"{stage}/{fingerprint}", sizes[fingerprint]
 
     def remove(self, name: str) -> None:
         """Remove an artifact, so that no part of it is ever taken for whole."""
+        self.check()
         self.place.remove(name, first=MANIFEST)
 
 

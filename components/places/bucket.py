@@ -13,9 +13,10 @@ Credentials are found as the cloud's own tools find them.
 """
 
 import hashlib
+import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from obstore.store import ObjectStore
 from components.errors import SkipstreamError
 from components.places import client
 from components.places.lease import Lease
-from components.places.place import SCRATCH, Found, Hold, each, is_dead
+from components.places.place import SCRATCH, Found, Hold, digest_of, each, files_below, is_dead
 
 T = TypeVar("T")
 
@@ -83,18 +84,19 @@ class Bucket:
 
     def read_version(self, name: str) -> tuple[bytes | None, Any]:
         """The content of a file, and its version for `replace`; None, None: there is none."""
-        with self._explained(name):
+
+        def get() -> tuple[bytes | None, Any]:
             try:
                 found = obstore.get(self._store, name)
-                content = found.bytes().to_bytes()
+                return found.bytes().to_bytes(), _version(found.meta)
             except FileNotFoundError:
                 return None, None
-            return content, _version(found.meta)
+
+        return self._request(name, get)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
-        with self._explained(name, writes=True):
-            obstore.put(self._store, name, content)
+        self._request(name, lambda: obstore.put(self._store, name, content), writes=True)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file that is not there. False: it is there, and stays as it is.
@@ -102,25 +104,8 @@ class Bucket:
         Raises:
             SkipstreamError: The store overwrites what it was told to create.
         """
-        with self._explained(name, writes=True):
-            if not self._create(name, content):
-                return False
-            if not self._creates:
-                self._check_conditions(name, content)
-                self._creates = True
-            return True
 
-    def _check_conditions(self, name: str, content: bytes) -> None:
-        """Refuse a store that creates what is there."""
-        with suppress(AlreadyExistsError):
-            obstore.put(self._store, name, content, mode="create")
-            raise SkipstreamError(
-                f"a bucket must have conditional writes (If-None-Match), got {self.address}, which "
-                "ignores the condition: runs at the same time would mix; use another store"
-            )
-
-    def _create(self, name: str, content: bytes) -> bool:
-        def put() -> bool:
+        def create() -> bool:
             try:
                 obstore.put(self._store, name, content, mode="create")
             except AlreadyExistsError:
@@ -132,7 +117,24 @@ class Bucket:
                 return found == content
             return True
 
-        return client.patiently(put)
+        created = self._request(name, create, writes=True)
+        if created and not self._creates:
+            self._creates = True
+            self._refuse_careless_store(name, content)
+        return created
+
+    def _refuse_careless_store(self, name: str, content: bytes) -> None:
+        """Create a file once more that is there, and see whether the store lets that pass."""
+        try:
+            client.interruptible(
+                lambda: obstore.put(self._store, name, content + b"\n", mode="create")
+            )
+        except BaseError:
+            return
+        raise SkipstreamError(
+            f"a bucket must have conditional writes (If-None-Match), got {self.address}, which "
+            "ignores the condition: runs at the same time would mix; use another store"
+        )
 
     def replace(self, name: str, content: bytes, version: Any) -> Any:
         """Write a file that nobody has written since.
@@ -145,42 +147,50 @@ class Bucket:
         Returns:
             Its version now; None: somebody has written it, and it stays as it is.
         """
-        with self._explained(name, writes=True):
+
+        def put() -> Any:
             try:
                 mode: Any = "create" if version is None else version
-                done = client.patiently(lambda: obstore.put(self._store, name, content, mode=mode))
+                return _version(obstore.put(self._store, name, content, mode=mode))
             except (AlreadyExistsError, PreconditionError):
-                return None
+                # It may be by a request of ours, whose answer was lost.
+                found, newer = self.read_version(name)
+                return newer if found == content else None
             except FileNotFoundError:
                 if version is None:
                     raise
                 return None  # Somebody has removed it.
-            return _version(done)
+
+        return self._request(name, put, writes=True)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
-        with self._explained(name):
+
+        def head() -> bool:
             try:
                 obstore.head(self._store, name)
             except FileNotFoundError:
                 return False
             return True
 
+        return self._request(name, head)
+
     def names(self, name: str = "") -> list[str]:
         """What is in a directory, by name, sorted: files and directories."""
-        with self._explained(name):
-            found = client.patiently(lambda: obstore.list_with_delimiter(self._store, name or None))
+        found = self._request(name, lambda: obstore.list_with_delimiter(self._store, name or None))
         paths = [*found["common_prefixes"], *(file["path"] for file in found["objects"])]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def files(self, name: str) -> dict[str, Found]:
         """All files below a directory, by their names in it."""
-        with self._explained(name):
-            found = client.patiently(
-                lambda: [file for batch in obstore.list(self._store, name) for file in batch]
-            )
+        found = self._request(
+            name,
+            lambda: [file for batch in obstore.list(self._store, name) for file in batch],
+        )
         return {
-            file["path"].removeprefix(f"{name}/"): Found(file["size"], file["last_modified"])
+            file["path"].removeprefix(f"{name}/"): Found(
+                file["size"], file["last_modified"], file["e_tag"] or ""
+            )
             for file in found
         }
 
@@ -210,13 +220,18 @@ class Bucket:
                 hold.check()
             path = source / file
             size = path.stat().st_size
-            with path.open("rb") as opened, self._explained(f"{name}/{file}", writes=True):
-                obstore.put(
-                    self._store,
+            with path.open("rb") as opened:
+                self._request(
                     f"{name}/{file}",
-                    opened,
-                    chunk_size=max(_PART_BYTES, -(-size // _MOST_PARTS)),
-                    max_concurrency=_PARTS,
+                    lambda: obstore.put(
+                        self._store,
+                        f"{name}/{file}",
+                        opened,
+                        chunk_size=max(_PART_BYTES, -(-size // _MOST_PARTS)),
+                        max_concurrency=_PARTS,
+                    ),
+                    writes=True,
+                    once=True,
                 )
             return size, digest_of(path)
 
@@ -239,16 +254,21 @@ class Bucket:
             path = target / file
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-            digest = hashlib.blake2b(digest_size=16)
-            try:
-                with self._explained(f"{name}/{file}"), temporary.open("wb") as out:
+
+            def stream() -> str:
+                digest = hashlib.blake2b(digest_size=16)
+                with temporary.open("wb") as out:
                     for part in obstore.get(self._store, f"{name}/{file}"):
                         digest.update(part)
                         out.write(part)
-                if files[file] not in ("", digest.hexdigest()):
+                return digest.hexdigest()
+
+            try:
+                digest = self._request(f"{name}/{file}", stream)
+                if files[file] not in ("", digest):
                     raise SkipstreamError(
                         f"{self.at(name)}/{file} must have the digest {files[file]}, as its "
-                        f"{name.rpartition('/')[2]} was published, got {digest.hexdigest()}: "
+                        f"{name.rpartition('/')[2]} was published, got {digest}: "
                         f"delete {self.at(name)} and run again"
                     )
                 temporary.replace(path)
@@ -257,42 +277,52 @@ class Bucket:
 
         each(get, list(files), _TRANSFERS)
 
-    def local(self, name: str, scratch: Path, *, last: str) -> Path:
-        """A copy of a directory, made once, at `scratch`."""
-        if not scratch.exists():
-            partial = scratch.with_name(f"{SCRATCH}{secrets.token_hex(8)}")
+    def local(
+        self, name: str, scratch: Path, *, last: str, digests: Mapping[str, str] | None = None
+    ) -> Path:
+        """A copy of a directory, made once for each content, beside `scratch`."""
+        files = self._whole(name, last)
+        content = [[file, found.size, found.tag, str(found.modified)] for file, found in files]
+        tag = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+        copy = scratch.with_name(f"{scratch.name}-{tag}")
+        if not copy.exists():
+            partial = copy.with_name(f"{SCRATCH}{secrets.token_hex(8)}")
             try:
-                self.download(name, partial, dict.fromkeys(self._whole(name, last), ""))
+                known = digests or {}
+                self.download(name, partial, {file: known.get(file, "") for file, _ in files})
                 try:
-                    partial.rename(scratch)
+                    partial.rename(copy)
                 except OSError:
-                    if not scratch.exists():  # Else another process was as fast.
+                    if not copy.exists():  # Else another process was as fast.
                         raise
             finally:
                 if partial.exists():
                     shutil.rmtree(partial)
-        return scratch
+        copy.touch()
+        return copy
 
     def copy(self, source: str, name: str, *, last: str) -> None:
         """Copy a directory within the place, its file `last` when all others are there."""
-        names = self._whole(source, last)
+        names = [file for file, _ in self._whole(source, last)]
 
         def copy(file: str) -> None:
-            with self._explained(f"{name}/{file}"):
-                obstore.copy(self._store, f"{source}/{file}", f"{name}/{file}")
+            self._request(
+                f"{name}/{file}",
+                lambda: obstore.copy(self._store, f"{source}/{file}", f"{name}/{file}"),
+            )
 
         each(copy, [file for file in names if file != last])
         copy(last)
 
-    def _whole(self, name: str, last: str) -> list[str]:
-        """The files of a directory that has `last`."""
-        names = list(self.files(name))
-        if last not in names:
+    def _whole(self, name: str, last: str) -> list[tuple[str, Found]]:
+        """The files of a directory that has `last`, sorted."""
+        files = self.files(name)
+        if last not in files:
             raise SkipstreamError(
                 f"{self.at(name)} must hold {last}, and does not: it was not finished, or is being "
                 "removed; run again"
             )
-        return names
+        return sorted(files.items())
 
     def move(self, source: str, name: str, *, last: str) -> bool:
         """Copy a directory that then goes. Someone may have written to the name without asking."""
@@ -306,14 +336,20 @@ class Bucket:
         """Remove a file, or a directory: its file `first`, then all others."""
         if first:
             self._delete([f"{name}/{first}"])
-        self._delete([name, *(f"{name}/{file}" for file in self.files(name))])
+        self._delete([f"{name}/{file}" for file in self.files(name)] or [name])
 
     def _delete(self, paths: list[str]) -> None:
         def delete(path: str) -> None:
-            with self._explained(path), suppress(FileNotFoundError):
-                client.patiently(lambda: obstore.delete(self._store, path))
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, path)
 
-        each(delete, paths)
+        def delete_all() -> None:
+            try:
+                obstore.delete(self._store, paths)
+            except FileNotFoundError:  # Another process removes the same.
+                each(delete, paths)
+
+        self._request(paths[0], delete_all)
 
     def sweep(self) -> None:
         """What processes left that are dead by its age."""
@@ -321,34 +357,38 @@ class Bucket:
             if name.startswith(SCRATCH) and is_dead(self, name):
                 self.remove(name)
 
-    @contextmanager
-    def _explained(self, name: str, *, writes: bool = False) -> Iterator[None]:
-        """Turn what the store's client raises into a line with the address and the reason."""
+    def _request(
+        self, name: str, request: Callable[[], T], *, writes: bool = False, once: bool = False
+    ) -> T:
+        """What a request gives, which a signal can interrupt.
+
+        Args:
+            name: What it is about, for messages.
+            request: Makes it.
+            writes: Whether a bucket that is not there is why it is not found.
+            once: Whether it must not be made again.
+
+        Raises:
+            SkipstreamError: A line with the address and the reason.
+        """
         try:
-            yield
-        except FileNotFoundError as error:
-            said = "could not be written: its bucket is not there; create it, or check the name"
+            return client.interruptible(request if once else lambda: client.patiently(request))
+        except (FileNotFoundError, BaseError) as error:
+            reason = client.reason(error)
+            if "NoSuchBucket" in reason or (isinstance(error, FileNotFoundError) and writes):
+                said = "its bucket is not there: create it, or check the name"
+            elif isinstance(error, FileNotFoundError):
+                said = "it is gone: run again"
+            else:
+                said = (
+                    f"{reason}: check the name, the network and the credentials, and run the same "
+                    "command again"
+                )
             raise SkipstreamError(
-                f"{self.at(name)} {said if writes else 'is gone: run again'}"
-            ) from error
-        except BaseError as error:
-            raise SkipstreamError(
-                f"{self.at(name)} could not be read or written ({client.reason(error)}): check the "
-                "name, the network and the credentials, and run the same command again"
+                f"{self.at(name)} could not be read or written: {said}"
             ) from error
 
 
 def _version(said: Any) -> dict[str, str]:
     """What tells a version of a file, out of what the store said of it."""
     return {name: said[name] for name in ("e_tag", "version") if said[name] is not None}
-
-
-def digest_of(path: Path) -> str:
-    """BLAKE2b of a file's content, 16 bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def files_below(directory: Path) -> list[Path]:
-    """All files, sorted."""
-    return sorted(path for path in directory.rglob("*") if path.is_file())

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 from obstore.exceptions import GenericError
 from obstore.store import ObjectStore, from_url
+
+from components.places.place import wait_for
 
 T = TypeVar("T")
 
@@ -85,14 +88,35 @@ def _google() -> dict[str, Any]:
     return options
 
 
+def interruptible(request: Callable[[], T]) -> T:
+    """The result of a request, made in another thread than the main one, which signals reach."""
+    if threading.current_thread() is not threading.main_thread():
+        return request()
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(request())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    wait_for(thread)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
 def patiently(request: Callable[[], T]) -> T:
-    """The result of a request that may be made several times, and is until it has one."""
-    start = time.monotonic()
+    """The result of a request that may be made several times, and is where it fails early."""
+    begun = time.monotonic()
     for _ in range(_TRIES - 1):
         try:
             return request()
         except GenericError:
-            if time.monotonic() - start > _SECONDS:
+            if time.monotonic() - begun > _SECONDS:
                 raise
     return request()
 

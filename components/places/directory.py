@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +127,9 @@ class Directory:
         _sync(target / last)
         _sync(target)
 
-    def local(self, name: str, scratch: Path, *, last: str) -> Path:
+    def local(
+        self, name: str, scratch: Path, *, last: str, digests: Mapping[str, str] | None = None
+    ) -> Path:
         """The directory itself."""
         return self.path / name
 

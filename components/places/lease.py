@@ -6,7 +6,9 @@ lives; if it has stayed the same for 60 seconds, its holder is dead, and the lea
 again on the condition that nobody else has. No clocks are compared, so they need not agree. The
 lease of a process of the same machine that is not there any more is taken over at once.
 
-A holder that could not write for 60 seconds has lost the lease, and its run ends at its next step.
+A holder that could not write for 30 seconds writes nothing more in the bucket, and its run ends at
+its next stage or checkpoint: so what it was writing is over before another run begins. Only a
+machine that is suspended at the very moment, and goes on later, may write one more file.
 """
 
 import json
@@ -84,10 +86,11 @@ class Lease:
         Raises:
             SkipstreamError: It could not be renewed for too long.
         """
-        if self._lost or time.monotonic() - self._written > self._seconds:
+        if self._lost or _now() - self._written > self._seconds / 2:
             raise SkipstreamError(
-                f"the lease of {self._bucket.address} could not be renewed for {self._seconds:g} "
-                "seconds, and another run may have taken it: run the same command again"
+                f"the lease of {self._bucket.address} could not be renewed for "
+                f"{self._seconds / 2:g} seconds, and another run may take it: run the same command "
+                "again"
             )
 
     def _take(self) -> None:
@@ -115,15 +118,13 @@ class Lease:
 
     def _write(self, version: Any) -> bool:
         """Write it anew; False: somebody else has."""
-        begun = time.monotonic()
+        begun = _now()
         self._renewals += 1
         # Each time another content: else some stores give it the same e-tag.
         content = json.dumps(self._holder | {"renewals": self._renewals}).encode()
         written = self._bucket.replace(NAME, content, version)
-        if written is None:  # By somebody else, or by a request of ours that seemed to fail.
-            found, written = self._bucket.read_version(NAME)
-            if found != content:
-                return False
+        if written is None:
+            return False
         self._version, self._written = written, begun
         return True
 
@@ -133,37 +134,51 @@ class Lease:
                 if not self._write(self._version):
                     self._lost = True
                     return
-            except SkipstreamError as error:
+            except Exception as error:  # Whatever it is, the next try may do.
                 _logger.warning("the lease is not renewed: %s", error)
+
+
+def _now() -> float:
+    """Seconds that pass while the machine is suspended, too."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _process() -> dict[str, Any]:
     """What tells this process from all others of this machine, as long as that runs."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = os.readlink("/proc/self/ns/pid")
-        return {"machine": f"{boot} {space}", "pid": os.getpid(), "began": _began(os.getpid())}
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return {"machine": machine, "pid": os.getpid(), "began": _stat(os.getpid())[1]}
     except OSError:  # Not Linux.
         return {"machine": None, "pid": os.getpid(), "began": None}
 
 
-def _began(pid: int) -> str | None:
-    """When a process began, in ticks; None: there is none, or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
+def _stat(pid: int) -> tuple[str, str]:
+    """The state of a process, and when it began, in ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
 def _is_gone(content: bytes) -> bool:
     """Whether the holder was a process of this machine, and is no more."""
     try:
         holder = json.loads(content)
-        machine, pid, began = holder["machine"], holder["pid"], holder["began"]
+        machine, pid, began = holder["machine"], int(holder["pid"]), holder["began"]
     except (ValueError, LookupError, TypeError):
         return True  # Nobody writes such a lease.
-    return machine is not None and machine == _process()["machine"] and _began(pid) != began
+    if machine is None or machine != _process()["machine"]:
+        return False
+    try:
+        state, found = _stat(pid)
+    except OSError:  # It is gone, or of another user, whose processes are hidden.
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+    return found != began or state in ("Z", "X")  # A zombie is dead.
 
 
 def _named(content: bytes) -> str:

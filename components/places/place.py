@@ -1,7 +1,8 @@
 """What both kinds of place can do."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,10 +26,12 @@ class Found:
     Attributes:
         size: Bytes.
         modified: When it was written last, in UTC.
+        tag: What another content would change, as the store has it; "": it has none.
     """
 
     size: int
     modified: datetime
+    tag: str = ""
 
 
 class Hold(Protocol):
@@ -87,11 +90,19 @@ class Place(Protocol):
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, its file `last` when all others are there."""
 
-    def local(self, name: str, scratch: Path, *, last: str) -> Path:
-        """A local directory with all files of one: itself, or a copy, made once, at `scratch`.
+    def local(
+        self, name: str, scratch: Path, *, last: str, digests: Mapping[str, str] | None = None
+    ) -> Path:
+        """A local directory with all files of one: itself, or a copy, made once for each content.
+
+        Args:
+            name: The directory in the place.
+            scratch: What the name of a copy begins with.
+            last: Without this file, a directory is not whole, and not copied.
+            digests: Of its files, as far as they are known; see `digest_of`.
 
         Raises:
-            SkipstreamError: A directory without `last`, which is not whole, would be copied.
+            SkipstreamError: It is not whole, or a file is not what its digest says.
         """
 
     def copy(self, source: str, name: str, *, last: str) -> None:
@@ -139,12 +150,55 @@ def is_dead(place: Place, name: str) -> bool:
 
 
 def each(function: Callable[[str], T], names: list[str], at_a_time: int = REQUESTS) -> list[T]:
-    """What a function gives for each name, in order. After a failure, nothing new begins."""
+    """What a function gives for each name, in order. After a failure, nothing new begins.
+
+    The threads are no hindrance to an interrupt, or to the end of the process.
+    """
     if len(names) < 2:
         return [function(name) for name in names]
-    with ThreadPoolExecutor(min(at_a_time, len(names))) as pool:
-        try:
-            return list(pool.map(function, names))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    waiting, lock = iter(enumerate(names)), threading.Lock()
+    results: dict[int, T] = {}
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while not failures:
+            with lock:
+                number, name = next(waiting, (-1, ""))
+            if number < 0:
+                return
+            try:
+                results[number] = function(name)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [
+        threading.Thread(target=work, daemon=True) for _ in range(min(at_a_time, len(names)))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            wait_for(thread)
+    except BaseException as error:
+        failures.append(error)
+        raise
+    if failures:
+        raise failures[0]
+    return [results[place] for place in range(len(names))]
+
+
+def wait_for(thread: threading.Thread) -> None:
+    """Wait until it has ended, or a signal arrives, which a plain `join` would not let through."""
+    while thread.is_alive():
+        thread.join(0.2)
+
+
+def digest_of(path: Path) -> str:
+    """BLAKE2b of a file's content, 16 bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def files_below(directory: Path) -> list[Path]:
+    """All files, sorted."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())

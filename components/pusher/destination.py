@@ -23,7 +23,15 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from components.errors import SkipstreamError
-from components.places.place import SCRATCH, Place, each, is_dead, open_place
+from components.places.place import (
+    SCRATCH,
+    Place,
+    digest_of,
+    each,
+    files_below,
+    is_dead,
+    open_place,
+)
 from components.pusher.history import History, Record, now
 
 _RECORDS = ".versions"  # TF Serving takes names of digits alone.
@@ -52,7 +60,9 @@ class Destination:
 
     def fetch(self, version: int, directory: Path) -> Path:
         """The files of a version: where they lie, or a copy, made once, that is `directory`."""
-        return self.place.local(self._name(version), directory, last=_MODEL)
+        content = self.place.read(path := _record(version))
+        digests = Record.parse(content, self.place.at(path)).files if content else {}
+        return self.place.local(self._name(version), directory, last=_MODEL, digests=digests)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keeps other pushes out of a directory, which is made if it is not there."""
@@ -104,6 +114,11 @@ class Destination:
                 self.place.copy(self._name(source), staged, last=_MODEL)
             else:
                 self.place.put(source, staged, last=_MODEL)
+                files = {
+                    path.relative_to(source).as_posix(): digest_of(path)
+                    for path in files_below(source)
+                }
+                record = record.model_copy(update={"files": files})
             while True:
                 claimed = self._claim(record)
                 if claimed and self._show(staged, record):

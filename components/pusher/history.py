@@ -31,6 +31,7 @@ class Record(BaseModel):
         forced: Whether it was pushed against the reasons below.
         reasons: Why it should not have been pushed, or why a person rolled back.
         artifacts: What the model was made of: fingerprints by stage.
+        files: Digests of the version's files, by their names.
     """
 
     # Records are read by older and newer releases than the one that wrote them.
@@ -48,6 +49,7 @@ class Record(BaseModel):
     forced: bool = False
     reasons: tuple[str, ...] = ()
     artifacts: dict[str, str] = {}
+    files: dict[str, str] = {}
 
     @classmethod
     def parse(cls, content: bytes, source: str) -> "Record":

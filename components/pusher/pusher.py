@@ -184,6 +184,7 @@ def rollback(destination: Destination, to: int | None = None, reason: str | None
                     restores=target,
                     reasons=(reason,) if reason else (),
                     artifacts=source.artifacts if source else {},
+                    files=source.files if source else {},
                 ),
             )
 

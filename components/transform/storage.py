@@ -183,7 +183,9 @@ def remove(directory: str) -> None:
 
 
 def fetch(source: str, target: Path, leave: Collection[str] = ()) -> None:
-    """Move what the directory `source` holds to the local directory `target`, and remove `source`.
+    """Bring what the directory `source` holds to the local directory `target`.
+
+    A local one is moved, and goes. One in a bucket stays as it is.
 
     Args:
         source: Local or in a bucket.
@@ -191,17 +193,15 @@ def fetch(source: str, target: Path, leave: Collection[str] = ()) -> None:
         leave: Names in `source` that are not wanted.
 
     Raises:
-        SkipstreamError: The bucket cannot be read or written.
+        SkipstreamError: The bucket cannot be read.
     """
     if is_remote(source):
-        files = files_in(source)
-        for file in files:
+        for file in files_in(source):
             name = file.removeprefix(f"{source}/")
             if name.partition("/")[0] not in leave:
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 copy(file, str(path))
-        delete(files)
     else:
         for entry in sorted(set(os.listdir(source)).difference(leave)):
             shutil.move(Path(source, entry), target / entry)  # perhaps to another file system

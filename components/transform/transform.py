@@ -138,6 +138,7 @@ def build(
         token_cache.remove_others(keep=token_files)
     elif cache and not settings.cache:
         TokenCache.of(cache, work).remove()
+    remove(work)  # Not before: what a job wrote that ran on its own, the next try finds there.
     return out.finish(
         settings,
         documents=content["documents"],

@@ -47,13 +47,18 @@ def collect(arguments: argparse.Namespace) -> None:
 
 
 def describe(history: History) -> list[dict[str, Any]]:
-    """The versions that are there, newest first, as JSON."""
+    """The versions that are there, newest first, as JSON, without the digests of their files."""
+
+    def described(version: int) -> dict[str, Any]:
+        record = history.records.get(version)
+        return record.model_dump(mode="json", exclude={"files"}) if record else {}
+
     return [
         {
             "version": version,
             "served": version == history.newest,
             "rolled_back": history.model(version) in history.withdrawn,
-            **(record.model_dump(mode="json") if (record := history.records.get(version)) else {}),
+            **described(version),
         }
         for version in reversed(history.versions)
     ]
