@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 from stages import run, step
 from test_models import Model
@@ -71,15 +72,32 @@ def test_an_output_stands_for_what_it_last_pushed_wherever_that_is(
         assert asked(capsys, store.address) == model
 
 
+def small_files(get: Any) -> Any:
+    """`obstore.get` that gives records, but no part of a model."""
+
+    def some(store: Any, path: str) -> Any:
+        assert path.endswith(".json"), path
+        return get(store, path)
+
+    return some
+
+
 @pytest.mark.usefixtures("model")
 def test_a_version_in_a_bucket_is_fetched_once(
-    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    s3: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     destination = open_destination(f"{s3.url}/models")
     push(tmp_path / "run", destination, "a")
     assert asked(capsys, destination.address) == "a"
-    destination.place.write("1/variables/variables.data-00000-of-00001", b"")  # Nobody looks.
-    assert asked(capsys, destination.address) == "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "get", small_files(obstore.get))
+        assert asked(capsys, destination.address) == "a"
+    destination.place.write("1/saved_model.pb", b"other")
+    assert cli.run(["neighbors", destination.address, "where"]) == 1  # Not what was pushed.
+    assert "must have the digest" in capsys.readouterr().err
 
 
 def test_tables_of_a_run_are_compared_wherever_they_lie(

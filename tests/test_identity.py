@@ -165,7 +165,7 @@ def test_run_json_is_written_in_one_place_and_read_in_none() -> None:
     }
     # The runner writes it; the others look whether it is there: in the output of an earlier
     # release, and to tell an output from a corpus.
-    assert naming == {"pipeline.runner", "pipeline.store", "pipeline.usage"}
+    assert naming == {"pipeline.runner", "pipeline.store"}
     uses = [
         node
         for node in ast.walk(ast.parse(Path(runner.__file__).read_bytes()))

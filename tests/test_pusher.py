@@ -124,8 +124,10 @@ def test_the_record_says_where_a_version_comes_from(
         held_out_loss=2.5,
         previous=1,
         artifacts={"exporter": "b"},
+        files=record.files,
     )
     assert record == expected
+    assert record.files.keys() == model("b").keys()
     assert content(destination, 2) == model("b")  # The record lies beside the version, not in it.
 
 
@@ -206,12 +208,12 @@ def test_the_files_of_a_version_are_fetched_once_and_whole(
         if path.is_file()
     }
     assert found == model("a")
+    assert pusher.fetch(destination, 1, copy) == fetched
     destination.place.remove("1", first="saved_model.pb")
     if isinstance(destination.place, Bucket):
-        assert pusher.fetch(destination, 1, copy) == fetched == copy
         with pytest.raises(SkipstreamError, match="s3://bucket/serving/1 must hold saved_model.pb"):
             pusher.fetch(destination, 1, tmp_path / "scratch" / "other")
-        assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+        assert list(copy.parent.iterdir()) == [fetched]
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, destination: Destination) -> None:

@@ -125,18 +125,23 @@ class Bucket:
 
         created = self._request(name, create, writes=True)
         if created and not self._creates:
-            self._creates = True
-            self._refuse_careless_store(name, content)
+            self._creates = self._keeps_its_word(name, content)
         return created
 
-    def _refuse_careless_store(self, name: str, content: bytes) -> None:
-        """Create a file once more that is there, and see whether the store lets that pass."""
+    def _keeps_its_word(self, name: str, content: bytes) -> bool:
+        """Whether the store refuses to create what is there; False: this time, nobody can say.
+
+        Raises:
+            SkipstreamError: It does not.
+        """
         try:
             client.interruptible(
                 lambda: obstore.put(self._store, name, content + b"\n", mode="create")
             )
+        except AlreadyExistsError:
+            return True
         except BaseError:
-            return
+            return False
         raise SkipstreamError(
             f"a bucket must have conditional writes (If-None-Match), got {self.address}, which "
             "ignores the condition: runs at the same time would mix; use another store"
@@ -385,18 +390,17 @@ class Bucket:
         except (FileNotFoundError, BaseError) as error:
             self.silent = time.monotonic() - begun > client.SECONDS
             reason = client.reason(error)
-            if "NoSuchBucket" in reason or (isinstance(error, FileNotFoundError) and writes):
-                said = "its bucket is not there: create it, or check the name"
+            no_bucket = "NoSuchBucket" in reason or "bucket does not exist" in reason
+            if no_bucket or (isinstance(error, FileNotFoundError) and writes):
+                said = "cannot be reached: its bucket is not there; create it, or check the name"
             elif isinstance(error, FileNotFoundError):
-                said = "it is gone: run again"
+                said = "is gone: run again"
             else:
                 said = (
-                    f"{reason}: check the name, the network and the credentials, and run the same "
-                    "command again"
+                    f"could not be read or written ({reason}): check the name, the network and the "
+                    "credentials, and run the same command again"
                 )
-            raise SkipstreamError(
-                f"{self.at(name)} could not be read or written: {said}"
-            ) from error
+            raise SkipstreamError(f"{self.at(name)} {said}") from error
 
 
 def _version(said: Any) -> dict[str, str]:
