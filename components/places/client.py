@@ -49,7 +49,7 @@ def connect(address: str, *, uploads: bool = False) -> ObjectStore:
     """
     options = _amazon() if address.startswith("s3:") else _google()
     if uploads:
-        options["client_options"] |= {"read_timeout": _UPLOAD_TIMEOUT}
+        options["client_options"] = options["client_options"] | {"read_timeout": _UPLOAD_TIMEOUT}
     return from_url(address, retry_config=_RETRIES, **options)
 
 
