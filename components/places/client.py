@@ -29,8 +29,9 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
-# The wait for an answer begins before the body is sent.
+# The wait for an answer begins before the body is sent. A second one makes it two minutes.
 _UPLOAD_TIMEOUT = "60s"
+_UPLOAD_RETRIES = timedelta(seconds=90)
 # Of what the client does not try again itself, such as conditional writes and lists whose
 # connection ends. What has taken it longer is given up.
 _TRIES = 3
@@ -50,7 +51,8 @@ def connect(address: str, *, uploads: bool = False) -> ObjectStore:
     options = _amazon() if address.startswith("s3:") else _google()
     if uploads:
         options["client_options"] = options["client_options"] | {"read_timeout": _UPLOAD_TIMEOUT}
-    return from_url(address, retry_config=_RETRIES, **options)
+    retries = _RETRIES | ({"retry_timeout": _UPLOAD_RETRIES} if uploads else {})
+    return from_url(address, retry_config=retries, **options)
 
 
 def _amazon() -> dict[str, Any]:
