@@ -115,7 +115,8 @@ class Runner:
             self.report["exit_code"] = explained[1] if explained else 1
             try:
                 # A run that could not begin leaves the report of the one before.
-                if not isinstance(error, MissingStageError):
+                silent = error is not None and self.store.place.silent
+                if not isinstance(error, MissingStageError) and not silent:
                     self._write_report()
                     text = metrics.exposition(self.report, {"output": self.store.address})
                     self.store.place.write(metrics.FILE, text.encode())

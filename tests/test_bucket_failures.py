@@ -2,12 +2,14 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 
 from components.errors import SkipstreamError
 from components.places.bucket import Bucket
@@ -22,6 +24,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        time.sleep(getattr(self.server, "delay", 0))
         body = b"<?xml version='1.0'?>\n<Error><Code>NotToday</Code></Error>"
         cut = 0 if self.server.status != 200 else 10
         self.send_response(self.server.status)
@@ -129,5 +132,30 @@ def test_a_server_that_does_not_answer_is_one_line(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "timeout"), "200ms")
         monkeypatch.setattr("components.places.client._TIMEOUTS", timeouts)
+        monkeypatch.setattr("components.places.client.SECONDS", 0.1)
         away = Bucket.open(ADDRESS, "--output")
+        assert not away.silent
         assert "error" in fails(away, lambda: away.read("a"))
+        assert away.silent
+
+
+def test_a_bucket_that_is_silent_is_not_waited_for_again() -> None:
+    bucket = Bucket(MemoryStore(), ADDRESS)
+    with bucket.hold("run"):
+        bucket.silent = True
+    assert bucket.silent  # Nothing was asked for.
+    assert bucket.has(".lease")
+    assert not bucket.silent
+
+
+def test_a_file_may_be_sent_slowly(
+    server: ThreadingHTTPServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.status, server.delay = 200, 0.5  # type: ignore[attr-defined]
+    timeouts = {"connect_timeout": "5s", "read_timeout": "100ms", "timeout": "1h"}
+    monkeypatch.setattr("components.places.client._TIMEOUTS", timeouts)
+    monkeypatch.setattr("components.places.client._UPLOAD_TIMEOUT", "5s")
+    slow = Bucket.open(ADDRESS, "--output")
+    (tmp_path / "file").write_bytes(b"content")
+    assert slow.upload(tmp_path, "a", ["file"])["file"][0] == 7
+    assert "error" in fails(slow, lambda: slow.write("a/file", b"content"))

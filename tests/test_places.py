@@ -209,7 +209,7 @@ def test_conditional_writes_are_tried_again(
     put_fails.add(5)
     assert bucket.create("b", b"")
     put_fails.add(8)
-    monkeypatch.setattr("components.places.client._SECONDS", -1)  # It takes long to fail.
+    monkeypatch.setattr("components.places.client.SECONDS", -1)  # It takes long to fail.
     with pytest.raises(SkipstreamError, match="could not be read or written .503"):
         bucket.create("c", b"")
 

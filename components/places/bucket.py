@@ -16,6 +16,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -32,10 +33,11 @@ from components.places.place import SCRATCH, Found, Hold, digest_of, each, files
 
 T = TypeVar("T")
 
-# Large files, at a time, and the parts of each that are under way: 4 x 4 x 8 MiB of memory.
+# Large files, at a time, and the parts of each that are under way: 4 x 2 x 5 MiB of memory. Each
+# has to be sent within a minute, for which 6 Mbit/s are enough. S3 takes no smaller parts.
 _TRANSFERS = 4
-_PARTS = 4
-_PART_BYTES = 8 * 2**20
+_PARTS = 2
+_PART_BYTES = 5 * 2**20
 _MOST_PARTS = 9_000  # S3 takes 10,000.
 
 
@@ -44,14 +46,18 @@ class Bucket:
 
     has_locks = False
 
-    def __init__(self, store: ObjectStore, address: str) -> None:
+    def __init__(
+        self, store: ObjectStore, address: str, uploads: ObjectStore | None = None
+    ) -> None:
         """Nothing is read or written yet.
 
         Args:
             store: What answers for the path in the bucket.
             address: Its URL.
+            uploads: The same, with more patience; None: `store`.
         """
-        self._store = store
+        self._store, self._uploads = store, uploads or store
+        self.silent = False
         self._creates = False  # Whether the store was seen to keep its word.
         self.address = address.rstrip("/")
 
@@ -59,7 +65,7 @@ class Bucket:
     def open(cls, address: str, setting: str) -> "Bucket":
         """The place at gs://bucket/path or s3://bucket/path, which `setting` named."""
         try:
-            return cls(client.connect(address), address)
+            return cls(client.connect(address), address, client.connect(address, uploads=True))
         except (BaseError, OSError, ValueError) as error:
             raise SkipstreamError(
                 f"no access to {setting} {address}: {client.reason(error)}"
@@ -229,7 +235,7 @@ class Bucket:
                 self._request(
                     f"{name}/{file}",
                     lambda: obstore.put(
-                        self._store,
+                        self._uploads,
                         f"{name}/{file}",
                         opened,
                         chunk_size=max(_PART_BYTES, -(-size // _MOST_PARTS)),
@@ -376,9 +382,13 @@ class Bucket:
         Raises:
             SkipstreamError: A line with the address and the reason.
         """
+        begun = time.monotonic()
         try:
-            return client.interruptible(request if once else lambda: client.patiently(request))
+            result = client.interruptible(request if once else lambda: client.patiently(request))
+            self.silent = False
+            return result
         except (FileNotFoundError, BaseError) as error:
+            self.silent = time.monotonic() - begun > client.SECONDS
             reason = client.reason(error)
             no_bucket = "NoSuchBucket" in reason or "bucket does not exist" in reason
             if no_bucket or (isinstance(error, FileNotFoundError) and writes):

@@ -29,20 +29,30 @@ _RETRIES: Any = {
 }
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUTS: Any = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "2h"}
+# The wait for an answer begins before the body is sent. A second one makes it two minutes.
+_UPLOAD_TIMEOUT = "60s"
+_UPLOAD_RETRIES = timedelta(seconds=90)
 # Of what the client does not try again itself, such as conditional writes and lists whose
 # connection ends. What has taken it longer is given up.
 _TRIES = 3
-_SECONDS = 30.0
+SECONDS = 30.0
 
 
-def connect(address: str) -> ObjectStore:
+def connect(address: str, *, uploads: bool = False) -> ObjectStore:
     """The client for gs://bucket/path or s3://bucket/path. Nothing is read or written yet.
+
+    Args:
+        address: The URL.
+        uploads: Whether it is for bodies that take a while to be sent.
 
     Raises:
         ValueError, OSError, BaseError of obstore: There are no credentials, say.
     """
     options = _amazon() if address.startswith("s3:") else _google()
-    return from_url(address, retry_config=_RETRIES, **options)
+    if uploads:
+        options["client_options"] = options["client_options"] | {"read_timeout": _UPLOAD_TIMEOUT}
+    retries = _RETRIES | ({"retry_timeout": _UPLOAD_RETRIES} if uploads else {})
+    return from_url(address, retry_config=retries, **options)
 
 
 def _amazon() -> dict[str, Any]:
@@ -116,7 +126,7 @@ def patiently(request: Callable[[], T]) -> T:
         try:
             return request()
         except GenericError:
-            if time.monotonic() - begun > _SECONDS:
+            if time.monotonic() - begun > SECONDS:
                 raise
     return request()
 

@@ -20,6 +20,7 @@ class Directory:
     """A local place: trees appear and disappear by a rename."""
 
     has_locks = True
+    silent = False
 
     def __init__(self, path: str | Path) -> None:
         """Nothing is read or written yet; `path` may begin with ~."""

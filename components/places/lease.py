@@ -71,13 +71,13 @@ class Lease:
         """Give it back."""
         self._ended.set()
         self._thread.join()
-        if self._lost:
+        if self._lost or self._bucket.silent:  # It ends by itself.
             return
         try:
             content, version = self._bucket.read_version(NAME)
             if content and version == self._version:
                 self._bucket.remove(NAME)
-        except SkipstreamError as failure:  # It ends by itself.
+        except SkipstreamError as failure:
             _logger.warning("the lease is not given back: %s", failure)
 
     def check(self) -> None:

@@ -51,10 +51,13 @@ class Place(Protocol):
         address: An absolute path or a URL.
         has_locks: Whether `lock` keeps other processes out. Where it does not, names are claimed by
             `create`, and what a dead process left is told by its age.
+        silent: Whether the last request was given up after a long wait. Nothing then waits again
+            only to tidy up.
     """
 
     address: str
     has_locks: bool
+    silent: bool
 
     def at(self, name: str) -> str:
         """Path or URL of something in it."""

@@ -126,8 +126,9 @@ class Destination:
                     )
                 record = record.model_copy(update={"version": record.version + 1})
         finally:
-            with suppress(OSError, SkipstreamError):  # Then a later push sweeps it.
-                self.place.remove(staged)
+            if not self.place.silent:  # Else a later push sweeps it.
+                with suppress(OSError, SkipstreamError):
+                    self.place.remove(staged)
         record = record.model_copy(update={"published": now()})
         self._write(record)
         return record

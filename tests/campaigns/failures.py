@@ -33,10 +33,15 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, request: faults.Request) -> "Kind":
         agent = request.headers.get("user-agent", "").lower()
-        return cls("places" if agent.startswith("object_store") else "Beam", request.kind)
+        copies = any(name.endswith("-copy-source") for name in request.headers)
+        client = "places" if agent.startswith("object_store") else "Beam"
+        return cls(client, request.kind + (" (copy)" if copies else ""))
 
     def __str__(self) -> str:
         return f"{self.client}: {self.asks}"
+
+
+ALL = Kind("all", "requests")
 
 
 class Case(NamedTuple):
@@ -73,6 +78,8 @@ def check(
         for fault in chosen:
             skip = draw.randrange(found[by[0]][kind])
             cases.append(Case(kind, fault, by[0], skip))
+    for fault in chosen:
+        cases.append(Case(ALL, fault, "push", draw.randrange(sum(found["push"].values()))))
     cases = [case for case in cases if matching in str(case.kind)]
     with ThreadPoolExecutor(workers) as pool:
         fresh = [draw.random() < 0.5 for _ in cases]

@@ -26,7 +26,7 @@ def check(
     checks: Checks, corpus: Corpus, expected: Reference, server: Server, seed: int, kills: int
 ) -> None:
     """Kill as often, over as many times three nights as that takes."""
-    draw = random.Random(seed)
+    draw = random.Random(f"{seed} {server.scheme}")
     done = rounds = 0
     while done < kills:
         rounds += 1
