@@ -1,6 +1,7 @@
 """What both kinds of place can do."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -133,14 +134,17 @@ def open_place(address: str | Path, setting: str = "--output") -> Place:
         SkipstreamError: The store's client does not take it.
     """
     scheme, separator, rest = str(address).partition("://")
+    wrong = SettingsError(
+        f"{setting} must be a directory, gs://bucket/path or s3://bucket/path, got '{address}'"
+    )
     if not separator:
+        if re.match("(gs|s3):", str(address)):  # A slash too few.
+            raise wrong
         from components.places.directory import Directory
 
         return Directory(address)
     if scheme not in ("gs", "s3") or not rest.partition("/")[0]:
-        raise SettingsError(
-            f"{setting} must be a directory, gs://bucket/path or s3://bucket/path, got '{address}'"
-        )
+        raise wrong
     from components.places.bucket import Bucket
 
     return Bucket.open(str(address), setting)
