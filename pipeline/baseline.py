@@ -59,7 +59,7 @@ def given_start(warm_start: str | None, store: Store) -> Model | None:
     """
     if not warm_start or warm_start == LATEST:
         return None
-    if Store.open(warm_start).address == store.address:
+    if Store.open(warm_start, "trainer.warm_start").address == store.address:
         raise SettingsError(
             f"trainer.warm_start must be another output than --output, got {store.address}: "
             f"'{LATEST}' goes on from the last pushed version"
@@ -74,7 +74,7 @@ def given_start(warm_start: str | None, store: Store) -> Model | None:
 
 
 def _artifact(address: str, kind: type[A]) -> A | None:
-    place = Store.open(address)
+    place = Store.open(address, "a corpus or a model")
     output, _, rest = place.address.rpartition(f"/{kind.STAGE}/")
     if output and "/" not in rest and (found := Store.open(output).find(kind, rest)):
         return found

@@ -129,7 +129,7 @@ class Ledger(BaseModel):
         format: Of the whole output; another number is another layout.
         uses: By stage.
         destinations: All that models were ever pushed to, the last one last.
-        last_finished: When a run last pushed, in ISO 8601; None: never.
+        last_finished: When a run or a push last ended well, in ISO 8601; None: never.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -158,17 +158,21 @@ class Store:
         self._ledger_version: Any = None
 
     @classmethod
-    def open(cls, output: str | Path) -> "Store":
+    def open(cls, output: str | Path, setting: str = "--output") -> "Store":
         """The store at a directory, gs://bucket/path or s3://bucket/path.
+
+        Args:
+            output: Where it is.
+            setting: What named it, for messages.
 
         Raises:
             SettingsError: It is a URL of another kind, or its name is not UTF-8, which TensorFlow
                 cannot write to.
         """
-        place = open_place(output)
+        place = open_place(output, setting)
         if encodable(place.address) != place.address:
             raise SettingsError(
-                f"--output must have a name in UTF-8, got {place.address}: name another directory"
+                f"{setting} must have a name in UTF-8, got {place.address}: name another directory"
             )
         return cls(place)
 

@@ -199,7 +199,7 @@ class Bucket:
             lambda: [file for batch in obstore.list(self._store, name) for file in batch],
         )
         return {
-            file["path"].removeprefix(f"{name}/"): Found(
+            file["path"].removeprefix(_below(name, "")): Found(
                 file["size"], file["last_modified"], file["e_tag"] or ""
             )
             for file in found
@@ -233,10 +233,10 @@ class Bucket:
             size = path.stat().st_size
             with path.open("rb") as opened:
                 self._request(
-                    f"{name}/{file}",
+                    _below(name, file),
                     lambda: obstore.put(
                         self._uploads,
-                        f"{name}/{file}",
+                        _below(name, file),
                         opened,
                         chunk_size=max(_PART_BYTES, -(-size // _MOST_PARTS)),
                         max_concurrency=_PARTS,
@@ -269,13 +269,13 @@ class Bucket:
             def stream() -> str:
                 digest = hashlib.blake2b(digest_size=16)
                 with temporary.open("wb") as out:
-                    for part in obstore.get(self._store, f"{name}/{file}"):
+                    for part in obstore.get(self._store, _below(name, file)):
                         digest.update(part)
                         out.write(part)
                 return digest.hexdigest()
 
             try:
-                digest = self._request(f"{name}/{file}", stream)
+                digest = self._request(_below(name, file), stream)
                 if files[file] not in ("", digest):
                     raise SkipstreamError(
                         f"{self.at(name)}/{file} must have the digest {files[file]}, as its "
@@ -318,8 +318,8 @@ class Bucket:
 
         def copy(file: str) -> None:
             self._request(
-                f"{name}/{file}",
-                lambda: obstore.copy(self._store, f"{source}/{file}", f"{name}/{file}"),
+                _below(name, file),
+                lambda: obstore.copy(self._store, _below(source, file), _below(name, file)),
             )
 
         each(copy, [file for file in names if file != last])
@@ -347,7 +347,7 @@ class Bucket:
         """Remove a file, or a directory: its file `first`, then all others."""
         if first:
             self._delete([f"{name}/{first}"])
-        self._delete([f"{name}/{file}" for file in self.files(name)] or [name])
+        self._delete([_below(name, file) for file in self.files(name)] or [name])
 
     def _delete(self, paths: list[str]) -> None:
         def delete(path: str) -> None:
@@ -401,6 +401,11 @@ class Bucket:
                     "credentials, and run the same command again"
                 )
             raise SkipstreamError(f"{self.at(name)} {said}") from error
+
+
+def _below(name: str, file: str) -> str:
+    """The name of a file of a directory; "" is the place itself."""
+    return f"{name}/{file}" if name else file
 
 
 def _version(said: Any) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pipeline.store import Store
 def stats(arguments: argparse.Namespace) -> None:
     """`skipstream stats`."""
     examples = baseline.examples(arguments.run)
-    finished = Store.open(arguments.run).last(Statistics)
+    finished = Store.open(arguments.run, "OUT").last(Statistics)
     directory: Path | None = arguments.output
     if finished and not arguments.against and not directory:
         place, report = finished.address, finished.report

@@ -27,7 +27,7 @@ def destination_of(address: str) -> Destination:
             f"the versions must be in a directory, gs:// or s3://, got {address}, which is no "
             "directory"
         )
-    store = Store.open(address)
+    store = Store.open(address, "a place of versions")
     if not store.exists:
         return open_destination(address)
     destinations = store.ledger.destinations

@@ -20,7 +20,7 @@ def show(arguments: argparse.Namespace) -> None:
     """`skipstream versions`."""
     destination = places.destination_of(arguments.place)
     history = pusher.read(destination)
-    if not history.last and not Store.open(arguments.place).exists:
+    if not history.last and not Store.open(arguments.place, "OUT").exists:
         raise SkipstreamError(
             "versions takes an output, or a place that models were pushed to, got "
             f"{destination.address}, in which nothing ever ran and to which nothing was pushed: "
@@ -46,7 +46,7 @@ def roll_back(arguments: argparse.Namespace) -> None:
 def collect(arguments: argparse.Namespace) -> None:
     """`skipstream gc`."""
     total = 0
-    store = Store.open(arguments.output)
+    store = Store.open(arguments.output, "OUT")
     forget, dry_run = arguments.forget, arguments.dry_run
     for path, size in collect_garbage(store, dry_run=dry_run, forget=forget):
         print(f"{size:>15,}  {path}")
