@@ -4,6 +4,8 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
+from components.places.place import hurry
+
 _received: list[int] = []
 
 
@@ -30,6 +32,7 @@ def check() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _received.append(number)
+    hurry()
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_DFL)
     raise KeyboardInterrupt

@@ -378,7 +378,7 @@ class Bucket:
         """
         try:
             return client.interruptible(request if once else lambda: client.patiently(request))
-        except (FileNotFoundError, BaseError) as error:
+        except (FileNotFoundError, TimeoutError, BaseError) as error:
             reason = client.reason(error)
             no_bucket = "NoSuchBucket" in reason or "bucket does not exist" in reason
             if no_bucket or (isinstance(error, FileNotFoundError) and writes):
