@@ -1,5 +1,6 @@
 """Of what a run writes to a bucket on its way, nothing is mixed, late, or left in an artifact."""
 
+import itertools
 import shutil
 import time
 from pathlib import Path
@@ -51,7 +52,9 @@ def test_checkpoints_of_two_runs_are_never_mixed(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slow one was taken for dead: the fast one keeps its own meanwhile, and removes others."""
-    made, upload = step(Model, fill), bucket.upload
+    made, upload, tokens = step(Model, fill), bucket.upload, itertools.count()
+    # The slow one's comes first.
+    monkeypatch.setattr("secrets.token_hex", lambda _: f"{next(tokens):08}")
     runs = {}
     for name in ("slow", "fast", "third"):
         monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / name))  # A machine of its own.

@@ -197,7 +197,7 @@ def hurry() -> None:
 
 
 def wait_for(thread: threading.Thread) -> None:
-    """Wait until it has ended, or a signal arrives, which a plain `join` would not let through.
+    """Wait until it has ended, or a signal arrives.
 
     Raises:
         TimeoutError: The process is to end, and the thread took too long for that.
