@@ -5,6 +5,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+from components.places.place import hurry
+
 AGAIN_SECONDS = 1.0  # After which what was swallowed is raised again.
 _received: list[int] = []
 
@@ -38,6 +40,7 @@ def heard() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _received.append(number)
+    hurry()
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)

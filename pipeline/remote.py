@@ -5,6 +5,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link, write_atomically
@@ -147,7 +148,8 @@ class Making:
         """Let nothing be written any more; wait for the file that is on its way."""
         self._stopped = True
         if self._upload:
-            wait_for(self._upload)
+            with suppress(TimeoutError):  # It goes with the process.
+                wait_for(self._upload)
 
     def restore(self) -> None:
         """Fetch the newest whole checkpoint, if none here is as new."""
@@ -158,8 +160,11 @@ class Making:
             if _number(name) <= max(here, default=0):
                 return
             source = f"{self._name}/{CHECKPOINTS}/{name}"
-            if content := self._bucket.read(f"{source}/{MANIFEST}"):
-                files = {file: digest for file, (_, digest) in json.loads(content).items()}
+            found = self._bucket.files(source)
+            content = self._bucket.read(f"{source}/{MANIFEST}") if MANIFEST in found else None
+            files = {file: digest for file, (_, digest) in json.loads(content or b"{}").items()}
+            # A run that was taken for dead may write the manifest of files that are gone.
+            if files and files.keys() <= found.keys():
                 shutil.rmtree(self._path / CHECKPOINTS, ignore_errors=True)
                 target = self._path / CHECKPOINTS / str(_number(name))
                 state = {STATE: files.pop(STATE)}

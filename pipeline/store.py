@@ -394,8 +394,8 @@ class Store:
             needed: Stages and fingerprints of those that are, beside what the last run used.
         """
         kept = {(stage, use.fingerprint) for stage, use in self.ledger.uses.items()} | set(needed)
-        # What a Beam job on other machines has left goes with its artifact.
-        kept |= {(_WORK, fingerprint) for stage, fingerprint in kept if stage == Examples.STAGE}
+        if last := self.ledger.uses.get(Examples.STAGE):  # Its Beam job may go on elsewhere.
+            kept.add((_WORK, last.fingerprint))
         for stage in (*(kind.STAGE for kind in KINDS), _WORK):
             sizes: Counter[str] = Counter()
             for name, found in self.place.files(stage).items():

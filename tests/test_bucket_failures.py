@@ -26,6 +26,7 @@ class Answer(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         time.sleep(getattr(self.server, "delay", 0))
         body = b"<?xml version='1.0'?>\n<Error><Code>NotToday</Code></Error>"
+        body = getattr(self.server, "body", body)
         cut = 0 if self.server.status != 200 else 10
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body) + cut))
@@ -104,6 +105,36 @@ def test_a_refusal_is_one_line(
         assert said.endswith("the credentials, and run the same command again")
     assert "NotToday" in fails(bucket, lambda: bucket.names("a"))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["file"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_list_of_a_bucket_that_is_not_there_is_one_line(
+    server: ThreadingHTTPServer,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    """Both stores answer so, and Google's emulators with the message alone."""
+    message = "The specified bucket does not exist."
+    code = f"<Error><Code>NoSuchBucket</Code><Message>{message}</Message></Error>"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{server.server_port}")
+    away = Bucket.open(f"{scheme}://bucket/path", "--output")
+    server.status = 404  # type: ignore[attr-defined]
+    for body in (f"<?xml version='1.0' encoding='UTF-8'?>{code}", message):
+        server.body = body.encode()  # type: ignore[attr-defined]
+        for action in (
+            lambda: away.names("a"),
+            lambda: away.files("a"),
+            lambda: away.remove("a"),
+            lambda: away.copy("a", "b", last="file"),
+            lambda: away.local("a", tmp_path / "copy", last="file"),
+        ):
+            said = fails(away, action)
+            assert said == (
+                f"{away.address}/a cannot be reached: its bucket is not there; create it, or "
+                "check the name"
+            )
 
 
 def test_a_body_that_is_cut_short_is_no_file(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -91,6 +92,33 @@ def test_a_lease_of_a_process_that_is_gone_is_taken_over_at_once(bucket: Bucket)
     begun = time.monotonic()
     with Lease(bucket, "two"):
         assert time.monotonic() - begun < lease.SECONDS / 4
+
+
+@pytest.mark.parametrize("kill_says", [PermissionError, ProcessLookupError])
+def test_a_process_that_is_hidden_is_not_taken_for_dead(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kill_says: type[OSError]
+) -> None:
+    if lease._process()["machine"] is None:
+        pytest.skip("whether a process lives is seen on Linux only")
+    look, hidden = lease._stat, os.getpid() + 1
+
+    def stat(pid: int) -> tuple[str, str]:
+        if pid == hidden:
+            raise FileNotFoundError(pid)
+        return look(pid)
+
+    def kill(pid: int, number: int) -> None:
+        assert (pid, number) == (hidden, 0)
+        raise kill_says(pid)
+
+    monkeypatch.setattr(lease, "_stat", stat)
+    monkeypatch.setattr(lease.os, "kill", kill)
+    holder = {"run": "1", "host": "h"} | lease._process() | {"pid": hidden}
+    bucket.write(lease.NAME, json.dumps(holder).encode())
+    begun = time.monotonic()
+    with Lease(bucket, "two", SECONDS):
+        waited = time.monotonic() - begun > SECONDS
+    assert waited == (kill_says is PermissionError)
 
 
 def test_of_runs_that_wait_for_a_dead_one_one_wins(bucket: Bucket) -> None:

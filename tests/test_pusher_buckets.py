@@ -103,6 +103,8 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> 
         lambda: place.create("a", b""),
         lambda: place.replace("a", b"", None),
         lambda: place.upload(tmp_path, "b", ["a"]),
+        lambda: place.names("a"),
+        lambda: place.files("a"),
     ):
         with pytest.raises(SkipstreamError, match=said) as caught:
             write()

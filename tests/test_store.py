@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages import fill, forbidden, place, run, step
+from obstore.store import MemoryStore
+from stages import URL, fill, forbidden, place, run, step
 
 from components.artifacts import Corpus, Examples, Model, Statistics
 from components.errors import SettingsError, SkipstreamError
@@ -129,6 +130,30 @@ def test_what_nothing_needs_is_named_with_its_bytes(store: Store) -> None:
     assert dict(fresh.unneeded([("example_gen", kept.fingerprint)])) == {}
     assert fresh.find(Corpus, kept.fingerprint) == kept
     assert fresh.last(Corpus) == last
+
+
+def test_what_a_beam_job_left_stays_as_long_as_it_may_go_on(store: Store) -> None:
+    served = run(store, step(Examples, fill, content="served"))
+    last = run(store, step(Examples, fill, content="last"))
+    for fingerprint in (served.fingerprint, last.fingerprint, "f00d"):
+        store.place.write(f"work/{fingerprint}/part", b"12345")
+    needed = [("transform", served.fingerprint)]
+    assert dict(Store(store.place).unneeded(needed)) == {
+        "work/f00d": 5,
+        f"work/{served.fingerprint}": 5,
+    }
+
+
+def test_a_run_that_was_overtaken_does_not_overwrite_the_ledger() -> None:
+    bucket = Bucket(MemoryStore(), URL)
+    slow = Store(bucket)
+    slow.ledger.destinations.append("slow")
+    run(Store(bucket), step(Corpus, fill), "fast")
+    written = bucket.read("store.json")
+    for _ in range(2):
+        with pytest.raises(SkipstreamError, match=f"^another run has taken {URL} over, and this"):
+            slow.save_ledger()
+        assert bucket.read("store.json") == written
 
 
 def test_the_ledger_says_what_the_last_run_used(store: Store) -> None:

@@ -387,7 +387,7 @@ class Bucket:
             result = client.interruptible(request if once else lambda: client.patiently(request))
             self.silent = False
             return result
-        except (FileNotFoundError, BaseError) as error:
+        except (FileNotFoundError, TimeoutError, BaseError) as error:
             self.silent = time.monotonic() - begun > client.SECONDS
             reason = client.reason(error)
             no_bucket = "NoSuchBucket" in reason or "bucket does not exist" in reason

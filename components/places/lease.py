@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from components.errors import SkipstreamError
+from components.places.place import wait_for
 
 if TYPE_CHECKING:
     from components.places.bucket import Bucket
@@ -70,14 +71,14 @@ class Lease:
     ) -> None:
         """Give it back."""
         self._ended.set()
-        self._thread.join()
-        if self._lost or self._bucket.silent:  # It ends by itself.
-            return
         try:
+            wait_for(self._thread)
+            if self._lost or self._bucket.silent:
+                return
             content, version = self._bucket.read_version(NAME)
             if content and version == self._version:
                 self._bucket.remove(NAME)
-        except SkipstreamError as failure:
+        except (SkipstreamError, TimeoutError) as failure:  # It ends by itself.
             _logger.warning("the lease is not given back: %s", failure)
 
     def check(self) -> None:

@@ -1,8 +1,10 @@
 """What both kinds of place can do."""
 
 import hashlib
+import math
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ T = TypeVar("T")
 SCRATCH = ".scratch-"
 REQUESTS = 16  # Small ones, at a time.
 _DEAD_AFTER = timedelta(days=1)
+_LAST_SECONDS = 1.0  # For each request that a process still makes before it ends.
+_hurried: list[float] = []
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,23 @@ def each(function: Callable[[str], T], names: list[str], at_a_time: int = REQUES
     return [results[place] for place in range(len(names))]
 
 
+def hurry() -> None:
+    """This process is to end: from now on, it waits for no request longer than a second."""
+    _hurried.append(time.monotonic())
+
+
 def wait_for(thread: threading.Thread) -> None:
-    """Wait until it has ended, or a signal arrives, which a plain `join` would not let through."""
+    """Wait until it has ended, or a signal arrives.
+
+    Raises:
+        TimeoutError: The process is to end, and the thread took too long for that.
+    """
+    begun = time.monotonic()
     while thread.is_alive():
         thread.join(0.2)
+        since = max(begun, _hurried[-1] if _hurried else math.inf)
+        if thread.is_alive() and time.monotonic() - since > _LAST_SECONDS:
+            raise TimeoutError("no answer before the process had to end")
 
 
 def digest_of(path: Path) -> str:
