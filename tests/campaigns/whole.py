@@ -118,13 +118,11 @@ def answers(place: Place) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         for name in place.names("serving"):
             if name.isdecimal():
-                copy = Path(scratch, name)
+                copy = Path(scratch, "copies", name)
                 local = place.local(f"serving/{name}", copy, last="saved_model.pb")
-                if local != copy:
-                    shutil.copytree(local, copy)
-        text = subprocess.run(
-            [sys.executable, script, scratch], check=True, capture_output=True, text=True
-        ).stdout
+                shutil.copytree(local, Path(scratch, "models", name))
+        command = [sys.executable, script, Path(scratch, "models")]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, str] = json.loads(text)
     return found
 
