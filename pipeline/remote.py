@@ -129,7 +129,9 @@ class Making:
             names = [path.relative_to(self._uploaded).as_posix() for path in paths]
             files = self._bucket.upload(self._uploaded, f"{checkpoints}/{new}", names, self)
             self.check()
-            self._bucket.write(f"{checkpoints}/{new}/{MANIFEST}", json.dumps(files).encode())
+            self._bucket.write(
+                f"{checkpoints}/{new}/{MANIFEST}", json.dumps({"files": files}).encode()
+            )
             for old in before:
                 self.check()
                 self._bucket.remove(f"{checkpoints}/{old}", first=MANIFEST)
@@ -162,7 +164,8 @@ class Making:
             source = f"{self._name}/{CHECKPOINTS}/{name}"
             found = self._bucket.files(source)
             content = self._bucket.read(f"{source}/{MANIFEST}") if MANIFEST in found else None
-            files = {file: digest for file, (_, digest) in json.loads(content or b"{}").items()}
+            listed = json.loads(content)["files"] if content else {}
+            files = {file: digest for file, (_, digest) in listed.items()}
             # A run that was taken for dead may write the manifest of files that are gone.
             if files and files.keys() <= found.keys():
                 shutil.rmtree(self._path / CHECKPOINTS, ignore_errors=True)

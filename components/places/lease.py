@@ -6,9 +6,10 @@ lives; if it has stayed the same for 60 seconds, its holder is dead, and the lea
 again on the condition that nobody else has. No clocks are compared, so they need not agree. The
 lease of a process of the same machine that is not there any more is taken over at once.
 
-A holder that could not write for 30 seconds writes nothing more in the bucket, and its run ends at
-its next stage or checkpoint: so what it was writing is over before another run begins. Only a
-machine that is suspended at the very moment, and goes on later, may write one more file.
+A holder that could not write for 45 seconds, which is time for a request in vain and another one,
+writes nothing more in the bucket, and its run ends at its next stage or checkpoint: so what it was
+writing is over before another run begins. Only a machine that is suspended at the very moment, and
+goes on later, may write one more file.
 """
 
 import json
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME = ".lease"
 SECONDS = 60.0
+_SAFE = 0.75  # Of that time, the share in which a holder may write.
 _logger = logging.getLogger(__name__)
 
 
@@ -87,11 +89,11 @@ class Lease:
         Raises:
             SkipstreamError: It could not be renewed for too long.
         """
-        if self._lost or _now() - self._written > self._seconds / 2:
+        if self._lost or _now() - self._written > self._seconds * _SAFE:
             raise SkipstreamError(
                 f"the lease of {self._bucket.address} could not be renewed for "
-                f"{self._seconds / 2:g} seconds, and another run may take it: run the same command "
-                "again"
+                f"{self._seconds * _SAFE:g} seconds, and another run may take it: run the same "
+                "command again"
             )
 
     def _take(self) -> None:
