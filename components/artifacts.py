@@ -196,8 +196,8 @@ class Artifact:
             settings: Those of the stage that made it.
             summary: What the stage says of its own run, for run.json: counts, seconds, rates.
         """
-        run = {name: value for name, value in self.made_of.items() if name == "run"}
-        made_of = {name: value for name, value in self.made_of.items() if name != "run"}
+        made_of = dict(self.made_of)
+        run = {"run": made_of.pop("run")} if "run" in made_of else {}
         manifest = {
             "kind": type(self).__name__,
             "fingerprint": self.fingerprint,

@@ -125,8 +125,7 @@ class Making:
             before = self._bucket.names(checkpoints)
             # Another run, which was taken for dead, may have come as far.
             new = f"{name.rpartition('/')[2]}-{secrets.token_hex(4)}"
-            paths = files_below(self._uploaded)
-            names = [path.relative_to(self._uploaded).as_posix() for path in paths]
+            names = files_below(self._uploaded)
             files = self._bucket.upload(self._uploaded, f"{checkpoints}/{new}", names, self)
             self.check()
             self._bucket.write(
@@ -198,11 +197,11 @@ class Making:
 
     def _finished(self) -> list[str]:
         """Names of the files that belong to the artifact."""
-        names = [path.relative_to(self._path) for path in files_below(self._path)]
+        left_out = (MANIFEST, CHECKPOINTS)
         return [
-            name.as_posix()
-            for name in names
-            if name.parts[0] not in (MANIFEST, CHECKPOINTS) and not name.parts[0].startswith(".")
+            name
+            for name in files_below(self._path)
+            if name.partition("/")[0] not in left_out and not name.startswith(".")
         ]
 
 

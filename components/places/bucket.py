@@ -207,8 +207,7 @@ class Bucket:
 
     def put(self, source: Path, name: str, *, last: str) -> None:
         """Copy a local directory into the place, its file `last` when all others are there."""
-        names = [path.relative_to(source).as_posix() for path in files_below(source)]
-        self.upload(source, name, [file for file in names if file != last])
+        self.upload(source, name, [file for file in files_below(source) if file != last])
         self.upload(source, name, [last])
 
     def upload(

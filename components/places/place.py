@@ -223,6 +223,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def files_below(directory: Path) -> list[Path]:
-    """All files, sorted."""
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+def files_below(directory: Path) -> list[str]:
+    """The names of all files in it and its directories, with slashes, sorted."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [path.relative_to(directory).as_posix() for path in paths]

@@ -111,10 +111,7 @@ class Destination:
                 self.place.copy(self._name(source), staged, last=_MODEL)
             else:
                 self.place.put(source, staged, last=_MODEL)
-                files = {
-                    path.relative_to(source).as_posix(): digest_of(path)
-                    for path in files_below(source)
-                }
+                files = {name: digest_of(source / name) for name in files_below(source)}
                 record = record.model_copy(update={"files": files})
             while True:
                 claimed = self._claim(record)

@@ -9,19 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.places.bucket import digest_of
-from components.places.place import Place
+from components.places.place import Place, digest_of
+from pipeline.store import KINDS
 
-STAGES = (
-    "example_gen",
-    "transform",
-    "statistics_gen",
-    "trainer",
-    "exporter",
-    "evaluator",
-    "infra_validator",
-    "pusher",
-)
+STAGES = tuple(kind.STAGE for kind in KINDS)
 # What the same nights have to give again, bit for bit. What is left out tells of times, or of
 # numbers of versions, which a push that was killed may have claimed; TensorFlow writes graphs in no
 # fixed order.
