@@ -11,7 +11,6 @@ What lies in a bucket is fetched to a local directory file by file, when it is a
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from components.errors import SkipstreamError
+from components.places.directory import Directory
 from components.settings import (
     ExporterSettings,
     StageSettings,
@@ -44,17 +44,8 @@ def write_atomically(path: Path, content: str) -> None:
 
     Lone surrogates, as in names of files that are not UTF-8, are written as JSON's escapes: \udce9.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    encoded = content.encode("utf-8", "backslashreplace")
+    Directory(path.parent.absolute()).write(path.name, encoded)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link, write_atomically
+from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link
 from components.errors import SkipstreamError
 from components.places.bucket import Bucket
+from components.places.directory import Directory
 from components.places.place import Hold, files_below, wait_for
 
 
@@ -40,8 +41,7 @@ class Published:
         local = path / MANIFEST
         if not local.exists() or local.read_bytes() != manifest:
             shutil.rmtree(path, ignore_errors=True)  # Copies of one that was removed and made anew.
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(local, manifest.decode())
+            Directory(path).write(MANIFEST, manifest)
 
     def has(self, name: str) -> bool:
         """Whether it has such a file."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_dataset import write_examples
 from test_pusher import push
+from topics import Documents, natural
 
 from components.artifacts import Examples, InfraBlessing, Statistics
 from components.errors import NotBlessedError, SkipstreamError
@@ -23,8 +24,6 @@ from pipeline import config, results
 from pipeline.definition import Chain
 from pipeline.runner import Runner
 from pipeline.store import Store
-
-Documents = list[list[str]]
 
 
 def facts(**changes: float) -> dict[str, Any]:
@@ -126,19 +125,6 @@ def test_what_was_not_measured_is_not_judged() -> None:
         refusals(report(losses={}, **drifted(neighbors={"overlap": None})), EvaluatorSettings())
         == []
     )
-
-
-def natural(seed: int, count: int) -> Documents:
-    """Documents about one of twelve topics, with words as rare as in a language."""
-    draw = np.random.default_rng(seed)
-    documents = []
-    for _ in range(count):
-        topic = draw.integers(12)
-        words = np.minimum(draw.zipf(1.3, 12), 99)
-        fillers = np.minimum(draw.zipf(1.5, 6), 30)
-        tokens = [f"t{topic}w{word}" for word in words] + [f"f{word}" for word in fillers]
-        documents.append([tokens[place] for place in draw.permutation(18)])
-    return documents
 
 
 def shuffled(documents: Documents) -> Documents:

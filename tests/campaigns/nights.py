@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from topics import natural
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -60,7 +61,7 @@ class Corpus:
     @classmethod
     def write(cls, root: Path, nights: int = 3) -> "Corpus":
         """Sizes are such that the nights pass the default limits and shuffled words do not."""
-        documents = [_natural(night, 300 if night else 2000) for night in range(nights)]
+        documents = [natural(night, 300 if night else 2000) for night in range(nights)]
         for night, day in enumerate(documents):
             _write(root / f"day{night + 1}" / "text.txt", day)
         tokens = np.array([token for day in documents for text in day for token in text])
@@ -76,19 +77,6 @@ class Corpus:
     def poison(self) -> list[Path]:
         """As many words as on the last night, shuffled."""
         return [self.root / "poison" / "text.txt"]
-
-
-def _natural(seed: int, count: int) -> list[list[str]]:
-    """Documents about one of twelve topics, with words as rare as in a language."""
-    draw = np.random.default_rng(seed)
-    documents = []
-    for _ in range(count):
-        topic = draw.integers(12)
-        words = np.minimum(draw.zipf(1.3, 12), 99)
-        fillers = np.minimum(draw.zipf(1.5, 6), 30)
-        tokens = [f"t{topic}w{word}" for word in words] + [f"f{word}" for word in fillers]
-        documents.append([tokens[place] for place in draw.permutation(18)])
-    return documents
 
 
 def _write(path: Path, documents: list[list[str]]) -> None:
