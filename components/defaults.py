@@ -28,6 +28,10 @@ _SAMPLES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e
 _LEAST_LEFT = 0.2
 _MOST_EPOCHS = 60
 _WARM_SHARE = 0.4
+_SHARD = 50_000  # Tokens of a shard in a round, at least.
+_ROUND = 3_200_000  # Tokens of a round, at most.
+_ROUNDS = 40  # Of a training, at least.
+_MOST_SHARDS = 64
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
@@ -36,8 +40,8 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
         return settings
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
     counts = Vocabulary.load_counts(examples / VOCABULARY)
-    given = settings.model_dump(exclude_none=True)
-    return Chosen.model_validate(for_text(tokens, counts, settings.sample) | given)
+    found = for_text(tokens, counts, settings.sample) | settings.model_dump(exclude_none=True)
+    return Chosen.model_validate(cut(tokens, found["epochs"], settings.shards) | found)
 
 
 def for_text(
@@ -64,6 +68,22 @@ def for_text(
         passes = 6.5 * (1e6 / max(1, tokens)) ** 0.25
         epochs = min(_MOST_EPOCHS, round(passes / share_left(counts, sample)))
     return {"sample": sample, "epochs": epochs, "warm_epochs": round(_WARM_SHARE * epochs)}
+
+
+def cut(tokens: int, epochs: int, shards: int | None = None) -> dict[str, int]:
+    """`shards` and `round_tokens` for a training of so many tokens, so many times.
+
+    >>> cut(tokens=100_000, epochs=12)
+    {'shards': 1, 'round_tokens': 50000}
+    >>> cut(tokens=20_000_000, epochs=3)
+    {'shards': 16, 'round_tokens': 93750}
+    """
+    together = min(_ROUND, tokens * epochs // _ROUNDS)
+    if shards is None:
+        shards = 1
+        while 2 * shards * _SHARD <= together and shards < _MOST_SHARDS:
+            shards *= 2
+    return {"shards": shards, "round_tokens": max(_SHARD, together // shards)}
 
 
 def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float32]:

@@ -259,8 +259,18 @@ class TrainerSettings(StageSettings):
         "where it is in a cold one when as many epochs are left (see Retraining in the README).",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
-    shuffle_tokens: int = Field(
-        4_000_000, ge=1, description="Window, in corpus tokens, that documents are shuffled in."
+    shards: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Parts of the text that are trained on beside each other, and then merged. "
+        "Unset: chosen from the size of the corpus. More can use more CPUs, and a little quality.",
+    )
+    round_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that a shard trains on between two merges. Unset: chosen from the size "
+        "of the corpus.",
     )
     checkpoint_minutes: float = Field(
         5.0, gt=0, description="Longest time that an interrupted run has to repeat."
@@ -279,6 +289,8 @@ class Chosen(TrainerSettings):
     sample: float
     epochs: int
     warm_epochs: int
+    shards: int
+    round_tokens: int
 
     def warm(self) -> Self:
         """The settings of a training that goes on from another model."""

@@ -1,18 +1,58 @@
-"""How TensorFlow's work is spread over CPUs. To be called before TensorFlow runs its first op."""
+"""How much of the machine TensorFlow takes, and how its work is spread.
 
+XLA runs a program for CPUs on the thread pool of the device that the program is on. TensorFlow
+makes one CPU device for the whole process, so programs would either share one thread or each
+spread over all of them. Here every thread is a device of its own with a pool of one thread:
+programs run beside each other, whole, as they do on several GPUs.
+"""
+
+import math
 import os
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Of a container: microseconds in each period, or "max".
 
 
 def limit(threads: int | None) -> None:
-    """Let ops run beside each other, each on one thread.
+    """Say how many threads there are. To be called before TensorFlow runs its first op.
 
-    The trainer's ops take about a millisecond each, and two CPUs run two of them in half the time
-    of one; threads that share every single op meet too often for that. The results are the same.
+    The results do not depend on it.
 
     Args:
-        threads: That run ops; none: one for each CPU. What the environment variables
-            TF_NUM_INTEROP_THREADS and TF_NUM_INTRAOP_THREADS say wins.
+        threads: That run ops; none: one for each CPU that the process may use. What the
+            environment variables TF_NUM_INTEROP_THREADS and TF_NUM_INTRAOP_THREADS say wins.
     """
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    if threads:
-        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(threads))
+    os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # A pool for each device.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(threads or cpus()))
+
+
+def cpus() -> int:
+    """How many CPUs this process may use: those it may run on, or its container's share."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(found, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # No container, or one without a limit.
+        return found
+
+
+def make_devices() -> None:
+    """Make a CPU device for each thread, unless TensorFlow runs already."""
+    import tensorflow as tf
+
+    limit(None)
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    count = int(os.environ["TF_NUM_INTEROP_THREADS"])
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError:  # Then there is one, and what would run beside each other takes turns.
+        return
+
+
+def devices() -> list[str]:
+    """Where programs can run beside each other: on all GPUs, or on all CPU devices."""
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return [device.name for device in tf.config.list_logical_devices(kind)]

@@ -17,6 +17,7 @@ from components.errors import NotBlessedError
 from components.settings import TrainerSettings
 from components.trainer.dataset import SkipGrams
 from components.trainer.model import SkipGram
+from components.trainer.rounds import BLOCK
 
 # The rows of a healthy table stay below a norm of about 20; at 100 every sigmoid is 0 or 1.
 LARGEST_NORM = 100.0
@@ -25,15 +26,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Progress(keras.callbacks.Callback):
-    """Keeps what an interrupted run needs to go on with the very next step.
+    """Keeps what an interrupted run needs to go on with the very next round.
 
-    Data and noise words are functions of (seed, epoch, step), so the position, the tables and the
+    Data and noise words are functions of (seed, epoch, place), so the position, the tables and the
     sums of the loss are the whole state. A checkpoint is a directory; its state.json, written
-    last, says that it is whole. (tf.train.Checkpoint holds a second copy of the tables meanwhile.)
+    last, says that it is whole.
 
     Attributes:
         epoch: Epochs that are done.
-        step: Steps that are done of the epoch under way.
+        round: Rounds that are done of the epoch under way.
         restored_loss: Of the epoch under way when the checkpoint was made; None without one.
     """
 
@@ -53,8 +54,7 @@ class Progress(keras.callbacks.Callback):
         self._epochs: list[dict[str, Any]] = []
         self._checkpoints = out.path / CHECKPOINTS
         self._sums = [0.0 for _ in model.pair_loss.variables]
-        self.epoch = 0
-        self.step = 0
+        self.epoch = self.round = 0
         self.restored_loss: float | None = None
         self._began = self._epoch_began = self._kept = time.monotonic()
 
@@ -78,8 +78,8 @@ class Progress(keras.callbacks.Callback):
         state = json.loads(whole[-1].read_text(encoding="utf-8"))
         for name, table in self._skip_gram.tables.items():
             table.load(whole[-1].parent / f"{name}.npy")
-        self._skip_gram.optimizer.iterations.assign(state["iterations"])
-        self.epoch, self.step, self._sums = state["epoch"], state["step"], state["sums"]
+        self._skip_gram.steps = state["steps"]
+        self.epoch, self.round, self._sums = state["epoch"], state["round"], state["sums"]
         self._began -= state["seconds"]
         self._epoch_began -= state["epoch_seconds"]
         self._load_sums()
@@ -94,17 +94,13 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Go on with the loss of a restored epoch, which Keras has just set back to zero."""
         self._saved = time.monotonic()
-        self._first_step = self.step
-        self._first_iteration = _iterations(self._skip_gram)
-        if self._first_step:
+        if self.round:
             self._load_sums()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save when it is time."""
+        self.round += 1
         if time.monotonic() - self._saved > self._seconds:
-            # Not from `batch`, which counts calls of several steps.
-            steps = _iterations(self._skip_gram) - self._first_iteration
-            self.step = self._first_step + steps
             self._sums = [float(sum_.numpy()) for sum_ in self._skip_gram.pair_loss.variables]
             self._save()
             self._saved = time.monotonic()
@@ -113,7 +109,7 @@ class Progress(keras.callbacks.Callback):
         """Save after an epoch, with the records of all epochs so far."""
         write_json(self._directory / "history.json", history)
         self._epochs = list(history)
-        self.epoch, self.step = len(history), 0
+        self.epoch, self.round = len(history), 0
         self._save()
         self._epoch_began = time.monotonic()
 
@@ -155,11 +151,11 @@ class Progress(keras.callbacks.Callback):
         state = {
             "epochs": self._epochs,
             "epoch": self.epoch,
-            "step": self.step,
-            "iterations": _iterations(self._skip_gram),
+            "round": self.round,
+            "steps": self._skip_gram.steps,
             "sums": self._sums,
             "seconds": self.seconds(),
-            "epoch_seconds": self.epoch_seconds() if self.step else 0.0,
+            "epoch_seconds": self.epoch_seconds() if self.round else 0.0,
         }
         write_json(new / STATE, state)
         # Half the time: an epoch that ends just before it would else leave twice as much to repeat.
@@ -178,10 +174,6 @@ class Progress(keras.callbacks.Callback):
 def _number(path: Path) -> int:
     """The number of a checkpoint, or of that which a file lies in."""
     return int(path.parent.name if path.name == STATE else path.name)
-
-
-def _iterations(model: SkipGram) -> int:
-    return int(model.optimizer.iterations.numpy())
 
 
 class Curves(keras.callbacks.Callback):
@@ -217,7 +209,7 @@ class Curves(keras.callbacks.Callback):
         if pairs > self._pairs:
             with self._train.as_default(self._step()):
                 tf.summary.scalar("loss", (loss - self._loss) / (pairs - self._pairs))
-                tf.summary.scalar("learning_rate", self._skip_gram.optimizer.learning_rate)
+                tf.summary.scalar("learning_rate", self._skip_gram.rate)
             self._loss, self._pairs = loss, pairs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -233,7 +225,7 @@ class Curves(keras.callbacks.Callback):
         return float(total.numpy()), float(count.numpy())
 
     def _step(self) -> int:
-        return _iterations(self._skip_gram)
+        return self._skip_gram.steps
 
 
 class DivergenceGuard(keras.callbacks.Callback):
@@ -277,22 +269,19 @@ class ProgressBar(keras.callbacks.Callback):
     A context manager: the line on the screen ends with the block, however that ends.
     """
 
-    def __init__(
-        self, train: SkipGrams, model: SkipGram, epochs: int, epoch: int, step: int
-    ) -> None:
+    def __init__(self, train: SkipGrams, epochs: int, epoch: int, rounds: int) -> None:
         """Show one epoch of a run.
 
         Args:
             train: Knows the size of an epoch.
-            model: Counts its steps.
             epochs: Of the whole run.
             epoch: Epochs that are done.
-            step: Steps that are done of the epoch under way.
+            rounds: That are done of the epoch under way.
         """
         super().__init__()
-        self._train, self._skip_gram = train, model
-        self._before = _iterations(model) - step
-        self._words = self._words_at(step)
+        ends = [one.first for one in train.plan(epoch)] + [train.blocks]
+        self._ends = [min(train.tokens, end * BLOCK) for end in ends]
+        self._round, self._words = rounds, self._ends[rounds]
         self._title = f"epoch {epoch + 1}/{epochs}"
         self._bar = tqdm(
             total=train.tokens,
@@ -313,7 +302,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""
-        words = self._words_at(_iterations(self._skip_gram) - self._before)
+        self._round += 1
+        words = self._ends[self._round]
         self._bar.set_postfix(loss=f"{float((logs or {})['loss']):.3f}", refresh=False)
         self._bar.update(words - self._words)
         self._words = words
@@ -324,7 +314,4 @@ class ProgressBar(keras.callbacks.Callback):
         losses = {names[k]: float(v) for k, v in (logs or {}).items() if k in names}
         self._bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
         _logger.info(self._title, extra={"event": "epoch_finished", **losses})
-        self._bar.update(self._train.tokens - self._words)
-
-    def _words_at(self, step: int) -> int:
-        return int(min(self._train.tokens, self._train.tokens * step // self._train.steps))
+        self._bar.update(self._ends[-1] - self._words)

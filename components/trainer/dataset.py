@@ -1,35 +1,41 @@
-"""The tf.data input pipeline: TFRecords of token ids -> skip-gram pairs, on the fly.
+"""The tf.data input pipeline: token ids -> skip-gram pairs, on the fly.
 
-Two views of the same pairs. `SkipGrams.rows` has the layout that the trainer consumes: rows
-with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any Keras model.
+Two views of the same pairs. `SkipGrams.spans` and `rows` have the layout that the trainer consumes:
+rows with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any Keras model.
 
-Order: TFRecord files are shuffled and interleaved; documents are shuffled within windows of
-`shuffle_tokens` corpus tokens; rows are shuffled within a batch of documents (about 64 k tokens).
-All of it is a function of (seed, epoch): no global seed, no thread's timing has a part in it.
+Order: blocks of about 8,000 tokens are shuffled (see `components.trainer.rounds`), and within what a
+shard trains on in a round, rows are. All of it is a function of (seed, epoch, place): no global seed
+and no thread's timing has a part in it.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+
+from components import threads
 
 from components.artifacts import VOCABULARY, Examples
 from components.defaults import chosen, keep_probability
+from components.errors import SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer import skipgrams
+from components.trainer import rounds, skipgrams, tokens
+from components.trainer.rounds import BLOCK, Round
 from components.trainer.skipgrams import AliasTable, Rows, Streams
 from components.vocabulary import Vocabulary
 
 # Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets
 # ago. 1,024 and 4,096 score alike.
 TARGETS = 2048
-# Parts of a step that run beside each other, each on one thread (see components.threads).
-BRANCHES = 2
 # Targets that share noise words: half a word to look up and update for each.
 GROUP = 64
-BATCH_TOKENS = 65_536  # Corpus tokens in a batch of documents: amortises 30 ops, fits the cache.
+
+_MEASURED = 8  # Blocks that become rows at once, and how many such go together, without rounds.
 
 Split = Literal["train", "eval"]
 
@@ -63,6 +69,22 @@ class Pairs(NamedTuple):
     context: tf.Tensor
 
 
+class Spans(NamedTuple):
+    """What the shards of a round train on.
+
+    Attributes:
+        epoch, first, blocks: int64 [shards], the same for all: which round it is.
+        rows: `Rows` with an axis of shards in front.
+        count: int32 [shards], how many rows each has; behind these are empty ones.
+    """
+
+    epoch: tf.Tensor
+    first: tf.Tensor
+    blocks: tf.Tensor
+    rows: Rows
+    count: tf.Tensor
+
+
 class SkipGrams:
     """The pairs of one split of `examples`, epoch by epoch.
 
@@ -73,7 +95,8 @@ class SkipGrams:
         types: The size of the vocabulary.
         length: Targets in a row.
         row_noise: Noise words in a row; groups are made of rows, or rows of groups.
-        steps: That an epoch is expected to take; subsampling varies it by a few.
+        steps: That an epoch is expected to take in one piece.
+        blocks: See `components.trainer.rounds`.
     """
 
     def __init__(
@@ -83,18 +106,20 @@ class SkipGrams:
         *,
         split: Split = "train",
         seed: int | None = None,
+        directory: Path | None = None,
     ) -> None:
         """Read sizes and counts, and no record yet.
 
         Args:
             examples: What the Transform stage wrote.
-            settings: Window, negatives, subsampling, seed and shuffling.
+            settings: Window, negatives, subsampling, seed and the cut into rounds.
             split: Which of the documents.
             seed: In place of the settings'.
+            directory: Where four bytes a token find room; none: where temporary files go.
         """
         self.settings = settings = chosen(settings, examples)
         self.seed = settings.seed if seed is None else seed
-        self.files: Sequence[str] = examples.records(split)
+        self._examples, self._split, self._directory = examples, split, directory
         statistics = examples.statistics["splits"][split]
         self.documents: int = statistics["documents"]
         self.tokens: int = statistics["kept_tokens"]
@@ -102,67 +127,120 @@ class SkipGrams:
         self.row_noise = noise_words(settings) * self.length // GROUP
         self.counts = counts = Vocabulary.load_counts(examples / VOCABULARY)
         self.types = len(counts)
-        keep = keep_probability(counts, settings.sample)
+        self.keep = keep_probability(counts, settings.sample)
         noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
         # As tensors they are shared by all graphs, in which arrays would be copied.
-        self._keep, self._noise = tf.constant(keep), AliasTable(*map(tf.constant, noise))
-        kept = self.tokens * float((counts / counts.sum() * keep).sum())
+        self._keep, self.noise = tf.constant(self.keep), AliasTable(*map(tf.constant, noise))
+        kept = self.tokens * float((counts / counts.sum() * self.keep).sum())
         self.steps = max(1, round(kept / TARGETS))
+        self.blocks = rounds.blocks_in(self.tokens)
+        self._epoch_order = -1, np.zeros(0, np.int64)
+
+    @cached_property
+    def _tokens(self) -> npt.NDArray[np.int32]:
+        found = tokens.unpacked(self._examples.records(self._split), self._directory)
+        if len(found) != self.tokens:
+            raise SkipstreamError(
+                f"{self._examples.address} must hold {self.tokens:,} tokens to {self._split}, got "
+                f"{len(found):,}: delete that directory and run transform again"
+            )
+        return found
+
+    def unpack(self) -> None:
+        """Read the records now: what is damaged is told before anything else is done."""
+        _ = self._tokens
+
+    def plan(self, epoch: int) -> list[Round]:
+        """The rounds of an epoch."""
+        longest = rounds.blocks_in(self.settings.round_tokens)
+        return list(rounds.rounds(epoch, self.blocks, self.settings.shards, longest))
+
+    def spans(self, epoch: int, skip: int = 0) -> tf.data.Dataset:
+        """The rounds of an epoch, without the first `skip` of them; elements are `Spans`."""
+        return self._spans(epoch, self.plan(epoch)[skip:], self.settings.shards)
+
+    def measured(self) -> tf.data.Dataset:
+        """All pairs once, cut alike whatever the settings; elements are `Spans`."""
+        together = _MEASURED * _MEASURED
+        plan = [Round(first, _MEASURED) for first in range(0, self.blocks, together)]
+        return self._spans(0, plan, _MEASURED)
 
     # As elsewhere: AutoGraph would read all of our source first, and find nothing to convert.
     @tf.autograph.experimental.do_not_convert
-    def rows(self, epoch: tf.Tensor | int) -> tf.data.Dataset:
-        """Rows of one epoch, `Rows` in batches of a step's; the last is filled with empty rows."""
-        settings = self.settings
-        streams = skipgrams.streams(self.seed, epoch)
-        mean_length = max(1, self.tokens // max(1, self.documents))
-
-        def shuffle(position: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-            return skipgrams.shuffle(records, skipgrams.position_key(streams.shuffle, position))
-
-        def cut(position: tf.Tensor, records: tf.Tensor) -> Rows:
-            rows: Rows = _cut(
-                position,
-                records,
-                streams,
-                self._keep,
-                self._noise,
-                window=settings.window,
-                shrink=settings.shrink_windows,
-                length=self.length,
-                row_noise=self.row_noise,
-            )
-            return rows
-
-        files = skipgrams.shuffle(tf.constant(self.files), streams.order)
-        dataset = tf.data.Dataset.from_tensor_slices(files)
-        dataset = dataset.interleave(
-            lambda file: tf.data.TFRecordDataset(file, "GZIP", buffer_size=1 << 20),
-            cycle_length=4,
-            block_length=16,  # In one thread: several cost half as much again, and save nothing.
+    def _spans(self, epoch: int, plan: Sequence[Round], shards: int) -> tf.data.Dataset:
+        rounds_ = np.array([(epoch, *one) for one in plan for _ in range(shards)], np.int64)
+        which = np.tile(np.arange(shards), len(plan))
+        dataset = tf.data.Dataset.from_tensor_slices((rounds_.reshape(-1, 3), which))
+        dataset = dataset.map(
+            lambda one, shard: Spans(
+                *tf.unstack(one),
+                rows := self._rows(epoch, one[1] + shard * one[2], one[2]),
+                tf.shape(rows.tokens)[0],
+            ),
+            num_parallel_calls=threads.cpus(),
+            deterministic=True,
         )
-        # Not Dataset.shuffle: its order also depends on TensorFlow's global seed.
-        dataset = dataset.batch(max(settings.shuffle_tokens // mean_length, 1))
-        dataset = dataset.enumerate()
-        dataset = dataset.map(shuffle)
-        dataset = dataset.prefetch(1)  # The next window is read while this one is trained on.
-        dataset = dataset.rebatch(min(max(BATCH_TOKENS // mean_length, 1), 4096))
-        dataset = dataset.enumerate()
-        dataset = dataset.map(cut, num_parallel_calls=1)  # More would only compete with training.
-        dataset = dataset.concatenate(self._empty_rows(streams.noise))
-        return dataset.rebatch(TARGETS // self.length, drop_remainder=True)
+        return dataset.padded_batch(shards).prefetch(2).with_options(_untuned())
 
-    def _empty_rows(self, noise_key: tf.Tensor) -> tf.data.Dataset:
-        """As many rows without a pair as may be missing in the last step of an epoch.
+    def span(self, epoch: int, first: int, blocks: int) -> Rows:
+        """What one shard trains on in a round, as numpy arrays."""
+        place = tf.constant(first, tf.int64), tf.constant(blocks, tf.int64)
+        return Rows(*(part.numpy() for part in self._rows(epoch, *place)))
 
-        Their noise words are real ones: the other rows of their group share them.
-        """
-        count, length = TARGETS // self.length - 1, self.length
-        tokens = tf.zeros([count, length + 2 * self.settings.window], tf.int32)
-        none = tf.zeros([count, length], tf.int32)
-        shape = tf.constant([count, self.row_noise])
-        noise = skipgrams.draw_noise(shape, self._noise, skipgrams.position_key(noise_key, -1))
-        return tf.data.Dataset.from_tensors(Rows(tokens, none, none, noise))
+    def _rows(self, epoch: int, first: tf.Tensor, blocks: tf.Tensor) -> Rows:
+        """The rows of `blocks` blocks of an epoch, from its block `first` on."""
+        order = self._order(epoch)
+
+        def read(first: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]) -> Any:
+            return self._read(order[int(first) : int(first) + int(blocks)])
+
+        ids, splits = tf.numpy_function(read, [first, blocks], [tf.int32, tf.int64], stateful=False)
+        ids.set_shape([None])
+        splits.set_shape([None])
+        rows: Rows = _cut(
+            first,
+            ids,
+            splits,
+            skipgrams.streams(self.seed, epoch),
+            self._keep,
+            self.noise,
+            window=self.settings.window,
+            shrink=self.settings.shrink_windows,
+            length=self.length,
+            row_noise=self.row_noise,
+        )
+        return rows
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._epoch_order[0] != epoch:
+            self._epoch_order = epoch, rounds.order(self.seed, epoch, self.blocks)
+        return self._epoch_order[1]
+
+    def _read(
+        self, blocks: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Some blocks: int32 [tokens] ids, and int64 [documents + 1], where documents begin and end."""
+        parts = [self._tokens[block * BLOCK : (block + 1) * BLOCK] for block in blocks]
+        ids = np.concatenate([np.zeros(0, np.int32), *parts])
+        ends = ids < 0
+        cuts = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        splits = np.union1d(np.flatnonzero(ends) + 1, np.append(cuts, 0))
+        return np.where(ends, ~ids, ids), splits
+
+    @tf.autograph.experimental.do_not_convert
+    def rows(self, epoch: int) -> tf.data.Dataset:
+        """Rows of one epoch in one piece, `Rows` in batches of a step's; the last has empty ones."""
+        per_step = TARGETS // self.length
+        starts = tf.data.Dataset.range(0, self.blocks, _MEASURED)
+        dataset = starts.map(
+            lambda first: self._rows(epoch, first, tf.constant(_MEASURED, tf.int64)),
+            num_parallel_calls=threads.cpus(),
+            deterministic=True,
+        )
+        dataset = dataset.unbatch()
+        dataset = dataset.batch(per_step)
+        dataset = dataset.map(lambda *rows: _filled(Rows(*rows), per_step))
+        return dataset.with_options(_untuned())
 
     def pairs(self, epoch: tf.Tensor | int, batch_size: int) -> tf.data.Dataset:
         """The very same pairs, spelled out: elements are `Pairs`."""
@@ -172,10 +250,29 @@ class SkipGrams:
         return dataset.rebatch(batch_size)
 
 
+def _untuned() -> tf.data.Options:
+    """Without the thread that tunes a dataset: nothing here is left to it.
+
+    It sleeps for up to a minute, and may miss the call that ends it. Then whoever frees the
+    iterator waits: on one CPU, 10 to 40 s at the end of a training.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
+def _filled(rows: Rows, count: int) -> Rows:
+    """`rows`, whole groups of them, and behind them as many without a pair as are missing."""
+    missing = count - tf.shape(rows.tokens)[0]
+    fields = (tf.pad(part, [[0, missing], [0, 0]]) for part in rows)
+    return Rows(*(tf.ensure_shape(part, [count, None]) for part in fields))
+
+
 @tf.function(autograph=False)
 def _cut(
-    position: tf.Tensor,
-    records: tf.Tensor,
+    place: tf.Tensor,
+    ids: tf.Tensor,
+    splits: tf.Tensor,
     streams: Streams,
     keep: tf.Tensor,
     noise: AliasTable,
@@ -185,26 +282,29 @@ def _cut(
     length: int,
     row_noise: int,
 ) -> Rows:
-    """Rows of the documents in `records`, in random order, with their noise words.
+    """Rows of some documents, in random order, with their noise words.
 
     A function of its own: `Dataset.map` would build its graph anew for each epoch.
+
+    Args:
+        place: In the epoch: keys what is random.
+        ids, splits: Of the documents, see `SkipGrams._read`.
     """
-    documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
     parts = skipgrams.to_rows(
-        documents.with_row_splits_dtype(tf.int64),
+        tf.RaggedTensor.from_row_splits(ids, splits, validate=False),
         keep=keep,
         window=window,
         shrink=shrink,
         length=length,
-        keep_key=skipgrams.position_key(streams.keep, position),
-        reach_key=skipgrams.position_key(streams.reach, position),
+        keep_key=skipgrams.position_key(streams.keep, place),
+        reach_key=skipgrams.position_key(streams.reach, place),
     )
     count = tf.shape(parts[0])[0]
-    order = skipgrams.shuffle(tf.range(count), skipgrams.position_key(streams.order, position))
+    order = skipgrams.shuffle(tf.range(count), skipgrams.position_key(streams.order, place))
+    # An empty row fills up the last group: half of the group's noise words are this row's.
+    missing = -count % max(1, GROUP // length)
     words = skipgrams.draw_noise(
-        tf.stack([count, row_noise]),
-        noise,
-        skipgrams.position_key(streams.noise, position),
+        tf.stack([count + missing, row_noise]), noise, skipgrams.position_key(streams.noise, place)
     )
-    tokens, left, right = (tf.gather(part, order) for part in parts)
-    return Rows(tokens, left, right, words)
+    shuffled = (tf.pad(tf.gather(part, order), [[0, missing], [0, 0]]) for part in parts)
+    return Rows(*shuffled, words)

@@ -14,33 +14,31 @@ from components.errors import SkipstreamError
 from components.settings import TrainerSettings
 from components.trainer import skipgrams, warm_start
 from components.trainer.dataset import HELD_OUT_SEED, SkipGrams, Split
-from components.trainer.model import SkipGram, make_model, models_freed
-from components.vocabulary import Vocabulary
+from components.trainer.model import SkipGram, models_freed
 
-ENOUGH_STEPS = 1_000  # Of the training: two million targets say as much as all of them.
+ENOUGH = 8  # Times half a million tokens of the training: they say as much as all of them.
 
 
-def held_out_rows(examples: Examples, settings: TrainerSettings) -> tf.data.Dataset | None:
-    """Pairs and noise words of the eval split, the same in every epoch and for every seed.
+def held_out(examples: Examples, settings: TrainerSettings) -> SkipGrams | None:
+    """The eval split, whose pairs and noise words are the same in every epoch and for every seed.
 
     Returns:
-        Elements are `Rows`; None where no document is held out.
+        None where no document is held out.
     """
-    held_out = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
-    return held_out.rows(0).prefetch(8) if held_out.documents else None
+    found = SkipGrams(examples, settings, split="eval", seed=HELD_OUT_SEED)
+    return found if found.documents else None
 
 
 @models_freed()
 def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -> float | None:
     """Loss per held-out pair of a trained model, in nats; None without a held-out pair."""
-    rows = held_out_rows(examples, settings)
-    if rows is None:
+    pairs = held_out(examples, settings)
+    if pairs is None:
         return None
-    types = len(Vocabulary.load_counts(examples / VOCABULARY))
-    skip_gram = make_model(types, settings)
+    skip_gram = SkipGram(pairs, pairs.settings)
     for name, table in skip_gram.tables.items():
         table.load(model / f"{name}.npy")
-    return _measure(skip_gram, rows, examples)
+    return _measure(skip_gram, pairs.measured(), examples)
 
 
 @models_freed()
@@ -67,13 +65,11 @@ def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) 
     scores = skipgrams.frequency_scores(
         pairs.counts, pairs.settings.sample, settings.noise_exponent, settings.negatives
     )
-    one = make_model(pairs.types, settings.model_copy(update={"dimensions": 1}))
-    one.vectors.assign_rows(np.arange(pairs.types), np.ones([pairs.types, 1], np.float32))
-    one.contexts.assign_rows(np.arange(pairs.types), scores[:, np.newaxis])
-    rows = pairs.rows(0)
-    if split == "train":
-        rows = rows.take(ENOUGH_STEPS)
-    return _measure(one, rows.prefetch(8), examples)
+    one = SkipGram(pairs, pairs.settings.model_copy(update={"dimensions": 1}))
+    one.vectors.rows[:] = 1
+    one.contexts.rows[:] = scores[:, np.newaxis]
+    spans = pairs.measured()
+    return _measure(one, spans.take(ENOUGH) if split == "train" else spans, examples)
 
 
 def comparable_losses(
@@ -94,13 +90,13 @@ def comparable_losses(
     Returns:
         One for each model; None without a held-out pair.
     """
-    rows = held_out_rows(examples, settings)
-    if rows is None:
+    pairs = held_out(examples, settings)
+    if pairs is None:
         return [None for _ in models]
     ids = [warm_start.ids_in(model, examples / VOCABULARY) for model in models]
     known = np.all([found >= 0 for found in ids], axis=0)
     return [
-        _comparable_loss(model, np.where(known, found, -1), rows, examples, settings)
+        _comparable_loss(model, np.where(known, found, -1), pairs, examples)
         for model, found in zip(models, ids, strict=True)
     ]
 
@@ -109,22 +105,20 @@ def comparable_losses(
 def _comparable_loss(
     model: Model,
     ids: npt.NDArray[np.int64],
-    rows: tf.data.Dataset,
+    pairs: SkipGrams,
     examples: Examples,
-    settings: TrainerSettings,
 ) -> float | None:
     """The loss of a model whose rows `ids` are those of the words of `examples`; -1: zeros."""
-    as_model = settings.model_copy(update={"dimensions": model.dimensions})
-    skip_gram = make_model(len(ids), as_model)
-    skip_gram.vectors.fill_uniform(0.0, seed=0)  # Zeros, as the contexts.
+    settings = pairs.settings.model_copy(update={"dimensions": model.dimensions})
+    skip_gram = SkipGram(pairs, settings)
+    skip_gram.vectors.rows[:] = 0  # As the contexts.
     warm_start.carry_over(model, ids, skip_gram.tables)
-    return _measure(skip_gram, rows, examples)
+    return _measure(skip_gram, pairs.measured(), examples)
 
 
-def _measure(skip_gram: SkipGram, rows: tf.data.Dataset, examples: Examples) -> float | None:
-    skip_gram.compile(jit_compile=False)
+def _measure(skip_gram: SkipGram, spans: tf.data.Dataset, examples: Examples) -> float | None:
     with reading(examples):
-        return of_pairs(float(skip_gram.evaluate(rows, verbose=0)))
+        return of_pairs(float(skip_gram.evaluate(spans, verbose=0)))
 
 
 def of_pairs(loss: float) -> float | None:

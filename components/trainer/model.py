@@ -1,116 +1,53 @@
-"""The Keras model: two tables of vectors and one training step on rows of pairs."""
+"""The Keras model: two tables of vectors, trained in rounds."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from components.settings import TrainerSettings
-from components.trainer import skipgrams
-from components.trainer.dataset import BRANCHES, GROUP
-from components.trainer.optimizer import RowGradients, joined
-from components.trainer.skipgrams import Parts, Rows
+from components.settings import Chosen
+from components.trainer.dataset import SkipGrams, Spans
+from components.trainer.rounds import Round
+from components.trainer.skipgrams import Rows
 from components.trainer.tables import Table
-
-
-class Loss(NamedTuple):
-    """How well some pairs are told from noise.
-
-    Attributes:
-        total: float64 scalar, sum over the pairs, nats.
-        pairs: float64 scalar, how many.
-    """
-
-    total: tf.Tensor
-    pairs: tf.Tensor
-
-
-class Gradients(NamedTuple):
-    """What rows of pairs say about the tables.
-
-    Attributes:
-        vectors, contexts: For their rows.
-    """
-
-    vectors: RowGradients
-    contexts: RowGradients
-
-
-@tf.function(autograph=False, jit_compile=True)
-def _learn(
-    vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
-) -> Gradients:
-    """What the pairs of `rows` say about both tables."""
-    ids, found = _look_up(vectors, contexts, rows)
-    scores = skipgrams.scores(found)
-    errors = skipgrams.errors(scores, rows, window=window, negatives=negatives)
-    parts = ids, skipgrams.gradients(errors, found), skipgrams.loads(errors)
-    targets, tokens, noise = (RowGradients(*kind) for kind in zip(*parts, strict=True))
-    # A word's occurrences as token and as noise move the same row.
-    return Gradients(joined([targets]), joined([tokens, noise]))
-
-
-@tf.function(autograph=False, jit_compile=True)
-def _measure(
-    vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows, *, window: int, negatives: int
-) -> Loss:
-    """The loss of the pairs of `rows`."""
-    scores = skipgrams.scores(_look_up(vectors, contexts, rows)[1])
-    return Loss(
-        skipgrams.loss(scores, rows, window=window, negatives=negatives),
-        tf.cast(tf.reduce_sum(rows.left + rows.right), tf.float64),
-    )
-
-
-def _nothing() -> Loss:
-    return Loss(tf.zeros([], tf.float64), tf.zeros([], tf.float64))
-
-
-def _look_up(vectors: tf.Tensor, contexts: tf.Tensor, rows: Rows) -> tuple[Parts, Parts]:
-    """Ids and vectors of all that `rows` name."""
-    length = rows.left.shape[1]
-    window = (rows.tokens.shape[1] - length) // 2
-    noise = tf.reshape(rows.noise, [-1, rows.noise.shape[1] * GROUP // length])
-    ids = Parts(rows.tokens[:, window : window + length], rows.tokens, noise)
-    tables = Parts(vectors, contexts, contexts)
-    return ids, Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
+from components.trainer.training import Training
+from components.trainer.workers import Workers
 
 
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
 
-    Input of `fit` and `evaluate`: a dataset of `components.trainer.skipgrams.Rows`.
-    Input of a call: int ids of any shape. Output: float32 [..., dimensions], their vectors.
+    Input of `fit`: `SkipGrams.spans`. Input of `evaluate`: `SkipGrams.measured`. Input of a call: int
+    ids of any shape; output: float32 [..., dimensions], their vectors.
 
     Attributes:
-        loss_every: Training steps between two that measure the loss; to be set before `fit`.
+        training: What moves the tables.
+        steps: That are behind it.
+        rate: Learning rate of the last round's first step.
     """
 
-    def __init__(
-        self, *, types: int, dimensions: int, window: int, negatives: int, seed: int
-    ) -> None:
-        """Make the tables.
+    def __init__(self, data: SkipGrams, settings: Chosen) -> None:
+        """Make the tables: contexts of zeros, vectors uniform in ±0.5 / dimensions, as word2vec.c.
 
         Args:
-            types: Rows of the tables: the size of the vocabulary.
-            dimensions: Length of a vector.
-            window: The longest reach that the data was made with.
-            negatives: Noise words that each pair is worth.
-            seed: Of the initial vectors, uniform in ±0.5 / dimensions as in word2vec.c; contexts
-                start at zero.
+            data: What it is trained on, or measured by.
+            settings: Of the algorithm.
         """
         super().__init__(name="skip_gram")
-        self.window = window
-        self.negatives = negatives
-        self.loss_every = 1
-        self.vectors = Table(self, "vectors", types=types, dimensions=dimensions)
-        self.contexts = Table(self, "contexts", types=types, dimensions=dimensions)
-        self.vectors.fill_uniform(0.5 / dimensions, seed)
+        self.vectors = Table(data.types, settings.dimensions)
+        self.contexts = Table(data.types, settings.dimensions)
+        self.vectors.fill_uniform(0.5 / settings.dimensions, settings.seed)
+        self.training = Training(data, settings, list(self.tables.values()))
+        self.steps, self.rate = 0, settings.learning_rate
         self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
+        self.workers = Workers()
         self.built = True
+        # What runs long is compiled: see `components.trainer.shard`.
+        self.compile(optimizer=None, run_eagerly=True, jit_compile=False)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -124,62 +61,37 @@ class SkipGram(keras.Model):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""
-        return tf.gather(self.vectors.read(), ids)
+        return tf.constant(self.vectors.rows[np.asarray(ids)])
 
-    def train_step(self, rows: Rows) -> dict[str, tf.Tensor]:
-        """One step; or several, one behind the other, where `rows` have one more axis in front."""
-        if rows.tokens.shape.rank == 2:
-            self._count(*self._step(rows))
-            return {"loss": self.pair_loss.result()}
-
-        def step(index: tf.Tensor, total: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            loss = self._step(Rows(*(field[index] for field in rows)))
-            return index + 1, total + loss.total, pairs + loss.pairs
-
-        steps = tf.shape(rows.tokens)[0]
-        _, total, pairs = tf.while_loop(
-            lambda index, *_: index < steps, step, (0, *_nothing()), parallel_iterations=1
-        )
-        self._count(total, pairs)
+    def train_step(self, spans: Spans) -> dict[str, tf.Tensor]:
+        """One round."""
+        epoch, round_ = int(spans.epoch[0]), Round(int(spans.first[0]), int(spans.blocks[0]))
+        learn = partial(self.training.learn, epoch, round_)
+        found = list(self.workers.map(learn, _shards(spans)))
+        self.training.merge(found, self.workers)
+        self.rate = self.training.rate(epoch, round_.first)
+        self.steps += sum(one.steps for one in found)
+        self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
         return {"loss": self.pair_loss.result()}
 
-    def _step(self, rows: Rows) -> Loss:
-        """One update of both tables from all pairs of `rows`."""
-        # All parts see the tables as they were before the step.
-        tables = self.vectors.read(), self.contexts.read()
-        sizes = {"window": self.window, "negatives": self.negatives}
-        parts = zip(*(tf.split(field, BRANCHES) for field in rows), strict=True)
-        gradients = [_learn(*tables, Rows(*part), **sizes) for part in parts]
-        # A third of a step's work; a mean over a sixteenth of the steps says as much.
-        due = tf.equal(tf.cast(self.optimizer.iterations, tf.int32) % self.loss_every, 0)
-        loss: Loss = tf.cond(due, lambda: _measure(*tables, rows, **sizes), _nothing)
-        # A table that somebody still has to read would be copied before it is written to.
-        with tf.control_dependencies(loss):
-            self.optimizer.apply(
-                [[part.vectors for part in gradients], [part.contexts for part in gradients]],
-                [self.vectors.variable, self.contexts.variable],
-            )
-        return loss
-
-    def test_step(self, rows: Rows) -> dict[str, tf.Tensor]:
-        """The loss of the pairs of `rows`, without an update."""
-        tables = self.vectors.read(), self.contexts.read()
-        self._count(*_measure(*tables, rows, window=self.window, negatives=self.negatives))
+    def test_step(self, spans: Spans) -> dict[str, tf.Tensor]:
+        """The loss of all pairs, without an update."""
+        found = list(self.workers.map(self.training.measure, _shards(spans)))
+        self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
         return {"loss": self.pair_loss.result()}
 
-    def _count(self, total: tf.Tensor, pairs: tf.Tensor) -> None:
-        self.pair_loss.update_state(tf.math.divide_no_nan(total, pairs), pairs)
+    def _count(self, total: float, pairs: float) -> None:
+        if pairs:
+            self.pair_loss.update_state(total / pairs, pairs)
 
 
-def make_model(types: int, settings: TrainerSettings) -> SkipGram:
-    """The model, with tables of the vocabulary's size, `types`."""
-    return SkipGram(
-        types=types,
-        dimensions=settings.dimensions,
-        window=settings.window,
-        negatives=settings.negatives,
-        seed=settings.seed,
-    )
+def _shards(spans: Spans) -> list[Rows]:
+    """What each shard trains on, numpy arrays."""
+    fields = [field.numpy() for field in spans.rows]
+    return [
+        Rows(*(field[shard][:count] for field in fields))
+        for shard, count in enumerate(spans.count.numpy())
+    ]
 
 
 @contextmanager

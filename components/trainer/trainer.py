@@ -5,28 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from components import word2vec_files
+from components import threads, word2vec_files
 from components.artifacts import VOCABULARY, Examples, Model
 from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
 from components.settings import Chosen, TrainerSettings
-from components.trainer import warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
-from components.trainer.dataset import BRANCHES, GROUP, TARGETS, SkipGrams
-from components.trainer.losses import held_out_rows, of_pairs, reading
-from components.trainer.model import SkipGram, make_model, models_freed
-from components.trainer.optimizer import RowSGD
+from components.trainer.dataset import SkipGrams
+from components.trainer import losses, warm_start
+from components.trainer.losses import of_pairs, reading
+from components.trainer.model import SkipGram, models_freed
 from components.vocabulary import Vocabulary
-
-# Between two looks of Keras at the world, each of which costs about a millisecond.
-STEPS_PER_CALL = 64
-LONGEST_MOVE = 1.6  # Of a row in a step, in lengths of its partners: see RowSGD.
-LOSS_EVERY = 16  # Training steps; every one where an epoch has few.
-
 
 @models_freed()
 def build(
@@ -35,7 +27,6 @@ def build(
     settings: TrainerSettings,
     out: Model,
     start: Model | None = None,
-    strategy: tf.distribute.Strategy | None = None,
 ) -> Model:
     """Train, or go on where an interrupted run stopped.
 
@@ -46,7 +37,6 @@ def build(
             TensorBoard.
         start: What the words that it knows go on from. None: all start from `start_vectors`, or
             from small random vectors.
-        strategy: Where; none: on several GPUs where there are.
 
     Raises:
         NotBlessedError: The training diverged.
@@ -55,26 +45,24 @@ def build(
     settings = chosen(settings, examples)
     if start:
         warm_start.check(start, settings.dimensions)
-    # Else several threads add up repeated rows in the order in which they arrive. What it would do
-    # to a GPU has not been tried: there the last bits may differ.
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
-    train = SkipGrams(examples, settings)
+    threads.make_devices()
+    tf.config.experimental.enable_op_determinism()
+    train = SkipGrams(examples, settings, directory=out.path)
     if not train.documents:
         raise SkipstreamError(
             "training needs at least one document with a known token, got none: all are held "
             "out; lower example_gen.eval_share or give more text"
         )
-    held_out = held_out_rows(examples, settings)
+    pairs = losses.held_out(examples, settings)
+    held_out = pairs.measured() if pairs else None
     if settings.patience and held_out is None:
         raise _nothing_held_out(settings)
-    strategy = strategy or _strategy(train.length)
-    with strategy.scope():
-        model = make_model(train.types, settings)
-        compile_for(model, train, settings)
+    with reading(examples):
+        train.unpack()
+    model = SkipGram(train, settings)
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
-    untouched = not history and not progress.step
+    untouched = not history and not progress.round
     if untouched:
         for path in settings.start_vectors:
             _start_from(Path(path), model, examples)
@@ -84,14 +72,14 @@ def build(
             break
         with reading(examples):
             loss, held_out_loss = _fit_epoch(
-                model, train, held_out, progress, settings, strategy, out.path / "logs"
+                model, train, held_out, progress, settings, out.path / "logs"
             )
         history.append(
             {
                 "epoch": progress.epoch + 1,
                 "loss": loss,
                 "held_out_loss": held_out_loss,
-                "learning_rate": float(model.optimizer.learning_rate),
+                "learning_rate": model.training.rate(progress.epoch + 1, 0),
                 "seconds": round(progress.epoch_seconds(), 3),
             }
         )
@@ -126,14 +114,13 @@ def _fit_epoch(
     held_out: tf.data.Dataset | None,
     progress: Progress,
     settings: Chosen,
-    strategy: tf.distribute.Strategy,
     logs: Path,
 ) -> tuple[float, float | None]:
     """What is left of the epoch that `progress` has come to; its losses in nats a pair."""
-    bar = ProgressBar(train, model, settings.epochs, progress.epoch, progress.step)
+    bar = ProgressBar(train, settings.epochs, progress.epoch, progress.round)
     with bar, Curves(logs, model) as curves:
-        losses = model.fit(
-            _in_calls(train.rows(progress.epoch).skip(progress.step), strategy),
+        curve = model.fit(
+            train.spans(progress.epoch, progress.round),
             initial_epoch=progress.epoch,
             epochs=progress.epoch + 1,
             validation_data=held_out,
@@ -142,26 +129,10 @@ def _fit_epoch(
             callbacks=[DivergenceGuard(settings, model), progress, bar, curves],
         ).history
     # Keras gives none where the checkpoint was made at the very last step of the epoch.
-    loss = losses.get("loss", [progress.restored_loss])[0]
+    loss = curve.get("loss", [progress.restored_loss])[0]
     if not loss:
         raise _no_pairs(train)
-    return loss, of_pairs(losses.get("val_loss", [0.0])[0])
-
-
-def _in_calls(steps: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
-    """Steps as `SkipGram.train_step` takes them. Several devices do not meet within a loop."""
-    several = steps.batch(STEPS_PER_CALL) if strategy.num_replicas_in_sync == 1 else steps
-    return several.prefetch(2)
-
-
-def _strategy(row_length: int) -> tf.distribute.Strategy:
-    gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
-    # Each replica has whole rows and groups of every part of a step to itself.
-    shares = TARGETS // (max(GROUP, row_length) * BRANCHES)
-    replicas = max((n for n in range(1, len(gpus) + 1) if shares % n == 0), default=0)
-    if replicas > 1:
-        return tf.distribute.MirroredStrategy(gpus[:replicas])
-    return tf.distribute.get_strategy()
+    return loss, of_pairs(curve.get("val_loss", [0.0])[0])
 
 
 def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
@@ -170,7 +141,7 @@ def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
     wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     known = 0
     for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
-        model.vectors.assign_rows(ids, start)
+        model.vectors.rows[ids] = start
         known += len(ids)
     if not known:
         raise SkipstreamError(
@@ -229,15 +200,3 @@ def _epochs_without_gain(history: list[dict[str, Any]]) -> int:
     """
     losses = [epoch["held_out_loss"] or math.inf for epoch in history]
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
-
-
-def compile_for(model: SkipGram, train: SkipGrams, settings: Chosen) -> None:
-    """Give the model its optimizer: a rate that falls in a straight line over all epochs."""
-    rate = keras.optimizers.schedules.PolynomialDecay(
-        settings.learning_rate, train.steps * settings.epochs, settings.learning_rate * 1e-4
-    )
-    model.loss_every = max(1, min(LOSS_EVERY, train.steps // STEPS_PER_CALL))
-    # XLA compiles the parts of a step: as a whole it would not spread over CPUs.
-    model.compile(
-        optimizer=RowSGD(rate, most_load=LONGEST_MOVE / settings.learning_rate), jit_compile=False
-    )

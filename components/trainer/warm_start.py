@@ -62,4 +62,4 @@ def carry_over(source: Model, ids: npt.NDArray[np.int64], tables: Mapping[str, T
         rows = np.load(source / f"{name}.npy", mmap_mode="r")
         for start in range(0, len(known), BLOCK_ROWS):
             block = known[start : start + BLOCK_ROWS]
-            table.assign_rows(block, rows[ids[block]])
+            table.rows[block] = rows[ids[block]]

@@ -1,0 +1,217 @@
+"""Training of one shard in one round: steps on a copy of the rows that its tokens name.
+
+Some tens of steps touch some ten thousand rows, whatever the size of the vocabulary. Copied to
+tables of their own they stay in a core's caches, the steps run as one XLA program, and threads (or
+devices, or machines) meet once a round.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components.trainer import skipgrams
+from components.trainer.dataset import GROUP, TARGETS
+from components.trainer.merge import Delta
+from components.trainer.optimizer import RowGradients, Table, joined, moved
+from components.trainer.skipgrams import Parts, Rows, Scores
+
+Floats = npt.NDArray[np.float32]
+_GROWTH = 1.25  # Of sizes that XLA compiles for, from one to the next.
+
+
+class Size(NamedTuple):
+    """What XLA compiles a program for.
+
+    Attributes:
+        steps: Most steps of a shard.
+        vectors, contexts: Most rows of each table that they name.
+    """
+
+    steps: int
+    vectors: int
+    contexts: int
+
+    def fit(self, needed: "Size") -> "Size":
+        """The smallest of a few sizes, of which this is the first, that has room for `needed`."""
+        return Size(*(_grown(*pair) for pair in zip(self, needed, strict=True)))
+
+
+def _grown(size: int, needed: int) -> int:
+    while size < needed:
+        size = math.ceil(size * _GROWTH)
+    return size
+
+
+class Found(NamedTuple):
+    """What a shard gives back.
+
+    Attributes:
+        deltas: For the vectors and the contexts.
+        loss: Sum over the pairs, nats; a step that measured it stands for those behind it.
+        pairs: How many there were, counted alike.
+        steps: How many there were.
+    """
+
+    deltas: tuple[Delta, Delta]
+    loss: float
+    pairs: float
+    steps: int
+
+
+class _Compact(NamedTuple):
+    """Rows of a table, numbered anew.
+
+    Attributes:
+        ids: int32 [rows] which they are, ascending.
+        numbers: For each array of ids its new ones, int32 in its shape.
+    """
+
+    ids: npt.NDArray[np.int32]
+    numbers: list[npt.NDArray[np.int32]]
+
+
+def _compact(types: int, arrays: Sequence[npt.NDArray[np.int32]]) -> _Compact:
+    """The rows that `arrays` name."""
+    named = np.zeros(types, np.bool_)
+    for array in arrays:
+        named[array] = True
+    ids = np.flatnonzero(named).astype(np.int32)
+    number = np.empty(types, np.int32)
+    number[ids] = np.arange(len(ids), dtype=np.int32)
+    return _Compact(ids, [number[array] for array in arrays])
+
+
+def train(
+    rows: Rows,
+    tables: Sequence[Floats],
+    rates: tuple[float, float],
+    *,
+    smallest: Size,
+    window: int,
+    negatives: int,
+    most_load: float,
+    loss_every: int,
+) -> Found:
+    """Train on `rows`, on the device that is in scope. `tables` stay as they are.
+
+    Args:
+        rows: Numpy arrays, in any number; the last step is filled with empty ones.
+        tables: The vectors and the contexts, float32 [types, dimensions].
+        rates: Of the first step, and of the one behind the last.
+        smallest: See `Size.fit`.
+        window: The longest reach of `rows`.
+        negatives: Noise words that each pair is worth.
+        most_load: See `components.trainer.optimizer`.
+        loss_every: Steps between two that measure the loss.
+    """
+    vectors, contexts = tables
+    length = rows.left.shape[1]
+    per_step = TARGETS // length
+    steps = -(-len(rows.tokens) // per_step)
+    middle = rows.tokens[:, window : window + length]
+    targets = _compact(len(vectors), [middle])
+    others = _compact(len(contexts), [rows.tokens, rows.noise])
+    size = smallest.fit(Size(steps, len(targets.ids), len(others.ids)))
+
+    def in_steps(array: npt.NDArray[np.int32]) -> tf.Tensor:
+        filled = np.zeros((size.steps * per_step, array.shape[1]), np.int32)
+        filled[: len(array)] = array
+        return tf.constant(filled.reshape(size.steps, per_step, -1))
+
+    schedule = np.linspace(*rates, steps + 1, dtype=np.float32)[:steps]
+    found = _train(
+        _rows_of(vectors, targets.ids, size.vectors),
+        _rows_of(contexts, others.ids, size.contexts),
+        in_steps(targets.numbers[0]),
+        Rows(
+            in_steps(others.numbers[0]),
+            in_steps(rows.left),
+            in_steps(rows.right),
+            in_steps(others.numbers[1]),
+        ),
+        tf.constant(np.pad(schedule, (0, size.steps - steps))),
+        tf.constant(steps),
+        tf.constant(-(-steps // max(1, steps // loss_every))),
+        tf.constant(most_load, tf.float32),
+        window=window,
+        negatives=negatives,
+    )
+    *arrays, loss, pairs = (np.asarray(tensor) for tensor in found)
+    deltas = tuple(
+        Delta(ids, values[: len(ids)], paths[: len(ids)])
+        for ids, values, paths in zip(
+            (targets.ids, others.ids), arrays[0::2], arrays[1::2], strict=True
+        )
+    )
+    return Found((deltas[0], deltas[1]), float(loss), float(pairs), steps)
+
+
+def _rows_of(table: Floats, ids: npt.NDArray[np.int32], size: int) -> tf.Tensor:
+    found = np.empty((size, table.shape[1]), np.float32)
+    np.take(table, ids, 0, out=found[: len(ids)], mode="clip")
+    return tf.constant(found)
+
+
+@tf.function(autograph=False, jit_compile=True)
+def _train(
+    vectors: tf.Tensor,
+    contexts: tf.Tensor,
+    targets: tf.Tensor,
+    rows: Rows,
+    rates: tf.Tensor,
+    steps: tf.Tensor,
+    loss_every: tf.Tensor,
+    most_load: tf.Tensor,
+    *,
+    window: int,
+    negatives: int,
+) -> tuple[tf.Tensor, ...]:
+    """All steps of a shard, one behind the other.
+
+    Returns:
+        Rows and paths of the vectors, those of the contexts, loss and pairs.
+    """
+
+    def step(index: tf.Tensor, one: Table, other: Table) -> tuple[tf.Tensor, Table, Table]:
+        here, ids, found, scores = look_up(index, one, other)
+        errors = skipgrams.errors(scores, here, window=window, negatives=negatives)
+        parts = ids, skipgrams.gradients(errors, found), skipgrams.loads(errors)
+        of_target, of_token, of_noise = (RowGradients(*kind) for kind in zip(*parts, strict=True))
+        return (
+            index + 1,
+            moved(one, joined([of_target]), rates[index], most_load),
+            # A word's occurrences as token and as noise move the same row.
+            moved(other, joined([of_token, of_noise]), rates[index], most_load),
+        )
+
+    def look_up(index: tf.Tensor, one: Table, other: Table) -> tuple[Rows, Parts, Parts, Scores]:
+        here = Rows(*(field[index] for field in rows))
+        noise = tf.reshape(here.noise, [-1, here.noise.shape[1] * GROUP // here.left.shape[1]])
+        ids = Parts(targets[index], here.tokens, noise)
+        tables = Parts(one.rows, other.rows, other.rows)
+        found = Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
+        return here, ids, found, skipgrams.scores(found)
+
+    def some_steps(
+        index: tf.Tensor, one: Table, other: Table, total: tf.Tensor, pairs: tf.Tensor
+    ) -> tuple[Any, ...]:
+        here, _, _, scores = look_up(index, one, other)
+        loss = skipgrams.loss(scores, here, window=window, negatives=negatives)
+        end = tf.minimum(index + loss_every, steps)
+        stand_for = tf.cast(end - index, tf.float64)
+        _, one, other = tf.while_loop(
+            lambda index, *_: index < end, step, (index, one, other), parallel_iterations=1
+        )
+        found = tf.cast(tf.reduce_sum(here.left + here.right), tf.float64)
+        return end, one, other, total + stand_for * loss, pairs + stand_for * found
+
+    zero = tf.zeros([], tf.float64)
+    one, other = (Table(table, tf.zeros([table.shape[0]])) for table in (vectors, contexts))
+    _, one, other, total, pairs = tf.while_loop(
+        lambda index, *_: index < steps, some_steps, (0, one, other, zero, zero)
+    )
+    return one.rows, one.paths, other.rows, other.paths, total, pairs

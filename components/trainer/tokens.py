@@ -1,0 +1,57 @@
+"""The token ids of a split as one array on disk: TFRecords are read once, not once an epoch."""
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components import threads
+
+_DOCUMENTS = 4096  # In a batch that is parsed: amortises ops.
+
+
+def unpacked(files: Sequence[str], directory: Path | None = None) -> npt.NDArray[np.int32]:
+    """All documents of `files`, one behind the other.
+
+    Args:
+        files: TFRecords.
+        directory: Where four bytes a token find room; none: where temporary files go.
+
+    Returns:
+        int32 [tokens] ids, mapped from a file that goes with the array. The last token of each
+        document is marked: it is stored as `~id`, which is negative.
+    """
+    with tempfile.TemporaryFile(dir=directory) as file:
+        with ThreadPoolExecutor(threads.cpus()) as pool:
+            # Some files ahead of the one that is written, and no more: each may be large.
+            waiting = [pool.submit(_read, name) for name in files[: 2 * threads.cpus()]]
+            for index in range(len(files)):
+                waiting.pop(0).result().tofile(file)
+                following = index + 2 * threads.cpus()
+                if following < len(files):
+                    waiting.append(pool.submit(_read, files[following]))
+        if not file.tell():
+            return np.zeros(0, np.int32)
+        file.flush()
+        return np.memmap(file, np.int32, "r")
+
+
+def _read(file: str) -> npt.NDArray[np.int32]:
+    records = tf.data.TFRecordDataset(file, "GZIP", buffer_size=1 << 20)
+    untuned = tf.data.Options()  # See `components.trainer.dataset`.
+    untuned.autotune.enabled = False
+    batches = records.batch(_DOCUMENTS).map(_parse).with_options(untuned)
+    return np.concatenate([np.zeros(0, np.int32), *(batch.numpy() for batch in batches)])
+
+
+@tf.function(autograph=False)
+def _parse(records: tf.Tensor) -> tf.Tensor:
+    documents = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})["ids"]
+    ids = tf.cast(documents.flat_values, tf.int32)
+    lengths = documents.row_lengths()
+    last = tf.boolean_mask(tf.cumsum(lengths), lengths > 0)[:, tf.newaxis] - 1
+    return tf.tensor_scatter_nd_update(ids, last, ~tf.gather(ids, last[:, 0]))

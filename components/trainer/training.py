@@ -1,0 +1,139 @@
+"""Rounds on a pair of tables: shards train beside each other, then the tables are merged by rows."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from components.settings import Chosen
+from components.trainer import merge, shard
+from components.trainer.dataset import GROUP, TARGETS, SkipGrams
+from components.trainer.merge import Delta, Directions
+from components.trainer.optimizer import LONGEST_MOVE
+from components.trainer.rounds import BLOCK, Round, blocks_in
+from components.trainer.shard import Found, Size
+from components.trainer.skipgrams import Rows
+from components.trainer.tables import Table
+from components.trainer.workers import Workers
+
+LAST_RATE = 1e-4  # Of the first one, as in word2vec.c.
+LOSS_EVERY = 16  # Steps between two that measure the loss; fewer where an epoch has few.
+_ENOUGH_LOSSES = 64
+# Rows that say in which directions those of the other table come to rest soon.
+_PROBES = 2048
+# Rows that one shard has in a part of a merge: some tens of calls of numpy are to be worth it, and
+# the part is to fit a core's caches.
+_PART = 2048
+
+
+class Training:
+    """What trains the tables of one model.
+
+    Attributes:
+        data: What it is trained on.
+        settings: Of the algorithm.
+        tables: The vectors and the contexts.
+    """
+
+    def __init__(self, data: SkipGrams, settings: Chosen, tables: Sequence[Table]) -> None:
+        """Nothing runs yet.
+
+        Args:
+            data: With the rounds.
+            settings: All of the algorithm's.
+            tables: Are trained in place.
+        """
+        self.data, self.settings, self.tables = data, settings, tables
+        self._loss_every = max(1, min(LOSS_EVERY, data.steps // _ENOUGH_LOSSES))
+        tokens = min(blocks_in(settings.round_tokens), max(1, data.blocks)) * BLOCK
+        named = _expected(data, tokens)
+        steps = tokens * data.steps / max(1, data.tokens)
+        rows = [math.ceil(1.05 * table.sum()) + 8 for table in named]
+        self._size = Size(math.ceil(1.1 * steps) + 2, *rows)
+        self._cuts = [_cut(table, _PART) for table in named]
+        draw = np.random.Generator(np.random.Philox(key=[settings.seed, 2**62]))
+        cells = draw.integers(0, data.types, _PROBES)
+        threshold, alias = (part.numpy() for part in data.noise)
+        self._probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
+
+    def rate(self, epoch: int, block: int) -> float:
+        """The learning rate at a block of an epoch: it falls in a straight line over all epochs."""
+        done = min(1.0, (epoch * self.data.blocks + block) / (self.settings.epochs * max(1, self.data.blocks)))
+        return self.settings.learning_rate * (1 - done * (1 - LAST_RATE))
+
+    def learn(self, epoch: int, round_: Round, rows: Rows) -> Found:
+        """What one shard finds, on the device in scope; the tables stay as they are.
+
+        Args:
+            epoch: From 0.
+            round_: Of the epoch.
+            rows: The shard's, numpy arrays.
+        """
+        end = round_.first + round_.blocks * self.settings.shards
+        return self._train(rows, (self.rate(epoch, round_.first), self.rate(epoch, end)), self._loss_every)
+
+    def measure(self, rows: Rows) -> Found:
+        """The loss of the pairs of `rows`."""
+        return self._train(rows, (0.0, 0.0), 1)
+
+    def _train(self, rows: Rows, rates: tuple[float, float], loss_every: int) -> Found:
+        return shard.train(
+            rows,
+            [table.rows for table in self.tables],
+            rates,
+            smallest=self._size,
+            window=self.settings.window,
+            negatives=self.settings.negatives,
+            most_load=LONGEST_MOVE / self.settings.learning_rate,
+            loss_every=loss_every,
+        )
+
+    def merge(self, found: Sequence[Found], workers: Workers) -> None:
+        """Move the tables by what the shards found."""
+        if len(found) == 1:
+            for table, delta in zip(self.tables, found[0].deltas, strict=True):
+                table.rows[delta.ids] = delta.rows
+            return
+        along = list(workers.map(self.directions, range(2)))
+        parts = [(which, part) for which in range(2) for part in range(self.parts(which))]
+
+        def add(key: tuple[int, int]) -> None:
+            which, part = key
+            deltas = [self.part_of(one.deltas[which], which, part) for one in found]
+            merge.merge(self.tables[which].rows, deltas, along[which])
+
+        for _ in workers.map(add, parts):
+            pass
+
+    def directions(self, which: int) -> Directions:
+        """Those of the vectors, 0, or of the contexts, 1."""
+        return merge.directions(self.tables[1 - which].rows[self._probes])
+
+    def parts(self, which: int) -> int:
+        """How many parts of a table are merged apart from each other."""
+        return len(self._cuts[which]) - 1
+
+    def part_of(self, delta: Delta, which: int, part: int) -> Delta:
+        """Of a shard's delta that which belongs to one part of the table."""
+        low, high = np.searchsorted(delta.ids, self._cuts[which][part : part + 2])
+        return Delta(*(field[low:high] for field in delta))
+
+
+def _expected(data: SkipGrams, tokens: int) -> list[npt.NDArray[np.float64]]:
+    """How likely a shard of so many tokens names each row of the vectors, and of the contexts."""
+    shares = data.counts / max(1, data.counts.sum()) * data.keep
+    noise = data.counts.astype(np.float64) ** data.settings.noise_exponent
+    kept = tokens * shares.sum()
+    # The halo of a row names tokens once more; that is the same words.
+    drawn = kept / GROUP * data.row_noise * (GROUP // data.length if data.length < GROUP else 1)
+    targets = tokens * shares
+    return [-np.expm1(-targets), -np.expm1(-targets - drawn * noise / noise.sum())]
+
+
+def _cut(named: npt.NDArray[np.float64], rows: int) -> npt.NDArray[np.int64]:
+    """Where a table is cut so that a shard names about as many rows of each part."""
+    cumulative = np.cumsum(named)
+    parts = max(1, round(cumulative[-1] / rows))
+    inner = np.searchsorted(cumulative, cumulative[-1] * np.arange(1, parts) / parts)
+    return np.concatenate([[0], inner, [len(named)]])

@@ -1,0 +1,47 @@
+"""Threads that work beside each other, each with a device of its own."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TypeVar
+
+import tensorflow as tf
+
+from components import threads
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """As many threads as TensorFlow has devices.
+
+    Attributes:
+        count: How many.
+    """
+
+    def __init__(self) -> None:
+        """Nothing runs yet."""
+        devices = threads.devices()
+        self.count = len(devices)
+        self._free: SimpleQueue[str] = SimpleQueue()
+        for device in devices:
+            self._free.put(device)
+        self._pool = ThreadPoolExecutor(self.count, "worker")
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """The function of each item, in their order; its TensorFlow ops run on a thread's device."""
+
+        def apply(item: T) -> R:
+            device = self._free.get()
+            try:
+                with tf.device(device):
+                    return function(item)
+            finally:
+                self._free.put(device)
+
+        return self._pool.map(apply, items)
+
+    def close(self) -> None:
+        """Wait for what is being done, and do no more."""
+        self._pool.shutdown(cancel_futures=True)
