@@ -51,7 +51,8 @@ class Found(NamedTuple):
 
     Attributes:
         deltas: For the vectors and the contexts.
-        loss: Sum over the pairs, nats; a step that measured it stands for those behind it.
+        loss: Sum over the pairs, nats. In training one step in the middle stands for all of them,
+            and is measured before the first.
         pairs: How many there were, counted alike.
         steps: How many there were.
     """
@@ -88,25 +89,24 @@ def _compact(types: int, arrays: Sequence[npt.NDArray[np.int32]]) -> _Compact:
 def train(
     rows: Rows,
     tables: Sequence[Floats],
-    rates: tuple[float, float],
+    rates: tuple[float, float] | None,
     *,
     smallest: Size,
     window: int,
     negatives: int,
     most_load: float,
-    loss_every: int,
 ) -> Found:
     """Train on `rows`, on the device that is in scope. `tables` stay as they are.
 
     Args:
         rows: Numpy arrays, in any number; the last step is filled with empty ones.
         tables: The vectors and the contexts, float32 [types, dimensions].
-        rates: Of the first step, and of the one behind the last.
+        rates: Of the first step, and of the one behind the last; none: all pairs are measured, and
+            nothing is learned.
         smallest: See `Size.fit`.
         window: The longest reach of `rows`.
         negatives: Noise words that each pair is worth.
         most_load: See `components.trainer.optimizer`.
-        loss_every: Steps between two that measure the loss.
     """
     vectors, contexts = tables
     length = rows.left.shape[1]
@@ -122,7 +122,9 @@ def train(
         filled[: len(array)] = array
         return tf.constant(filled.reshape(size.steps, per_step, -1))
 
-    schedule = np.linspace(*rates, steps + 1, dtype=np.float32)[:steps]
+    schedule = np.linspace(*(rates or (0, 0)), steps + 1, dtype=np.float32)[:steps]
+    middle_one = min(steps, (steps - 1) // 2)
+    measured = (middle_one, min(steps, middle_one + 1)) if rates else (0, steps)
     found = _train(
         _rows_of(vectors, targets.ids, size.vectors),
         _rows_of(contexts, others.ids, size.contexts),
@@ -134,8 +136,8 @@ def train(
             in_steps(others.numbers[1]),
         ),
         tf.constant(np.pad(schedule, (0, size.steps - steps))),
-        tf.constant(steps),
-        tf.constant(-(-steps // max(1, steps // loss_every))),
+        tf.constant(steps if rates else 0),
+        tf.constant(measured),
         tf.constant(most_load, tf.float32),
         window=window,
         negatives=negatives,
@@ -147,7 +149,8 @@ def train(
             (targets.ids, others.ids), arrays[0::2], arrays[1::2], strict=True
         )
     )
-    return Found((deltas[0], deltas[1]), float(loss), float(pairs), steps)
+    stands_for = steps / max(1, measured[1] - measured[0])
+    return Found((deltas[0], deltas[1]), float(loss) * stands_for, float(pairs) * stands_for, steps)
 
 
 def _rows_of(table: Floats, ids: npt.NDArray[np.int32], size: int) -> tf.Tensor:
@@ -164,7 +167,7 @@ def _train(
     rows: Rows,
     rates: tf.Tensor,
     steps: tf.Tensor,
-    loss_every: tf.Tensor,
+    measured: tf.Tensor,
     most_load: tf.Tensor,
     *,
     window: int,
@@ -196,22 +199,18 @@ def _train(
         found = Parts(*(tf.gather(table, of) for table, of in zip(tables, ids, strict=True)))
         return here, ids, found, skipgrams.scores(found)
 
-    def some_steps(
-        index: tf.Tensor, one: Table, other: Table, total: tf.Tensor, pairs: tf.Tensor
-    ) -> tuple[Any, ...]:
+    def measure(index: tf.Tensor, total: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, ...]:
         here, _, _, scores = look_up(index, one, other)
         loss = skipgrams.loss(scores, here, window=window, negatives=negatives)
-        end = tf.minimum(index + loss_every, steps)
-        stand_for = tf.cast(end - index, tf.float64)
-        _, one, other = tf.while_loop(
-            lambda index, *_: index < end, step, (index, one, other), parallel_iterations=1
-        )
         found = tf.cast(tf.reduce_sum(here.left + here.right), tf.float64)
-        return end, one, other, total + stand_for * loss, pairs + stand_for * found
+        return index + 1, total + loss, pairs + found
 
     zero = tf.zeros([], tf.float64)
     one, other = (Table(table, tf.zeros([table.shape[0]])) for table in (vectors, contexts))
-    _, one, other, total, pairs = tf.while_loop(
-        lambda index, *_: index < steps, some_steps, (0, one, other, zero, zero)
-    )
-    return one.rows, one.paths, other.rows, other.paths, total, pairs
+    first, end = tf.unstack(measured)
+    _, loss, pairs = tf.while_loop(lambda index, *_: index < end, measure, (first, zero, zero))
+    # After that, so that it can go on in the same memory.
+    with tf.control_dependencies([loss]):
+        index = tf.identity(0)
+    _, one, other = tf.while_loop(lambda index, *_: index < steps, step, (index, one, other))
+    return one.rows, one.paths, other.rows, other.paths, loss, pairs

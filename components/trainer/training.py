@@ -18,8 +18,6 @@ from components.trainer.tables import Table
 from components.trainer.workers import Workers
 
 LAST_RATE = 1e-4  # Of the first one, as in word2vec.c.
-LOSS_EVERY = 16  # Steps between two that measure the loss; fewer where an epoch has few.
-_ENOUGH_LOSSES = 64
 # Rows that say in which directions those of the other table come to rest soon.
 _PROBES = 2048
 # Rows that one shard has in a part of a merge: some tens of calls of numpy are to be worth it, and
@@ -45,7 +43,6 @@ class Training:
             tables: Are trained in place.
         """
         self.data, self.settings, self.tables = data, settings, tables
-        self._loss_every = max(1, min(LOSS_EVERY, data.steps // _ENOUGH_LOSSES))
         tokens = min(blocks_in(settings.round_tokens), max(1, data.blocks)) * BLOCK
         named = _expected(data, tokens)
         steps = tokens * data.steps / max(1, data.tokens)
@@ -71,13 +68,13 @@ class Training:
             rows: The shard's, numpy arrays.
         """
         end = round_.first + round_.blocks * self.settings.shards
-        return self._train(rows, (self.rate(epoch, round_.first), self.rate(epoch, end)), self._loss_every)
+        return self._train(rows, (self.rate(epoch, round_.first), self.rate(epoch, end)))
 
     def measure(self, rows: Rows) -> Found:
         """The loss of the pairs of `rows`."""
-        return self._train(rows, (0.0, 0.0), 1)
+        return self._train(rows, None)
 
-    def _train(self, rows: Rows, rates: tuple[float, float], loss_every: int) -> Found:
+    def _train(self, rows: Rows, rates: tuple[float, float] | None) -> Found:
         return shard.train(
             rows,
             [table.rows for table in self.tables],
@@ -86,7 +83,6 @@ class Training:
             window=self.settings.window,
             negatives=self.settings.negatives,
             most_load=LONGEST_MOVE / self.settings.learning_rate,
-            loss_every=loss_every,
         )
 
     def merge(self, found: Sequence[Found], workers: Workers) -> None:
