@@ -239,7 +239,7 @@ class SkipGrams:
         )
         dataset = dataset.unbatch()
         dataset = dataset.batch(per_step)
-        dataset = dataset.map(lambda *rows: _filled(Rows(*rows), per_step))
+        dataset = dataset.map(lambda rows: _filled(rows, per_step))
         return dataset.with_options(_untuned())
 
     def pairs(self, epoch: tf.Tensor | int, batch_size: int) -> tf.data.Dataset:
