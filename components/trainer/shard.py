@@ -112,6 +112,9 @@ def train(
     length = rows.left.shape[1]
     per_step = TARGETS // length
     steps = -(-len(rows.tokens) // per_step)
+    if not steps:
+        empty = (Delta(np.zeros(0, np.int32), table[:0], table[:0, 0]) for table in tables)
+        return Found((next(empty), next(empty)), 0.0, 0.0, 0)
     middle = rows.tokens[:, window : window + length]
     targets = _compact(len(vectors), [middle])
     others = _compact(len(contexts), [rows.tokens, rows.noise])
@@ -123,8 +126,7 @@ def train(
         return tf.constant(filled.reshape(size.steps, per_step, -1))
 
     schedule = np.linspace(*(rates or (0, 0)), steps + 1, dtype=np.float32)[:steps]
-    middle_one = min(steps, (steps - 1) // 2)
-    measured = (middle_one, min(steps, middle_one + 1)) if rates else (0, steps)
+    measured = (steps // 2, steps // 2 + 1) if rates else (0, steps)
     found = _train(
         _rows_of(vectors, targets.ids, size.vectors),
         _rows_of(contexts, others.ids, size.contexts),
@@ -149,7 +151,7 @@ def train(
             (targets.ids, others.ids), arrays[0::2], arrays[1::2], strict=True
         )
     )
-    stands_for = steps / max(1, measured[1] - measured[0])
+    stands_for = steps / (measured[1] - measured[0])
     return Found((deltas[0], deltas[1]), float(loss) * stands_for, float(pairs) * stands_for, steps)
 
 
