@@ -29,7 +29,7 @@ import tensorflow as tf
 
 Floats = npt.NDArray[np.float32]
 
-_APART = 8  # Directions that are told from the others.
+_APART = 4  # Directions that are told from the others.
 _TURNS = 8  # Of the iteration that finds them.
 # k: how much of a pair's load bends its loss.
 _BEND = 0.5
@@ -107,7 +107,9 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
     several = np.flatnonzero(shards > 1)
     place = np.full(high - low, -1, np.int32)
     place[several] = np.arange(len(several))
-    total = np.zeros((len(several), table.shape[1]), np.float32)
+    counts = shards[several].astype(np.float32)[:, np.newaxis]
+    before = table[several + low]
+    moves = before * -counts
     # What is read and written goes through the same memory again and again, which stays in caches.
     found, sums = (np.empty((max(map(_rows, deltas)), table.shape[1]), np.float32) for _ in "ab")
     for delta in deltas:
@@ -115,16 +117,13 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
         alone, shared = np.flatnonzero(places < 0), np.flatnonzero(places >= 0)
         table[delta.ids[alone]] = _take(delta.rows, alone, found)
         places = places[shared]
-        total[places] = np.add(
-            _take(total, places, sums), _take(delta.rows, shared, found), out=sums[: len(places)]
+        moves[places] = np.add(
+            _take(moves, places, sums), _take(delta.rows, shared, found), out=sums[: len(places)]
         )
     if len(several):
-        before = table[several + low]
-        counts = shards[several].astype(np.float32)[:, np.newaxis]
-        total -= counts * before
-        _damp(total, paths[several][:, np.newaxis], counts, along)
-        total += before
-        table[several + low] = total
+        _damp(moves, paths[several][:, np.newaxis], counts, along)
+        moves += before
+        table[several + low] = moves
 
 
 def _rows(delta: Delta) -> int:
@@ -153,7 +152,11 @@ def _damp(moves: Floats, paths: Floats, shards: Floats, along: Directions) -> No
 def _scale(paths: Floats, shards: Floats, bends: Floats | np.float32) -> Floats:
     """As above; the quotient of short paths, which is near 1, would lose its digits."""
     way = paths * bends
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient = (1 - np.exp(-way)) / (shards * (1 - np.exp(-way / shards)))
-    found: Floats = np.where(way < 1e-2, 1 - 0.5 * way * (1 - 1 / shards), quotient)
-    return found
+    np.maximum(way, 1e-3, out=way)
+    part = way / -shards
+    np.expm1(part, out=part)
+    part *= shards
+    np.negative(way, out=way)
+    np.expm1(way, out=way)
+    way /= part
+    return way

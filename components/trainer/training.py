@@ -22,7 +22,7 @@ LAST_RATE = 1e-4  # Of the first one, as in word2vec.c.
 _PROBES = 2048
 # Rows that one shard has in a part of a merge: some tens of calls of numpy are to be worth it, and
 # the part is to fit a core's caches.
-_PART = 2048
+_PART = 4096
 
 
 class Training:
