@@ -139,7 +139,8 @@ def _damp(moves: Floats, paths: Floats, shards: Floats, along: Directions) -> No
 
     Args:
         moves: float32 [rows, dimensions].
-        paths, shards: float32 [rows, 1].
+        paths: float32 [rows, 1] of all shards together.
+        shards: float32 [rows, 1] how many moved each row.
         along: The directions.
     """
     others = _scale(paths, shards, along.rest)
