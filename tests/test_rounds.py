@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.defaults import cut
+from components.defaults import _SHARD, cut
 from components.trainer.rounds import BLOCK, Round, blocks_in, order, rounds
 
 
@@ -69,10 +69,10 @@ def test_small_texts_have_one_shard_and_large_ones_many() -> None:
     found = [cut(10**exponent, 5) for exponent in range(3, 12)]
     shards = [one["shards"] for one in found]
     assert shards == sorted(shards)
-    assert (shards[0], shards[-1]) == (1, 64)
+    assert shards[0] == 1 and shards[-1] >= 16
     for exponent, one in zip(range(3, 12), found, strict=True):
         together = one["shards"] * one["round_tokens"]
-        assert one["round_tokens"] >= 50_000
+        assert one["round_tokens"] >= _SHARD
         assert one["shards"] == 1 or together * 40 <= 5 * 10**exponent
 
 
@@ -80,4 +80,4 @@ def test_small_texts_have_one_shard_and_large_ones_many() -> None:
 def test_shards_that_are_set_stay(shards: int) -> None:
     for tokens in (1, 10**6, 10**9):
         found = cut(tokens, 5, shards)
-        assert found["shards"] == shards and found["round_tokens"] >= 50_000
+        assert found["shards"] == shards and found["round_tokens"] >= _SHARD
