@@ -74,9 +74,9 @@ def cut(tokens: int, epochs: int, shards: int | None = None) -> dict[str, int]:
     """`shards` and `round_tokens` for a training of so many tokens, so many times.
 
     >>> cut(tokens=100_000, epochs=12)
-    {'shards': 1, 'round_tokens': 50000}
+    {'shards': 1, 'round_tokens': 100000}
     >>> cut(tokens=20_000_000, epochs=3)
-    {'shards': 16, 'round_tokens': 93750}
+    {'shards': 8, 'round_tokens': 187500}
     """
     together = min(_ROUND, tokens * epochs // _ROUNDS)
     if shards is None:

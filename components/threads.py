@@ -45,7 +45,8 @@ def make_devices() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     count = int(os.environ["TF_NUM_INTEROP_THREADS"])
     try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        one = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [one] * count)
     except RuntimeError:  # Then there is one, and what would run beside each other takes turns.
         return
 

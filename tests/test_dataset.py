@@ -1,6 +1,7 @@
 """The tf.data pipeline: two views of the same pairs, and nothing random but by (seed, epoch)."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import tensorflow as tf
 from components.artifacts import Examples, write_json
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings, TransformSettings
-from components.trainer.dataset import GROUP, TARGETS, SkipGrams, noise_words
+from components.trainer import tokens
+from components.trainer.dataset import GROUP, TARGETS, SkipGrams, Spans, noise_words
+from components.trainer.rounds import BLOCK
+from components.trainer.skipgrams import Rows
 from components.vocabulary import Vocabulary
 
 
@@ -61,17 +65,45 @@ def random_documents(seed: int, count: int = 120, types: int = 50) -> list[list[
     ]
 
 
-def trained_pairs(data: SkipGrams, epoch: int, window: int) -> Counter[tuple[int, int]]:
+Pairs = Counter[tuple[int, int]]
+
+
+def trained_pairs(data: SkipGrams, epoch: int, window: int) -> Pairs:
     """The pairs in the layout that the trainer consumes, read off in plain Python."""
-    pairs: Counter[tuple[int, int]] = Counter()
-    for step in data.rows(epoch):
-        tokens, left, right, _ = (part.numpy() for part in step)
-        for row, lefts, rights in zip(tokens, left, right, strict=True):
-            for place, (before, after) in enumerate(zip(lefts, rights, strict=True), window):
-                for other in range(place - before, place + after + 1):
-                    if other != place:
-                        pairs[int(row[place]), int(row[other])] += 1
+    return sum((pairs_of(step, window) for step in data.rows(epoch)), Counter())
+
+
+def pairs_of(rows: Rows, window: int) -> Pairs:
+    pairs: Pairs = Counter()
+    tokens, left, right, _ = map(np.asarray, rows)
+    for row, lefts, rights in zip(tokens, left, right, strict=True):
+        for place, (before, after) in enumerate(zip(lefts, rights, strict=True), window):
+            for other in range(place - before, place + after + 1):
+                if other != place:
+                    pairs[int(row[place]), int(row[other])] += 1
     return pairs
+
+
+def in_blocks(documents: list[list[int]], files: int) -> Iterator[list[int]]:
+    """The documents as they lie in the files, those that reach over a block's end cut there."""
+    place = 0
+    for document in (document for file in range(files) for document in documents[file::files]):
+        while document:
+            room = BLOCK - place % BLOCK
+            yield document[:room]
+            place += len(document[:room])
+            document = document[room:]
+
+
+def whole_windows(documents: Iterable[list[int]], window: int) -> Pairs:
+    """The pairs of all tokens that are no further from each other than `window`."""
+    return Counter(
+        (document[place], document[other])
+        for document in documents
+        for place in range(len(document))
+        for other in range(max(0, place - window), min(len(document), place + window + 1))
+        if other != place
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -117,13 +149,98 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
     assert bits(data, 0) != bits(other, 0)
 
 
-def test_skipping_steps_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
-    examples = write_examples(tmp_path, random_documents(3, count=2000), types=50)
-    data = SkipGrams(examples, TrainerSettings(sample=0))
-    whole = bits(data, 0)
-    rest = [b"".join(part.numpy().tobytes() for part in step) for step in data.rows(0).skip(5)]
-    assert len(whole) > 10
-    assert rest == whole[5:]
+# Few blocks, cut by documents, and in the second case one document longer than any.
+LONG = [[place % 50 for place in range(5 * BLOCK + 77)], *random_documents(3, count=2000)]
+CORPORA = {"short documents": random_documents(3, count=2000), "a long one": LONG}
+
+
+@pytest.fixture(scope="module", params=CORPORA)
+def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A corpus of several blocks, and its documents."""
+    path = tmp_path_factory.mktemp("cut")
+    return write_examples(path, CORPORA[request.param], types=50), CORPORA[request.param]
+
+
+@pytest.mark.parametrize(
+    ("shards", "round_tokens"), [(1, 2 * BLOCK), (1, 1), (2, BLOCK), (3, 10**9), (16, 1)]
+)
+def test_the_shards_of_all_rounds_have_each_pair_once(
+    cut: Any, shards: int, round_tokens: int
+) -> None:
+    examples, documents = cut
+    settings = TrainerSettings(
+        window=2, sample=0, shrink_windows=False, shards=shards, round_tokens=round_tokens
+    )
+    data = SkipGrams(examples, settings)
+    expected = whole_windows(in_blocks(documents, files=3), window=2)
+    for epoch in (0, 20):  # When little and when much is learned.
+        plan, found = data.plan(epoch), Counter[tuple[int, int]]()
+        for round_, spans in zip(plan, data.spans(epoch), strict=True):
+            assert spans.count.shape == [shards]
+            where = np.stack([spans.epoch, spans.first, spans.blocks], 1)
+            assert (where == [epoch, *round_]).all()
+            for shard in range(shards):
+                rows = Rows(*(part[shard][: spans.count[shard]] for part in spans.rows))
+                found += pairs_of(rows, window=2)
+                first = round_.first + shard * round_.blocks
+                alone = data.span(epoch, first, round_.blocks)  # As a worker elsewhere has it.
+                for part, same in zip(rows, alone, strict=True):
+                    assert (part.numpy() == same).all()
+        assert found == expected
+    assert trained_pairs(data, 0, 2) == expected
+    assert sum((rows_pairs(spans) for spans in data.measured()), Counter()) == expected
+
+
+def rows_pairs(spans: Spans) -> Pairs:
+    return sum((pairs_of(Rows(*rows), 2) for rows in zip(*spans.rows, strict=True)), Counter())
+
+
+def spans_bits(dataset: tf.data.Dataset) -> list[bytes]:
+    return [b"".join(part.numpy().tobytes() for part in tf.nest.flatten(one)) for one in dataset]
+
+
+def test_rounds_that_are_done_leave_the_rest_as_it_was(cut: Any) -> None:
+    data = SkipGrams(cut[0], TrainerSettings(shards=2, round_tokens=1))
+    whole = spans_bits(data.spans(0))
+    assert len(whole) == len(data.plan(0)) > 2
+    assert spans_bits(data.spans(0, skip=2)) == whole[2:]
+    assert spans_bits(data.spans(0, skip=len(whole))) == []
+    assert spans_bits(data.spans(1)) != whole
+
+
+def test_what_is_measured_does_not_depend_on_the_cut(cut: Any) -> None:
+    one, other = (
+        SkipGrams(cut[0], TrainerSettings(shards=shards, round_tokens=tokens))
+        for shards, tokens in [(1, 10**6), (8, 1)]
+    )
+    assert spans_bits(one.measured()) == spans_bits(other.measured())
+
+
+@pytest.mark.parametrize("files", [1, 3, 11])
+def test_tokens_lie_one_behind_the_other_with_the_last_ones_marked(
+    tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_DOCUMENTS", 7)
+    documents = [[], *random_documents(7), [], [0], [3]]
+    examples = write_examples(tmp_path, documents, types=50, files=files)
+    found = tokens.unpacked(examples.records("train"), tmp_path)
+    expected = [
+        ~id_ if place == len(document) - 1 else id_
+        for file in range(files)
+        for document in documents[file::files]
+        for place, id_ in enumerate(document)
+    ]
+    assert found.tolist() == expected
+    assert found.dtype == np.int32
+    assert not list(tmp_path.glob("tmp*"))
+
+
+def test_records_that_lack_tokens_are_an_error(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, random_documents(0), types=50)
+    data = SkipGrams(examples, TrainerSettings())
+    data.tokens += 1
+    with pytest.raises(SkipstreamError, match=r"must hold .* tokens to train, got .*: delete that"):
+        data.unpack()
 
 
 def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:
@@ -186,7 +303,9 @@ def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> N
 def test_noise_words_follow_the_noise_distribution(tmp_path: Path) -> None:
     examples = write_examples(tmp_path, random_documents(6, count=3000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0, noise_exponent=0.5))
-    drawn = np.concatenate([step.noise.numpy().ravel() for step in data.rows(0)])
+    # Behind the last rows of all are some without a pair, and without noise words.
+    steps = [Rows(*(part.numpy() for part in step)) for step in data.rows(0)]
+    drawn = np.concatenate([step.noise[step.left.any(1)].ravel() for step in steps])
     counts = Vocabulary.load(examples.path / "vocabulary.tsv").counts
     expected = counts**0.5 / (counts**0.5).sum()
     observed = np.bincount(drawn, minlength=50) / len(drawn)

@@ -1,11 +1,12 @@
 """The tf.data input pipeline: token ids -> skip-gram pairs, on the fly.
 
-Two views of the same pairs. `SkipGrams.spans` and `rows` have the layout that the trainer consumes:
-rows with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any Keras model.
+Two views of the same pairs. `SkipGrams.spans` and `rows` have the layout that the trainer
+consumes: rows with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any
+Keras model.
 
-Order: blocks of about 8,000 tokens are shuffled (see `components.trainer.rounds`), and within what a
-shard trains on in a round, rows are. All of it is a function of (seed, epoch, place): no global seed
-and no thread's timing has a part in it.
+Order: blocks of about 8,000 tokens are shuffled (see `components.trainer.rounds`), and within what
+a shard trains on in a round, rows are. All of it is a function of (seed, epoch, place): no global
+seed and no thread's timing has a part in it.
 """
 
 import math
@@ -19,7 +20,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components import threads
-
 from components.artifacts import VOCABULARY, Examples
 from components.defaults import chosen, keep_probability
 from components.errors import SkipstreamError
@@ -173,7 +173,9 @@ class SkipGrams:
         dataset = tf.data.Dataset.from_tensor_slices((rounds_.reshape(-1, 3), which))
         dataset = dataset.map(
             lambda one, shard: Spans(
-                *tf.unstack(one),
+                one[0],
+                one[1],
+                one[2],
                 rows := self._rows(epoch, one[1] + shard * one[2], one[2]),
                 tf.shape(rows.tokens)[0],
             ),
@@ -219,7 +221,7 @@ class SkipGrams:
     def _read(
         self, blocks: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-        """Some blocks: int32 [tokens] ids, and int64 [documents + 1], where documents begin and end."""
+        """Some blocks: int32 [tokens] ids, and int64 [documents + 1], where documents meet."""
         parts = [self._tokens[block * BLOCK : (block + 1) * BLOCK] for block in blocks]
         ids = np.concatenate([np.zeros(0, np.int32), *parts])
         ends = ids < 0
@@ -229,7 +231,7 @@ class SkipGrams:
 
     @tf.autograph.experimental.do_not_convert
     def rows(self, epoch: int) -> tf.data.Dataset:
-        """Rows of one epoch in one piece, `Rows` in batches of a step's; the last has empty ones."""
+        """Rows of one epoch, `Rows` in batches of a step's; the last has empty ones."""
         per_step = TARGETS // self.length
         starts = tf.data.Dataset.range(0, self.blocks, _MEASURED)
         dataset = starts.map(
@@ -288,7 +290,15 @@ def _cut(
 
     Args:
         place: In the epoch: keys what is random.
-        ids, splits: Of the documents, see `SkipGrams._read`.
+        ids: Of the documents, see `SkipGrams._read`.
+        splits: Where they meet.
+        streams: Of the epoch.
+        keep: See `skipgrams.to_rows`.
+        noise: See `skipgrams.draw_noise`.
+        window: See `skipgrams.to_rows`.
+        shrink: The same.
+        length: The same.
+        row_noise: Noise words in a row.
     """
     parts = skipgrams.to_rows(
         tf.RaggedTensor.from_row_splits(ids, splits, validate=False),
@@ -306,5 +316,5 @@ def _cut(
     words = skipgrams.draw_noise(
         tf.stack([count + missing, row_noise]), noise, skipgrams.position_key(streams.noise, place)
     )
-    shuffled = (tf.pad(tf.gather(part, order), [[0, missing], [0, 0]]) for part in parts)
-    return Rows(*shuffled, words)
+    tokens, left, right = (tf.pad(tf.gather(part, order), [[0, missing], [0, 0]]) for part in parts)
+    return Rows(tokens, left, right, words)

@@ -33,6 +33,9 @@ _APART = 4  # Directions that are told from the others.
 _TURNS = 8  # Of the iteration that finds them.
 # k: how much of a pair's load bends its loss.
 _BEND = 0.5
+# Products of so many rows, or of a multiple, have the same bits for a row wherever it stands; the
+# rows left over behind would be added up in another order.
+_EVEN = 64
 
 
 class Delta(NamedTuple):
@@ -76,7 +79,7 @@ def directions(partners: Floats) -> Directions:
     return Directions(*(part.numpy() for part in _directions(tf.constant(partners))))
 
 
-@tf.function(autograph=False, reduce_retracing=True)
+@tf.function(autograph=False)
 def _directions(partners: tf.Tensor) -> Directions:
     size = partners.shape[1]
     count = tf.cast(tf.shape(partners)[0], tf.float64)
@@ -102,19 +105,21 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
     high = max((int(delta.ids[-1]) + 1 for delta in deltas if len(delta.ids)), default=low)
     shards, paths = np.zeros(high - low, np.int32), np.zeros(high - low, np.float32)
     for delta in deltas:
-        shards[delta.ids - low] += 1
+        shards[delta.ids - low] += delta.paths != 0  # As not-a-number is: it must not get lost.
         paths[delta.ids - low] += delta.paths
     several = np.flatnonzero(shards > 1)
     place = np.full(high - low, -1, np.int32)
     place[several] = np.arange(len(several))
     counts = shards[several].astype(np.float32)[:, np.newaxis]
     before = table[several + low]
-    moves = before * -counts
+    moves = np.zeros((-(-len(several) // _EVEN) * _EVEN, table.shape[1]), np.float32)
+    np.multiply(before, -counts, out=moves[: len(several)])
     # What is read and written goes through the same memory again and again, which stays in caches.
     found, sums = (np.empty((max(map(_rows, deltas)), table.shape[1]), np.float32) for _ in "ab")
     for delta in deltas:
         places = place[delta.ids - low]
-        alone, shared = np.flatnonzero(places < 0), np.flatnonzero(places >= 0)
+        trained, one = delta.paths != 0, places < 0
+        alone, shared = np.flatnonzero(trained & one), np.flatnonzero(trained & ~one)
         table[delta.ids[alone]] = _take(delta.rows, alone, found)
         places = places[shared]
         moves[places] = np.add(
@@ -122,8 +127,8 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
         )
     if len(several):
         _damp(moves, paths[several][:, np.newaxis], counts, along)
-        moves += before
-        table[several + low] = moves
+        before += moves[: len(several)]
+        table[several + low] = before
 
 
 def _rows(delta: Delta) -> int:
@@ -138,21 +143,22 @@ def _damp(moves: Floats, paths: Floats, shards: Floats, along: Directions) -> No
     """Scale the sums of the shards' moves along each direction, in place.
 
     Args:
-        moves: float32 [rows, dimensions].
-        paths, shards: float32 [rows, 1].
+        moves: float32 [rows and some of zeros, dimensions]; see _EVEN.
+        paths: float32 [rows, 1] of all shards together.
+        shards: float32 [rows, 1] how many moved each row.
         along: The directions.
     """
     others = _scale(paths, shards, along.rest)
     inside = tf.matmul(moves, along.basis).numpy()
-    inside *= _scale(paths, shards, along.bends) - others
-    moves *= others
+    inside[: len(paths)] *= _scale(paths, shards, along.bends) - others
+    moves[: len(paths)] *= others
     moves += tf.matmul(inside, along.basis, transpose_b=True).numpy()
 
 
 def _scale(paths: Floats, shards: Floats, bends: Floats | np.float32) -> Floats:
-    """As above; the quotient of short paths, which is near 1, would lose its digits."""
+    """As above, for each direction of each row."""
     way = paths * bends
-    np.maximum(way, 1e-3, out=way)
+    np.maximum(way, 1e-30, out=way)  # No zero is divided by zero.
     part = way / -shards
     np.expm1(part, out=part)
     part *= shards

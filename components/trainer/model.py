@@ -21,8 +21,8 @@ from components.trainer.workers import Workers
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
 
-    Input of `fit`: `SkipGrams.spans`. Input of `evaluate`: `SkipGrams.measured`. Input of a call: int
-    ids of any shape; output: float32 [..., dimensions], their vectors.
+    Input of `fit`: `SkipGrams.spans`. Input of `evaluate`: `SkipGrams.measured`. Input of a call:
+    int ids of any shape; output: float32 [..., dimensions], their vectors.
 
     Attributes:
         training: What moves the tables.

@@ -8,7 +8,7 @@ devices, or machines) meet once a round.
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +126,8 @@ def train(
         filled[: len(array)] = array
         return tf.constant(filled.reshape(size.steps, per_step, -1))
 
-    schedule = np.linspace(*(rates or (0, 0)), steps + 1, dtype=np.float32)[:steps]
+    first, last = rates or (0.0, 0.0)
+    schedule = np.linspace(first, last, steps + 1, dtype=np.float32)[:steps]
     measured = (steps // 2, steps // 2 + 1) if rates else (0, steps)
     found = _train(
         _copies.rows_of("vectors", vectors, targets.ids, size.vectors),

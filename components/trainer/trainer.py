@@ -13,12 +13,13 @@ from components.artifacts import VOCABULARY, Examples, Model
 from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
 from components.settings import Chosen, TrainerSettings
+from components.trainer import losses, warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import SkipGrams
-from components.trainer import losses, warm_start
 from components.trainer.losses import of_pairs, reading
 from components.trainer.model import SkipGram, models_freed
 from components.vocabulary import Vocabulary
+
 
 @models_freed()
 def build(

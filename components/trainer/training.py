@@ -1,4 +1,4 @@
-"""Rounds on a pair of tables: shards train beside each other, then the tables are merged by rows."""
+"""Rounds on a pair of tables: shards train beside each other, then the tables are merged."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from components.settings import Chosen
 from components.trainer import merge, shard
-from components.trainer.dataset import GROUP, TARGETS, SkipGrams
+from components.trainer.dataset import GROUP, SkipGrams
 from components.trainer.merge import Delta, Directions
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
@@ -51,12 +51,13 @@ class Training:
         self._cuts = [_cut(table, _PART) for table in named]
         draw = np.random.Generator(np.random.Philox(key=[settings.seed, 2**62]))
         cells = draw.integers(0, data.types, _PROBES)
-        threshold, alias = (part.numpy() for part in data.noise)
+        threshold, alias = map(np.asarray, data.noise)
         self._probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
 
     def rate(self, epoch: int, block: int) -> float:
         """The learning rate at a block of an epoch: it falls in a straight line over all epochs."""
-        done = min(1.0, (epoch * self.data.blocks + block) / (self.settings.epochs * max(1, self.data.blocks)))
+        whole = self.settings.epochs * max(1, self.data.blocks)
+        done = min(1.0, (epoch * self.data.blocks + block) / whole)
         return self.settings.learning_rate * (1 - done * (1 - LAST_RATE))
 
     def learn(self, epoch: int, round_: Round, rows: Rows) -> Found:
@@ -113,7 +114,7 @@ class Training:
     def part_of(self, delta: Delta, which: int, part: int) -> Delta:
         """Of a shard's delta that which belongs to one part of the table."""
         low, high = np.searchsorted(delta.ids, self._cuts[which][part : part + 2])
-        return Delta(*(field[low:high] for field in delta))
+        return Delta(delta.ids[low:high], delta.rows[low:high], delta.paths[low:high])
 
 
 def _expected(data: SkipGrams, tokens: int) -> list[npt.NDArray[np.float64]]:

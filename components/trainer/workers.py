@@ -30,7 +30,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(self.count, "worker")
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """The function of each item, in their order; its TensorFlow ops run on a thread's device."""
+        """The function of each item, in their order; its ops run on a device of its own."""
 
         def apply(item: T) -> R:
             device = self._free.get()
