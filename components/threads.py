@@ -8,6 +8,7 @@ programs run beside each other, whole, as they do on several GPUs.
 
 import math
 import os
+import sys
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Of a container: microseconds in each period, or "max".
@@ -38,9 +39,10 @@ def cpus() -> int:
 
 
 def make_devices() -> None:
-    """Make a CPU device for each thread, unless TensorFlow runs already."""
-    import tensorflow as tf
-
+    """Make a CPU device for each thread, if TensorFlow is imported and runs nothing yet."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return
     limit(None)
     cpu = tf.config.list_physical_devices("CPU")[0]
     count = int(os.environ["TF_NUM_INTEROP_THREADS"])

@@ -13,6 +13,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from components import threads
 from components.artifacts import Artifact
 from components.errors import SkipstreamError
 from components.settings import StageSettings
@@ -185,6 +186,7 @@ class Runner:
             out = self.store.begin(step, self.run_id, resumable=resumable, again=again)
             try:
                 build = import_module(step.module).build
+                threads.make_devices()  # What the stage imported has run nothing yet.
                 made: A = build(**step.inputs, **settings, **step.given, out=out)
                 interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
                 return self.store.publish(made)

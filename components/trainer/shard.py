@@ -6,6 +6,7 @@ devices, or machines) meet once a round.
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -129,8 +130,8 @@ def train(
     schedule = np.linspace(first, last, steps + 1, dtype=np.float32)[:steps]
     measured = (steps // 2, steps // 2 + 1) if rates else (0, steps)
     found = _train(
-        _rows_of(vectors, targets.ids, size.vectors),
-        _rows_of(contexts, others.ids, size.contexts),
+        _copies.rows_of("vectors", vectors, targets.ids, size.vectors),
+        _copies.rows_of("contexts", contexts, others.ids, size.contexts),
         in_steps(targets.numbers[0]),
         Rows(
             in_steps(others.numbers[0]),
@@ -156,10 +157,32 @@ def train(
     return Found((deltas[0], deltas[1]), float(loss) * stands_for, float(pairs) * stands_for, steps)
 
 
-def _rows_of(table: Floats, ids: npt.NDArray[np.int32], size: int) -> tf.Tensor:
-    found = np.empty((size, table.shape[1]), np.float32)
-    np.take(table, ids, 0, out=found[: len(ids)], mode="clip")
-    return tf.constant(found)
+class _Copies(threading.local):
+    """Memory that a thread copies rows to, each time anew, and that TensorFlow reads in place.
+
+    New memory would cost a third as much again as the copy: the kernel clears it page by page.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int], tuple[Floats, tf.Tensor]] = {}
+
+    def rows_of(self, name: str, table: Floats, ids: npt.NDArray[np.int32], size: int) -> tf.Tensor:
+        """The rows `ids` of a table, and behind them anything; until the thread asks for others."""
+        dimensions = table.shape[1]
+        key = name, size, dimensions
+        if key not in self._known:
+            memory = np.zeros(size * dimensions + 16, np.float32)
+            start = -(memory.ctypes.data // 4) % 16  # TensorFlow wants multiples of 64 bytes.
+            array = memory[start : start + size * dimensions].reshape(size, dimensions)
+            for known in [known for known in self._known if known[0] == name]:
+                del self._known[known]
+            self._known[key] = array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        array, tensor = self._known[key]
+        np.take(table, ids, 0, out=array[: len(ids)], mode="clip")
+        return tensor
+
+
+_copies = _Copies()
 
 
 @tf.function(autograph=False, jit_compile=True)
