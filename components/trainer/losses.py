@@ -137,8 +137,10 @@ def reading(examples: Examples) -> Iterator[None]:
         try:
             yield
         except tf.errors.DataLossError as error:
-            # Keras puts a stack in front, TensorFlow the names of nodes behind.
-            reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
+            # TensorFlow puts the names of nodes in front and behind.
+            reason = re.sub(
+                r"\{\{.*?\}\}\s*|\s*\[\[?(Op:|\{\{).*", "", error.message, flags=re.DOTALL
+            )
             raise SkipstreamError(
                 f"a TFRecord in {examples.address} is damaged ({reason}): "
                 "delete that directory and run transform again"
