@@ -265,7 +265,7 @@ def test_half_a_corpus_is_refused(night: Run, output: Path) -> None:
 def test_a_rate_that_diverges_is_not_pushed(
     night: Run, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.trainer.trainer.LONGEST_MOVE", 1e9)  # Else nothing diverges.
+    monkeypatch.setattr("components.trainer.training.LONGEST_MOVE", 1e9)  # Else nothing diverges.
     with pytest.raises(NotBlessedError, match="training diverged"):
         night(TODAY, warm_learning_rate=1.0, warm_epochs=5)
     assert not json.loads((output / "run.json").read_text())["stages"].get("pusher")

@@ -182,7 +182,11 @@ class SkipGrams:
             num_parallel_calls=threads.cpus(),
             deterministic=True,
         )
-        return dataset.padded_batch(shards).prefetch(2).with_options(_untuned())
+        dataset = dataset.padded_batch(shards)
+        # Where Keras knows how many there are, it makes another iterator when they are through,
+        # which would prepare rounds that nobody trains on.
+        dataset = dataset.filter(lambda *_: True)
+        return dataset.prefetch(2).with_options(_untuned())
 
     def span(self, epoch: int, first: int, blocks: int) -> Rows:
         """What one shard trains on in a round, as numpy arrays."""
