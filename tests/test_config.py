@@ -62,6 +62,9 @@ def test_none_is_no_limit():
     [
         ("trainer.window=0", "trainer.window must be at least 1, got 0"),
         ("trainer.window=101", "trainer.window must be at most 100, got 101"),
+        ("trainer.shards=0", "trainer.shards must be at least 1, got 0"),
+        ("trainer.shards=1025", "trainer.shards must be at most 1024, got 1025"),
+        ("trainer.round_tokens=0", "trainer.round_tokens must be at least 1, got 0"),
         ("trainer.learning_rate=0", "trainer.learning_rate must be more than 0, got 0"),
         ("trainer.seed=2147483648", "trainer.seed must be less than 2147483648, got 2147483648"),
         ("trainer.sample=nan", "trainer.sample must be a finite number, got nan"),

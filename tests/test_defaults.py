@@ -45,6 +45,10 @@ def test_what_is_set_stays_and_what_is_chosen_is_as_if_it_were_set(tmp_path: Pat
     found = chosen(TrainerSettings(sample=0, seed=7), examples)
     assert (found.sample, found.epochs, found.warm_epochs, found.seed) == (0, 29, 12, 7)
     assert chosen(found, examples) is found
-    spelled_out = chosen(TrainerSettings(sample=0, epochs=29, warm_epochs=12, seed=7), examples)
+    assert (found.shards, found.round_tokens) == (1, 100_000)
+    changes = {"sample": 0, "epochs": 29, "warm_epochs": 12, "shards": 1, "round_tokens": 100_000}
+    spelled_out = chosen(TrainerSettings(seed=7, **changes), examples)
     assert spelled_out == found
     assert (found.warm().epochs, found.warm().learning_rate) == (12, 0.025)
+    cut = chosen(TrainerSettings(shards=5, round_tokens=77), examples)
+    assert (cut.shards, cut.round_tokens) == (5, 77)

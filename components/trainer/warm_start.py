@@ -6,8 +6,8 @@ with every word, says nothing that nobody has learned, and its first steps lead 
 stands with, whose vectors are there already. (Kaji and Kobayashi, "Incremental Skip-gram Model with
 Negative Sampling", 2017, and gensim's `build_vocab(update=True)` let new words start so, too.)
 
-Of the optimizer there is nothing to carry over: `RowSGD` has no state but the number of steps, by
-which the rate falls. Each training begins it anew.
+Of gradient descent there is nothing to carry over but the rate, which falls with the rounds that
+are done. Each training begins it anew.
 """
 
 from collections.abc import Mapping

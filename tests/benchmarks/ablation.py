@@ -18,16 +18,18 @@ from components import threads
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings
 
-# Names in components.trainer by module, or settings; "edges" drops pairs that leave their row.
+# Names in modules of components.trainer, or settings; "edges" drops pairs that leave their row.
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "16 noise words a group": {"dataset.noise_words": lambda _: 16},
-    "64 noise words a group": {"dataset.noise_words": lambda _: 64},
-    "groups of 32 targets": {"dataset.GROUP": 32, "model.GROUP": 32},
-    "groups of 128 targets": {"dataset.GROUP": 128, "model.GROUP": 128},
-    "steps of 1,024 targets": {"dataset.TARGETS": 1024},
-    "steps of 4,096 targets": {"dataset.TARGETS": 4096},
-    "rows not bounded": {"trainer.LONGEST_MOVE": 1e9},
+    "16 noise words a group": {"noise_words": lambda _: 16},
+    "64 noise words a group": {"noise_words": lambda _: 64},
+    "groups of 32 targets": {"GROUP": 32},
+    "groups of 128 targets": {"GROUP": 128},
+    "steps of 1,024 targets": {"TARGETS": 1024},
+    "steps of 4,096 targets": {"TARGETS": 4096},
+    "rows not bounded": {"LONGEST_MOVE": 1e9},
+    "one shard": {"shards": 1},
+    "16 shards": {"shards": 16},
     "pairs across rows lost": {"edges": True},
     "rate .025": {"learning_rate": 0.025},
     "rate .075": {"learning_rate": 0.075},
@@ -50,16 +52,15 @@ def within_rows(to_rows: Callable[..., Any]) -> Callable[..., Any]:
 def train(examples: Examples, out: Path, settings: TrainerSettings, variant: str) -> Result:
     """One training in this process, which it changes for good."""
     threads.limit(settings.threads)
-    from components.trainer import dataset, model, skipgrams, trainer
+    from components.trainer import dataset, shard, skipgrams, trainer, training
 
-    modules = {"dataset": dataset, "model": model, "trainer": trainer}
     for name, value in VARIANTS[variant].items():
-        module, dot, constant = name.partition(".")
-        if dot:
-            setattr(modules[module], constant, value)
-        elif name == "edges":
+        holders = [module for module in (dataset, shard, training) if hasattr(module, name)]
+        for module in holders:  # Each has a name of its own for what it imports.
+            setattr(module, name, value)
+        if name == "edges":
             skipgrams.to_rows = within_rows(skipgrams.to_rows)
-        else:
+        elif not holders:
             settings = settings.model_copy(update={name: value})
     out.mkdir()
     trained = trainer.build(examples, settings=settings, out=Model(out, "ablation"))

@@ -174,9 +174,9 @@ def read_pairs(examples: Examples, settings: TrainerSettings) -> Result:
     from components.trainer import SkipGrams
 
     tf.config.experimental.enable_op_determinism()
-    rows = SkipGrams(examples, settings).rows(0)
+    data = SkipGrams(examples, settings)
     start = time.monotonic()
-    rows.reduce(tf.constant(0, tf.int64), lambda steps, _: steps + 1)
+    data.spans(0).reduce(tf.constant(0, tf.int64), lambda rounds, _: rounds + 1)
     return {"seconds": round(time.monotonic() - start, 2)}
 
 
