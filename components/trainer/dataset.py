@@ -147,7 +147,7 @@ class SkipGrams:
         return found
 
     def unpack(self) -> None:
-        """Read the records now: what is damaged is told before anything else is done."""
+        """Read the records now. Within a dataset, an error would be one of TensorFlow's ops."""
         _ = self._tokens
 
     def plan(self, epoch: int) -> list[Round]:

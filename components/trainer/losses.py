@@ -38,7 +38,7 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     skip_gram = SkipGram(pairs, pairs.settings)
     for name, table in skip_gram.tables.items():
         table.load(model / f"{name}.npy")
-    return _measure(skip_gram, pairs.measured(), examples)
+    return _measure(skip_gram, pairs, examples)
 
 
 @models_freed()
@@ -68,8 +68,7 @@ def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) 
     one = SkipGram(pairs, pairs.settings.model_copy(update={"dimensions": 1}))
     one.vectors.rows[:] = 1
     one.contexts.rows[:] = scores[:, np.newaxis]
-    spans = pairs.measured()
-    return _measure(one, spans.take(ENOUGH) if split == "train" else spans, examples)
+    return _measure(one, pairs, examples, ENOUGH if split == "train" else -1)
 
 
 def comparable_losses(
@@ -113,12 +112,15 @@ def _comparable_loss(
     skip_gram = SkipGram(pairs, settings)
     skip_gram.vectors.rows[:] = 0  # As the contexts.
     warm_start.carry_over(model, ids, skip_gram.tables)
-    return _measure(skip_gram, pairs.measured(), examples)
+    return _measure(skip_gram, pairs, examples)
 
 
-def _measure(skip_gram: SkipGram, spans: tf.data.Dataset, examples: Examples) -> float | None:
+def _measure(
+    skip_gram: SkipGram, pairs: SkipGrams, examples: Examples, most: int = -1
+) -> float | None:
     with reading(examples):
-        return of_pairs(float(skip_gram.evaluate(spans, verbose=0)))
+        pairs.unpack()
+        return of_pairs(float(skip_gram.evaluate(pairs.measured().take(most), verbose=0)))
 
 
 def of_pairs(loss: float) -> float | None:
@@ -135,8 +137,10 @@ def reading(examples: Examples) -> Iterator[None]:
         try:
             yield
         except tf.errors.DataLossError as error:
-            # Keras puts a stack in front, TensorFlow the names of nodes behind.
-            reason = re.sub(r"\s*\[\[.*", "", error.message, flags=re.DOTALL).splitlines()[-1]
+            # TensorFlow puts the names of nodes in front and behind.
+            reason = re.sub(
+                r"\{\{.*?\}\}\s*|\s*\[\[?(Op:|\{\{).*", "", error.message, flags=re.DOTALL
+            )
             raise SkipstreamError(
                 f"a TFRecord in {examples.address} is damaged ({reason}): "
                 "delete that directory and run transform again"

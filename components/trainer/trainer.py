@@ -60,6 +60,8 @@ def build(
         raise _nothing_held_out(settings)
     with reading(examples):
         train.unpack()
+        if pairs:
+            pairs.unpack()
     model = SkipGram(train, settings)
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
