@@ -52,7 +52,7 @@ def markdown(rows: Sequence[Row], columns: Iterable[str] = ()) -> str:
     >>> print(markdown([{"a": 1234.5, "b": 0.12345}, {"a": "x"}]))
     | a | b |
     |---|---|
-    | 1,234 | .123 |
+    | 1,234 | 0.123 |
     | x |  |
     """
     columns = list(columns) or list(dict.fromkeys(key for row in rows for key in row))
@@ -65,9 +65,10 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-        text = f"{value:,.{digits}f}"
-        return text.removeprefix("0") if digits == 3 and text.strip("0.") else text
+        size = abs(value)
+        return (
+            f"{value:,.0f}" if size >= 100 else f"{value:.3f}" if size >= 0.01 else f"{value:.2g}"
+        )
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
