@@ -134,17 +134,19 @@ def moved_bytes(named: Named, dimensions: int) -> float:
 
 
 class Machine(NamedTuple):
-    """A worker: one core, with a copy of the tables.
+    """A worker: a process with a copy of the tables, and a hand for each core.
 
     Attributes:
-        words: That it trains in a second.
+        cores: How many.
+        words: That each trains in a second.
         link: Bytes a second that it sends or receives.
         wait: Seconds of a request.
         look: Seconds until it sees that others are done.
         merge: CPU seconds for each row and shard that is merged.
-        price: Of an hour.
+        price: Of a core's hour.
     """
 
+    cores: int
     words: float
     link: float
     wait: float
@@ -167,29 +169,33 @@ def cluster(
     Args:
         corpus: Tokens.
         shares: Of each word.
-        workers: With a hand each.
+        workers: How many.
         together: Tokens of a round.
         machine: Each worker.
         settings: Of the training.
         noise: Noise words for each target.
     """
-    shards = max(32, workers)
+    hands = workers * machine.cores
+    shards = max(32, hands)
     tokens = together // shards
     one = expected(shares, settings, noise, tokens)
     up = up_bytes(one, settings.dimensions)
-    union = expected(shares, settings, noise, together)
-    moved = moved_bytes(union, settings.dimensions)
-    turns = math.ceil(shards / workers)
+    moved = moved_bytes(expected(shares, settings, noise, together), settings.dimensions)
+    turns = math.ceil(shards / hands)
     parts = sum(max(1, round(rows / MERGED_ROWS)) for rows in one)
-    mergers = parts / math.ceil(parts / workers)
+    merges = math.ceil(parts / hands)
+    merging = min(workers, parts)  # Workers.
     tables = 2 * 4 * settings.dimensions * len(shares)
     every = max(SNAPSHOT_ROUNDS, 2 * len(shares) // round(shards * sum(one)))
-    requests = 2 * turns + 2 * math.ceil(shards / AT_A_TIME) * math.ceil(parts / workers) + 2
+    # A hand lists, claims, reads and writes; of the shards it reads heads and slices.
+    batches = math.ceil(shards / AT_A_TIME)
+    requests = 4 * turns + (3 + 2 * batches) * merges + 1 + math.ceil(parts / AT_A_TIME)
     seconds = {
         "train": turns * tokens / machine.words,
-        "up": turns * up / machine.link,
-        "merge": shards * (up / machine.link + machine.merge * sum(one)) / mergers,
-        "down": (moved / mergers + moved) / machine.link,
+        "up": math.ceil(shards / workers) * up / machine.link,
+        "merge": shards * up / merging / machine.link
+        + shards * machine.merge * sum(one) * merges / parts,
+        "down": (moved / merging + moved) / machine.link,
         "snapshot": tables / every / workers / machine.link,
         "waits": requests * machine.wait + 2 * machine.look,
     }
@@ -204,12 +210,12 @@ def cluster(
         "shards x tokens": f"{shards} x {tokens:,}",
         "rounds": math.ceil(rounds),
         "MB up a shard": up / 1e6,
-        "MB down a worker": (shards * up / workers + moved) / 1e6,
+        "MB to a worker": (shards * up / merging + moved) / 1e6,
         **{f"{name} s": value for name, value in seconds.items()},
         "round s": whole,
         "hours an epoch": hours,
         "times one core": alone_hours / hours,
-        "cost": hours * workers * machine.price,
+        "cost": hours * hands * machine.price,
     }
 
 
@@ -235,14 +241,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[10**9, 10**11])
     parser.add_argument("--types", type=int, nargs="+", default=[100_000, 2_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 16, 32, 64])
-    parser.add_argument("--together", type=int, default=3_200_000, help="tokens of a round")
+    parser.add_argument(
+        "--together", type=int, nargs="+", default=[3_200_000, 32_000_000], help="tokens of a round"
+    )
+    parser.add_argument("--cores", type=int, default=1, help="of a worker")
     parser.add_argument("--words", type=float, default=800_000, help="a core trains in a second")
     parser.add_argument("--link", type=float, default=100e6, help="bytes a second of a worker")
-    parser.add_argument("--wait", type=float, default=0.1, help="seconds of a request")
-    parser.add_argument("--look", type=float, default=0.5, help="seconds until others are seen")
+    parser.add_argument("--wait", type=float, default=0.05, help="seconds of a request")
+    parser.add_argument("--look", type=float, default=0.3, help="seconds until others are seen")
     parser.add_argument("--merge", type=float, default=6e-7, help="CPU seconds a row and shard")
-    parser.add_argument("--price", type=float, default=0.07, help="of a worker's hour")
-    parser.add_argument("--cores", type=Path, help="the report of benchmark-cores")
+    parser.add_argument("--price", type=float, default=0.07, help="of a core's hour")
+    parser.add_argument("--machine", type=Path, help="the report of benchmark-cores")
     flags = parser.parse_args()
     examples = examples_of(flags)
     settings = TrainerSettings(dimensions=flags.dimensions, sample=1e-4, epochs=2, shards=SHARDS)
@@ -257,13 +266,14 @@ def main() -> None:
             rows.append(_line("Zipf", types, tokens, *both, settings))
     print("\nRows that are named, and what they weigh\n", markdown(rows), sep="\n")
     clusters = [
-        cluster(tokens, zipf(types), workers, flags.together, machine, settings, noise)
+        cluster(tokens, zipf(types), workers, together, machine, settings, noise)
+        for together in flags.together
         for tokens in flags.tokens
         for types in flags.types
         for workers in flags.workers
     ]
     print(f"\nOn a cluster: {machine}\n", markdown(clusters), sep="\n")
-    machines = one_machine(flags.cores, flags.tokens) if flags.cores else []
+    machines = one_machine(flags.machine, flags.tokens) if flags.machine else []
     if machines:
         print("\nOn one machine, predicted\n", markdown(machines), sep="\n")
     content = about(examples, settings=settings.model_dump(), machine=machine._asdict())
