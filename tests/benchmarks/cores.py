@@ -210,7 +210,7 @@ def cost(examples: Examples, scratch: Path, settings: TrainerSettings, words: in
             learn(1, Round(int(spans.first[0]), blocks), one)
     held["learn"] = lock.held * shards / len(some)
     with Lock() as lock:
-        merge(found, model.workers)
+        merge(found, model._mergers)
     held["merge"] = lock.held
     data.plan = whole_plan
     keras = _keras_seconds(examples, scratch, model, spans)
