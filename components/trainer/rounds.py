@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# Corpus tokens in a block. The shorter, the better an epoch is mixed: with 8,192 the held-out loss is
-# .004 higher, with 1,024 not lower. A document is cut where a block ends, and no window reaches
+# Corpus tokens in a block. The shorter, the better an epoch is mixed: with 8,192 the held-out loss
+# is .004 higher, with 1,024 not lower. A document is cut where a block ends, and no window reaches
 # over a cut: that costs two pairs in a thousand. (word2vec.c cuts at 1,000, gensim at 10,000.)
 BLOCK = 2048
 # A round takes at most this share of all that came before it: while little is learned, what the

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import TypeVar
 
 import tensorflow as tf
@@ -20,7 +20,8 @@ class Workers:
         Args:
             devices: Names of TensorFlow's.
         """
-        self._free: SimpleQueue[str] = SimpleQueue()
+        # Few items go to the same few devices each time: XLA compiles for each.
+        self._free: LifoQueue[str] = LifoQueue()
         for device in devices:
             self._free.put(device)
         self._pool = ThreadPoolExecutor(len(devices), "worker")
