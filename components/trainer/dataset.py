@@ -244,7 +244,7 @@ class SkipGrams:
         dataset = dataset.map(lambda rows: _filled(rows, per_step))
         return dataset.with_options(_untuned())
 
-    def pairs(self, epoch: tf.Tensor | int, batch_size: int) -> tf.data.Dataset:
+    def pairs(self, epoch: int, batch_size: int) -> tf.data.Dataset:
         """The very same pairs, spelled out: elements are `Pairs`."""
         window = self.settings.window
         dataset = self.rows(epoch)

@@ -245,11 +245,11 @@ def main() -> None:
         "--together", type=int, nargs="+", default=[3_200_000, 32_000_000], help="tokens of a round"
     )
     parser.add_argument("--cores", type=int, default=1, help="of a worker")
-    parser.add_argument("--words", type=float, default=800_000, help="a core trains in a second")
+    parser.add_argument("--words", type=float, default=900_000, help="a core trains in a second")
     parser.add_argument("--link", type=float, default=100e6, help="bytes a second of a worker")
     parser.add_argument("--wait", type=float, default=0.05, help="seconds of a request")
     parser.add_argument("--look", type=float, default=0.3, help="seconds until others are seen")
-    parser.add_argument("--merge", type=float, default=6e-7, help="CPU seconds a row and shard")
+    parser.add_argument("--merge", type=float, default=2.5e-7, help="CPU seconds a row and shard")
     parser.add_argument("--price", type=float, default=0.07, help="of a core's hour")
     parser.add_argument("--machine", type=Path, help="the report of benchmark-cores")
     flags = parser.parse_args()

@@ -118,6 +118,16 @@ class Lock:
         held: Seconds in which others had it.
     """
 
+    @classmethod
+    def least(cls, action: Callable[[], Any], times: int = 3) -> float:
+        """`held` while something is done, the least of some times: others' work only adds."""
+        found = []
+        for _ in range(times):
+            with cls() as lock:
+                action()
+            found.append(lock.held)
+        return min(found)
+
     def __enter__(self) -> "Lock":
         self._stop = False
         self._interval = sys.getswitchinterval()
@@ -148,12 +158,14 @@ class Lock:
 def set_up(examples: Examples, scratch: Path, settings: TrainerSettings) -> Any:
     """A model that is not trained yet; its data is `model.training.data`."""
     threads.limit(settings.threads)
-    threads.make_devices()
     import tensorflow as tf
 
+    threads.make_devices()
     from components.trainer import SkipGrams
     from components.trainer.model import SkipGram
 
+    if len(threads.devices()) != settings.threads and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(f"{settings.threads} threads wanted, got {len(threads.devices())}")
     tf.config.experimental.enable_op_determinism()
     data = SkipGrams(examples, settings, directory=scratch)
     data.unpack()
@@ -176,11 +188,9 @@ def cost(examples: Examples, scratch: Path, settings: TrainerSettings, words: in
     whole_plan = data.plan
     learn, merge, clock = training.learn, training.merge, Clock()
 
-    # The least that compiles what is not compiled anew for each size.
-    data.plan = lambda _: [Round(0, 1)]
-    for spans in data.spans(1):
-        model.train_step(spans)
     data.plan = lambda _: [Round(index * together, blocks) for index in range(rounds)]
+    for spans in data.spans(1).take(1):
+        model.train_step(spans)  # What is compiled, and what memory is taken, is not counted.
     dataset = data.spans(1)
     with clock.part("input"):
         rounds_of_spans = list(dataset)
@@ -199,19 +209,14 @@ def cost(examples: Examples, scratch: Path, settings: TrainerSettings, words: in
     second = clock.seconds.copy()  # What follows is no part of it.
     once = second["round"] - second["learn"] - second["merges"] - second["compile"]
 
-    rows = models._shards(spans)
-    some = rows[:PROBED]
-    held: dict[str, float] = {}
-    with Lock() as lock:
-        list(data.spans(1))
-    held["input"] = lock.held / rounds
-    with Lock() as lock:
-        for one in some:
-            learn(1, Round(int(spans.first[0]), blocks), one)
-    held["learn"] = lock.held * shards / len(some)
-    with Lock() as lock:
-        merge(found, model._mergers)
-    held["merge"] = lock.held
+    some = models._shards(spans)[:PROBED]
+    round_ = Round(int(spans.first[0]), blocks)
+    watched: list[tuple[str, Callable[[], Any], float]] = [
+        ("input", lambda: list(data.spans(1)), 1 / rounds),
+        ("learn", lambda: [learn(1, round_, one) for one in some], shards / len(some)),
+        ("merge", lambda: merge(found, model._mergers), 1.0),
+    ]
+    held = {name: share * Lock.least(action) for name, action, share in watched}
     data.plan = whole_plan
     keras = _keras_seconds(examples, scratch, model, spans)
 
@@ -236,7 +241,7 @@ def cost(examples: Examples, scratch: Path, settings: TrainerSettings, words: in
         "corpus_blocks": data.blocks,
         "rows_named": named.round().tolist(),
         "rows_union": union.round().tolist(),
-        "bytes": _bytes(named, settings, rows, together * BLOCK),
+        "bytes": _bytes(named, settings, models._shards(spans), together * BLOCK),
     }
 
 
@@ -277,6 +282,8 @@ def _keras_seconds(examples: Examples, scratch: Path, model: Any, spans: Any) ->
         model._count(1.0, 1.0)
         return {"loss": model.pair_loss.result()}
 
+    for table in model.tables.values():
+        table.rows[:] = 0  # What rounds outside of a training do to them is no concern of guards.
     nothing, least = Nothing(examples, model.training.settings), math.inf
     model.train_step = do_nothing
     for repeat in range(3):
@@ -342,7 +349,6 @@ def least(rows: Sequence[Row]) -> Row:
     first = dict(rows[0])
     for key in ("seconds", "held"):
         first[key] = {name: min(row[key][name] for row in rows) for name in first[key]}
-    first["peak_mb"] = max(row["peak_mb"] for row in rows)
     return first
 
 
@@ -389,7 +395,6 @@ def figures(row: Row) -> Row:
         "all": total,
         "lock held": scale * held_seconds(row),
         "serial share": serial / total,
-        "peak MB": row["peak_mb"],
     }
 
 
@@ -461,6 +466,8 @@ def main() -> None:
         row["measured"] = by_cores.get((row["shards"], row["cores"]))
     print("\nCPU seconds a million words\n", markdown(list(map(figures, rows))), sep="\n")
     print(f"\nSpeed; this machine has {threads.cpus()} CPUs\n", markdown(predictions), sep="\n")
+    if measured:
+        print("\nMeasured\n", markdown(measured), sep="\n")
     bars = _bars({row["shards"]: row for row in rows})
     print("", *(f"{name}: {text}" for name, text in bars.items()), sep="\n")
     content = about(examples, settings=settings(1, 1).model_dump(exclude={"shards"}))
