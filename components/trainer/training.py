@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from components.settings import Chosen
 from components.trainer import merge, shard
-from components.trainer.dataset import GROUP, SkipGrams
+from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta, Directions
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
