@@ -6,7 +6,8 @@ STAMP := .venv/.installed
 
 .PHONY: install run test test-cpus check runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
-.PHONY: benchmark-serving benchmark-retraining campaign-buckets
+.PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
+.PHONY: benchmark-cluster campaign-buckets
 
 install: $(STAMP)
 
@@ -108,6 +109,14 @@ benchmark-serving: $(STAMP)
 # make benchmark-retraining CORPUS='corpus/*.gz' ARGS='--nights 3 --eval eval/*'
 benchmark-retraining: $(STAMP)
 	$(BIN)/python tests/benchmarks/retraining.py --input '$(CORPUS)' $(ARGS)
+
+# make benchmark-cores CORPUS='corpus/*.gz' ARGS='--shards 1 2 16 64 --repeats 3'
+# make benchmark-device CORPUS='corpus/*.gz' ARGS='--eval eval/*'
+# make benchmark-rounds CORPUS='corpus/*.gz' ARGS='--epochs 1 3 --seeds 1 2 --eval eval/*'
+# make benchmark-cluster CORPUS='corpus/*.gz' ARGS='--price 0.07'
+# Without CORPUS, of examples that are there: ARGS='--examples OUT …'
+benchmark-cores benchmark-device benchmark-rounds benchmark-cluster: $(STAMP)
+	$(BIN)/python tests/benchmarks/$(@:benchmark-%=%).py $(if $(CORPUS),--input '$(CORPUS)') $(ARGS)
 
 # make campaign-buckets ARGS='--parts nights kills --stores s3 --seed 7'
 campaign-buckets: $(STAMP)

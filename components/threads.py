@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Of a container: microseconds in each period, or "max".
 
@@ -53,9 +54,8 @@ def make_devices() -> None:
         return
 
 
-def devices() -> list[str]:
-    """Where programs can run beside each other: on all GPUs, or on all CPU devices."""
+def devices(kind: Literal["CPU", "GPU"]) -> list[str]:
+    """Where programs can run beside each other: all devices of a kind."""
     import tensorflow as tf
 
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     return [device.name for device in tf.config.list_logical_devices(kind)]

@@ -4,7 +4,7 @@ Two views of the same pairs. `SkipGrams.spans` and `rows` have the layout that t
 consumes: rows with their windows and noise words. `SkipGrams.pairs` spells the pairs out, for any
 Keras model.
 
-Order: blocks of about 8,000 tokens are shuffled (see `components.trainer.rounds`), and within what
+Order: blocks of 2,048 tokens are shuffled (see `components.trainer.rounds`), and within what
 a shard trains on in a round, rows are. All of it is a function of (seed, epoch, place): no global
 seed and no thread's timing has a part in it.
 """
@@ -35,7 +35,7 @@ TARGETS = 2048
 # Targets that share noise words: half a word to look up and update for each.
 GROUP = 64
 
-_MEASURED = 8  # Blocks that become rows at once, and how many such go together, without rounds.
+_MEASURED = 16  # Blocks that become rows at once, and how many such go together, without rounds.
 
 Split = Literal["train", "eval"]
 
@@ -248,7 +248,7 @@ class SkipGrams:
         dataset = dataset.map(lambda rows: _filled(rows, per_step))
         return dataset.with_options(_untuned())
 
-    def pairs(self, epoch: tf.Tensor | int, batch_size: int) -> tf.data.Dataset:
+    def pairs(self, epoch: int, batch_size: int) -> tf.data.Dataset:
         """The very same pairs, spelled out: elements are `Pairs`."""
         window = self.settings.window
         dataset = self.rows(epoch)

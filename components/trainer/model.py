@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components import threads
 from components.settings import Chosen
 from components.trainer.dataset import SkipGrams, Spans
 from components.trainer.rounds import Round
@@ -44,7 +45,9 @@ class SkipGram(keras.Model):
         self.training = Training(data, settings, list(self.tables.values()))
         self.steps, self.rate = 0, settings.learning_rate
         self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
-        self.workers = Workers()
+        cpus = threads.devices("CPU")
+        self._workers = Workers(threads.devices("GPU") or cpus)
+        self._mergers = Workers(cpus)  # The tables are there, whatever the shards are trained on.
         self.built = True
         # What runs long is compiled: see `components.trainer.shard`.
         self.compile(optimizer=None, run_eagerly=True, jit_compile=False)
@@ -67,8 +70,8 @@ class SkipGram(keras.Model):
         """One round."""
         epoch, round_ = int(spans.epoch[0]), Round(int(spans.first[0]), int(spans.blocks[0]))
         learn = partial(self.training.learn, epoch, round_)
-        found = list(self.workers.map(learn, _shards(spans)))
-        self.training.merge(found, self.workers)
+        found = list(self._workers.map(learn, _shards(spans)))
+        self.training.merge(found, self._mergers)
         self.rate = self.training.rate(epoch, round_.first)
         self.steps += sum(one.steps for one in found)
         self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
@@ -76,7 +79,7 @@ class SkipGram(keras.Model):
 
     def test_step(self, spans: Spans) -> dict[str, tf.Tensor]:
         """The loss of all pairs, without an update."""
-        found = list(self.workers.map(self.training.measure, _shards(spans)))
+        found = list(self._workers.map(self.training.measure, _shards(spans)))
         self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
         return {"loss": self.pair_loss.result()}
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from components.settings import Chosen
 from components.trainer import merge, shard
-from components.trainer.dataset import GROUP, SkipGrams
+from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta, Directions
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
@@ -121,10 +121,9 @@ def _expected(data: SkipGrams, tokens: int) -> list[npt.NDArray[np.float64]]:
     """How likely a shard of so many tokens names each row of the vectors, and of the contexts."""
     shares = data.counts / max(1, data.counts.sum()) * data.keep
     noise = data.counts.astype(np.float64) ** data.settings.noise_exponent
-    kept = tokens * shares.sum()
-    # The halo of a row names tokens once more; that is the same words.
-    drawn = kept / GROUP * data.row_noise * (GROUP // data.length if data.length < GROUP else 1)
     targets = tokens * shares
+    # A row has its halo beside its targets; that names the same words.
+    drawn = targets.sum() / data.length * data.row_noise
     return [-np.expm1(-targets), -np.expm1(-targets - drawn * noise / noise.sum())]
 
 

@@ -1,33 +1,30 @@
 """Threads that work beside each other, each with a device of its own."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import TypeVar
 
 import tensorflow as tf
-
-from components import threads
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Workers:
-    """As many threads as TensorFlow has devices.
+    """As many threads as there are devices."""
 
-    Attributes:
-        count: How many.
-    """
+    def __init__(self, devices: Sequence[str]) -> None:
+        """Nothing runs yet.
 
-    def __init__(self) -> None:
-        """Nothing runs yet."""
-        devices = threads.devices()
-        self.count = len(devices)
-        self._free: SimpleQueue[str] = SimpleQueue()
+        Args:
+            devices: Names of TensorFlow's.
+        """
+        # Few items go to the same few devices each time: XLA compiles for each.
+        self._free: LifoQueue[str] = LifoQueue()
         for device in devices:
             self._free.put(device)
-        self._pool = ThreadPoolExecutor(self.count, "worker")
+        self._pool = ThreadPoolExecutor(len(devices), "worker")
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The function of each item, in their order; its ops run on a device of its own."""
