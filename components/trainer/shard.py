@@ -7,7 +7,7 @@ devices, or machines) meet once a round.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,9 @@ class Found(NamedTuple):
     loss: float
     pairs: float
     steps: int
+
+
+SUMS = ("loss", "pairs", "steps")  # Of a round: those of its shards.
 
 
 class _Compact(NamedTuple):
@@ -123,7 +126,7 @@ def train(
         return tf.constant(filled.reshape(size.steps, per_step, -1))
 
     schedule = np.linspace(*(rates or (0, 0)), steps + 1, dtype=np.float32)[:steps]
-    middle_one = min(steps, (steps - 1) // 2)
+    middle_one = max(0, steps - 1) // 2  # Of no steps: none.
     measured = (middle_one, min(steps, middle_one + 1)) if rates else (0, steps)
     found = _train(
         _rows_of(vectors, targets.ids, size.vectors),

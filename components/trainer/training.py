@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from components.settings import Chosen
 from components.trainer import merge, shard
-from components.trainer.dataset import GROUP, TARGETS, SkipGrams
+from components.trainer.dataset import GROUP, SkipGrams
 from components.trainer.merge import Delta, Directions
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
@@ -105,6 +105,11 @@ class Training:
     def directions(self, which: int) -> Directions:
         """Those of the vectors, 0, or of the contexts, 1."""
         return merge.directions(self.tables[1 - which].rows[self._probes])
+
+    @property
+    def named(self) -> int:
+        """Rows of both tables that a shard is expected to name in a round, at most."""
+        return self._size.vectors + self._size.contexts
 
     def parts(self, which: int) -> int:
         """How many parts of a table are merged apart from each other."""
