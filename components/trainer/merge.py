@@ -76,7 +76,7 @@ def directions(partners: Floats) -> Directions:
     return Directions(*(part.numpy() for part in _directions(tf.constant(partners))))
 
 
-@tf.function(autograph=False, reduce_retracing=True)
+@tf.function(autograph=False)
 def _directions(partners: tf.Tensor) -> Directions:
     size = partners.shape[1]
     count = tf.cast(tf.shape(partners)[0], tf.float64)

@@ -1,12 +1,15 @@
 """One hand: looks what is missing, claims it, makes it and writes it, until all is done."""
 
+import json
 import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import tensorflow as tf
 
+from components.places.lease import is_gone, this_process
 from components.places.place import Found
 from components.trainer.cluster import work
 from components.trainer.cluster.station import GoneError, Station
@@ -53,7 +56,8 @@ class Hand:
         """
         self._station, self._number, self._device = station, number, device
         self._place = station.place
-        self._name = secrets.token_hex(8).encode()
+        name = {"hand": secrets.token_hex(8), "host": socket.gethostname(), **this_process()}
+        self._name = json.dumps(name).encode()
         self._patience, self._longest = patience, 0.0
         self._claims: dict[str, tuple[Found, float]] = {}  # As seen, and since when.
         self._state = -1
@@ -118,8 +122,11 @@ class Hand:
         """One of the tasks that nobody does."""
         names = list(tasks)
         first = self._number % len(names)
-        for name in names[first:] + names[:first]:
-            if self._claim(state, f"claim-{name.replace('/', '-')}", files):
+        names = names[first:] + names[:first]
+        claims = {name: f"claim-{name.replace('/', '-')}" for name in names}
+        # Those that nobody has claimed come first.
+        for name in sorted(names, key=lambda name: claims[name] in files):
+            if self._claim(state, claims[name], files):
                 begun = time.monotonic()
                 self._place.write(name, tasks[name]())
                 self._longest = max(self._longest, time.monotonic() - begun)
@@ -127,15 +134,17 @@ class Hand:
         return False
 
     def _claim(self, state: int, name: str, files: Mapping[str, Found]) -> bool:
+        """Whether a task is this hand's now."""
         path = f"{work.round_directory(state)}/{name}"
         claim = files.get(name)
         if claim is None:
             return self._place.create(path, self._name)
-        seen, since = self._claims.setdefault(name, (claim, time.monotonic()))
-        if seen != claim:  # Another hand has taken it over.
+        seen, since = self._claims.get(name, (None, 0.0))
+        if seen != claim:  # It is new, or another hand has taken it over.
             self._claims[name] = claim, time.monotonic()
-            return False
-        if time.monotonic() - since < max(self._patience, _TIMES * self._longest):
+            if not is_gone(self._place.read(path) or b""):
+                return False
+        elif time.monotonic() - since < max(self._patience, _TIMES * self._longest):
             return False
         del self._claims[name]
         self._place.write(path, self._name)
