@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -42,6 +43,20 @@ def work_at(address: str, number: int, patience: float = PATIENCE) -> None:
         station.devices.put(device)
 
 
+class _Claim(NamedTuple):
+    """What another hand has claimed, as this one saw it.
+
+    Attributes:
+        file: Another one, once it is taken over.
+        content: Says who.
+        since: When it was first seen, by this machine's clock.
+    """
+
+    file: Found
+    content: bytes
+    since: float
+
+
 class Hand:
     """One of a station's."""
 
@@ -59,7 +74,7 @@ class Hand:
         name = {"hand": secrets.token_hex(8), "host": socket.gethostname(), **this_process()}
         self._name = json.dumps(name).encode()
         self._patience, self._longest = patience, 0.0
-        self._claims: dict[str, tuple[Found, float]] = {}  # As seen, and since when.
+        self._claims: dict[str, _Claim] = {}
         self._state = -1
 
     def work(self) -> None:
@@ -139,12 +154,12 @@ class Hand:
         claim = files.get(name)
         if claim is None:
             return self._place.create(path, self._name)
-        seen, since = self._claims.get(name, (None, 0.0))
-        if seen != claim:  # It is new, or another hand has taken it over.
-            self._claims[name] = claim, time.monotonic()
-            if not is_gone(self._place.read(path) or b""):
-                return False
-        elif time.monotonic() - since < max(self._patience, _TIMES * self._longest):
+        if name not in self._claims or self._claims[name].file != claim:
+            content = self._place.read(path) or b""
+            self._claims[name] = _Claim(claim, content, time.monotonic())
+        seen = self._claims[name]
+        held = time.monotonic() - seen.since < max(self._patience, _TIMES * self._longest)
+        if held and not is_gone(seen.content):
             return False
         del self._claims[name]
         self._place.write(path, self._name)
