@@ -238,17 +238,21 @@ def test_a_process_killed_in_mid_round_costs_no_bit(
 ) -> None:
     codes: list[int] = []
 
-    def run(self: Job, hands: int, patience: float) -> None:
+    def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
         address = self._address
         processes = [
             subprocess.Popen([sys.executable, "-c", HAND, address, str(number)])
             for number in range(2)
         ]
-        victim = wait_for(lambda: in_midst_of_work(Path(address)))
-        os.kill(victim, signal.SIGKILL)
-        codes.extend(sorted(process.wait(120) for process in processes))
 
-    monkeypatch.setattr(Job, "run", run)
+        def wait() -> None:
+            victim = wait_for(lambda: in_midst_of_work(Path(address)))
+            os.kill(victim, signal.SIGKILL)
+            codes.extend(sorted(process.wait(120) for process in processes))
+
+        return wait
+
+    monkeypatch.setattr(Job, "start", start)
     model = train(examples, tmp_path / "out")
     assert codes == [-signal.SIGKILL, 0]
     assert digests(model) == digests(expected)
@@ -329,7 +333,7 @@ def test_a_job_that_comes_no_further_fails_the_training(
 def test_hands_that_write_elsewhere_are_noticed(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Job, "run", lambda *_: None)
+    monkeypatch.setattr(Job, "start", lambda *_: lambda: None)
     with pytest.raises(SkipstreamError, match="must see the same files"):
         train(examples, tmp_path / "out")
 

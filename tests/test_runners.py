@@ -258,8 +258,13 @@ def test_a_training_on_prism_loses_no_bit_when_its_worker_is_killed_in_mid_round
     documents = write_examples(tmp_path / "examples", random_documents(0, 14_000), types=50)
     alone = test_cluster.train(documents, tmp_path / "alone", settings={"distributed": False})
     out, killed, jobs = tmp_path / "out", [], []
-    run = Job.run
-    monkeypatch.setattr(Job, "run", lambda *given: (jobs.append(1), run(*given)))
+    start = Job.start
+
+    def count(*given: Any) -> Any:
+        jobs.append(given)
+        return start(*given)
+
+    monkeypatch.setattr(Job, "start", count)
 
     def kill() -> None:
         worker = test_cluster.wait_for(lambda: test_cluster.in_midst_of_work(out / "work"))

@@ -1,8 +1,12 @@
 """The Beam job of a training: it brings hands to where the work is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import apache_beam as beam
+from apache_beam.runners.direct.direct_runner import SwitchingDirectRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult
 
 from components.beam_options import is_awaited, runner_and_options
 from components.errors import SettingsError
@@ -46,6 +50,7 @@ class Job:
         """
         self._runner, self._options = runner_and_options(flags)
         self._address = address
+        self._result: PipelineResult | None = None
         if not is_awaited(self._options):
             raise SettingsError(
                 "a training on a cluster must be waited for, got options by which the job runs on "
@@ -57,18 +62,32 @@ class Job:
                 "transform.work_directory to one"
             )
 
-    def run(self, hands: int, patience: float = hand.PATIENCE) -> None:
-        """Until all hands have come back.
+    def start(self, hands: int, patience: float = hand.PATIENCE) -> Callable[[], object]:
+        """Call hands. To be used in the main thread: some runners set signal handlers.
 
         Args:
             hands: As many as a round has work for. How many of them work at a time, the runner and
                 its options say; to those that come later nothing is left.
             patience: See `hand.work_at`.
+
+        Returns:
+            Waits until all of them have come back, in any thread.
         """
-        with beam.Pipeline(runner=self._runner, options=self._options) as pipeline:
-            (
-                pipeline
-                | "CallHands" >> beam.Create(range(hands))
-                | "SpreadHands" >> beam.Reshuffle()
-                | "TrainShards" >> beam.ParDo(LendAHand(self._address, patience))
-            )
+        pipeline = beam.Pipeline(runner=self._runner, options=self._options)
+        (
+            pipeline
+            | "CallHands" >> beam.Create(range(hands))
+            | "SpreadHands" >> beam.Reshuffle()
+            | "TrainShards" >> beam.ParDo(LendAHand(self._address, patience))
+        )
+        if isinstance(self._runner, FnApiRunner | SwitchingDirectRunner):  # They run in `run`.
+            return lambda: pipeline.run().wait_until_finish()
+        self._result = pipeline.run()
+        wait: Callable[[], object] = self._result.wait_until_finish
+        return wait
+
+    def cancel(self) -> None:
+        """End it, if it runs elsewhere. Its hands may have seen that they are not needed."""
+        if self._result is not None:
+            with suppress(Exception):  # It may have ended. Every runner has exceptions of its own.
+                self._result.cancel()

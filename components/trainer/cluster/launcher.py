@@ -66,8 +66,9 @@ class Cluster:
         self._patience = patience
         self._schedule = work.Schedule.of(train, model.training)
         self._read: dict[int, Any] = {}
+        self._before = 0  # Rounds that were done when the job was started last.
         self._error: BaseException | None = None
-        self._ended = threading.Event()
+        self._waits = threading.Thread()
 
     @contextmanager
     def running(self, examples: Examples, progress: Progress) -> Iterator[None]:
@@ -78,16 +79,16 @@ class Cluster:
             progress: Where the model's tables are.
         """
         self._prepare(examples, self._state(progress))
-        thread = threading.Thread(target=self._run, daemon=True)
-        thread.start()
+        self._start()
         try:
             yield
         except BaseException:
             self._place.write(work.STOP, b"")
-            thread.join(_GRACE)
+            self._waits.join(_GRACE)
+            self._job.cancel()
             raise
         self._place.write(work.STOP, b"")
-        thread.join()
+        self._waits.join()
 
     def fit_epoch(
         self,
@@ -160,50 +161,54 @@ class Cluster:
         }
         place.write(work.TRAINING, json.dumps(facts).encode())
 
-    def _run(self) -> None:
-        """Run the job; again where it failed, as long as it comes further each time."""
-        try:
-            while True:
-                before = len(self._records())
-                try:
-                    self._job.run(self._settings.shards, self._patience)
-                    return
-                except Exception as error:
-                    if self._place.has(work.STOP) or len(self._records()) <= before:
-                        raise
-                    text = " ".join(str(errors.from_beam(error) or error).split())[:200]
-                    _logger.warning("the Beam job of the training starts again: %s", text)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._ended.set()
+    def _start(self) -> None:
+        """Run the job, and wait for its end in another thread."""
+        self._before = len(self._records())
+        self._error = None
+        wait = self._job.start(self._settings.shards, self._patience)
+
+        def work() -> None:
+            try:
+                wait()
+            except BaseException as error:
+                self._error = error
+
+        self._waits = threading.Thread(target=work, daemon=True)
+        self._waits.start()
 
     def _await(self, look: Callable[[], T | None]) -> T:
         """What `look` finds, once that is something.
+
+        A job that fails is started again, as long as it comes further each time.
 
         Raises:
             SkipstreamError: The job has ended without.
         """
         pause = _PAUSES[0]
         while True:
-            ended = self._ended.is_set()
-            found = look()
-            if found:
+            ended = not self._waits.is_alive()
+            if found := look():
                 return found
-            if ended:
-                self._fail()
+            if ended and self._error and len(self._records()) > self._before:
+                text = " ".join(str(self._mistake() or self._error).split())[:200]
+                _logger.warning("the Beam job of the training starts again: %s", text)
+                self._start()
+            elif ended:
+                raise (
+                    self._mistake()
+                    or self._error
+                    or SkipstreamError(
+                        f"workers and launcher must see the same files, and {self._place.address} "
+                        "holds nothing of the workers': set transform.work_directory to a place that "
+                        "both see"
+                    )
+                )
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
 
-    def _fail(self) -> None:
-        if self._error is None:
-            raise SkipstreamError(
-                f"workers and launcher must see the same files, and {self._place.address} holds "
-                "nothing of the workers': set transform.work_directory to a place that both see"
-            )
-        if isinstance(self._error, Exception) and (mistake := errors.from_beam(self._error)):
-            raise mistake from self._error
-        raise self._error
+    def _mistake(self) -> SkipstreamError | None:
+        """What of the job's failure the user can mend."""
+        return errors.from_beam(self._error) if isinstance(self._error, Exception) else None
 
     def _record(self, round_: int) -> dict[str, float] | None:
         if round_ not in self._read:
