@@ -186,6 +186,7 @@ class TrainerSettings(StageSettings):
     NEUTRAL = frozenset(
         {
             "checkpoint_minutes",
+            "distributed",
             "start_vectors",
             "threads",
             "warm_start",
@@ -280,6 +281,11 @@ class TrainerSettings(StageSettings):
         ge=1,
         description="CPU threads that TensorFlow takes, in all stages; none: one for each CPU. "
         "The result is the same.",
+    )
+    distributed: bool = Field(
+        False,
+        description="Train as a Beam job, where the options behind -- say, with the files below "
+        "transform.work_directory, or below the output. The result is the same.",
     )
 
 

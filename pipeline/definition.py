@@ -192,7 +192,14 @@ class Chain:
             step = self._training_from_latest(examples, found, given)
         if not self._runner.finished(step):
             _say_chosen(settings, found, warm=step.inputs["start"] is not None)
-        return self._runner.do(step, resumable=True)
+        where = {"beam_options": self._beam_options, "shared": self._shared}
+        return self._runner.do(replace(step, given=where), resumable=True)
+
+    @property
+    def _shared(self) -> str | None:
+        """Where workers of a training write; None: below its output on this machine."""
+        below = self._store.place.at("work") if self._store.is_remote else None
+        return self._settings.transform.work_directory or below
 
     def _training_from_latest(
         self, examples: Examples, settings: Chosen, given: Given

@@ -78,10 +78,10 @@ def test_a_lease_is_taken_over_when_its_holder_is_dead(
 
 
 def test_a_lease_of_a_process_that_is_gone_is_taken_over_at_once(bucket: Bucket) -> None:
-    if lease._process()["machine"] is None:
+    if lease.this_process()["machine"] is None:
         pytest.skip("whether a process lives is seen on Linux only")
     program = (
-        "import json; from components.places import lease; print(json.dumps(lease._process()))"
+        "import json; from components.places import lease; print(json.dumps(lease.this_process()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
@@ -98,7 +98,7 @@ def test_a_lease_of_a_process_that_is_gone_is_taken_over_at_once(bucket: Bucket)
 def test_a_process_that_is_hidden_is_not_taken_for_dead(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kill_says: type[OSError]
 ) -> None:
-    if lease._process()["machine"] is None:
+    if lease.this_process()["machine"] is None:
         pytest.skip("whether a process lives is seen on Linux only")
     look, hidden = lease._stat, os.getpid() + 1
 
@@ -113,7 +113,7 @@ def test_a_process_that_is_hidden_is_not_taken_for_dead(
 
     monkeypatch.setattr(lease, "_stat", stat)
     monkeypatch.setattr(lease.os, "kill", kill)
-    holder = {"run": "1", "host": "h"} | lease._process() | {"pid": hidden}
+    holder = {"run": "1", "host": "h"} | lease.this_process() | {"pid": hidden}
     bucket.write(lease.NAME, json.dumps(holder).encode())
     begun = time.monotonic()
     with Lease(bucket, "two", SECONDS):

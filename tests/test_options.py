@@ -8,8 +8,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from components.beam_options import runner_and_options
 from components.errors import SettingsError, SkipstreamError
-from components.transform.options import runner_and_options
 
 
 @pytest.mark.parametrize(

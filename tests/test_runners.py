@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,8 +24,11 @@ from typing import Any
 
 import commands
 import pytest
+import test_cluster
 from commands import Command
+from test_dataset import random_documents, write_examples
 
+from components.trainer.cluster.job import Job
 from pipeline import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,6 +249,40 @@ def test_workers_in_processes_of_their_own_give_the_same_bytes_to_whoever_asks_w
         assert time.monotonic() < end
         time.sleep(0.2)
     assert digests(tmp_path) == expected
+
+
+def test_a_training_on_prism_loses_no_bit_when_its_worker_is_killed_in_mid_round(
+    prism_server: str, pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers, process = pool
+    documents = write_examples(tmp_path / "examples", random_documents(0, 14_000), types=50)
+    alone = test_cluster.train(documents, tmp_path / "alone", settings={"distributed": False})
+    out, killed, jobs = tmp_path / "out", [], []
+    start = Job.start
+
+    def count(*given: Any) -> Any:
+        jobs.append(given)
+        return start(*given)
+
+    monkeypatch.setattr(Job, "start", count)
+
+    def kill() -> None:
+        worker = test_cluster.wait_for(lambda: test_cluster.in_midst_of_work(out / "work"))
+        parent = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+        assert parent == process.pid
+        os.kill(worker, signal.SIGKILL)
+        killed.append(worker)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    options = "--runner=PortableRunner", prism_server, *workers
+    # Prism does not try a bundle again. The launcher does: the job has come further.
+    model = test_cluster.train(documents, out, *options)
+    killer.join()
+    assert killed
+    assert len(jobs) == 2
+    assert test_cluster.digests(model) == test_cluster.digests(alone)
+    assert test_cluster.losses(model) == test_cluster.losses(alone)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from bucket import BucketFileSystem
 
 from components import text
 from components.artifacts import Corpus, Examples
+from components.beam_options import runner_and_options
 from components.errors import SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.build import find
@@ -38,7 +39,6 @@ from components.transform import (
     storage,
     transform,
 )
-from components.transform.options import runner_and_options
 from components.transform.segment_ref import SegmentRef
 from components.transform.token_cache import TokenCache
 from components.transform.tokenise import TokeniseUnit

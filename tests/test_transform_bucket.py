@@ -15,6 +15,7 @@ import stores
 import tensorflow as tf
 
 from components.artifacts import Corpus, Examples
+from components.beam_options import in_this_process, runner_and_options
 from components.errors import SettingsError, SkipstreamError
 from components.example_gen.build import build as list_corpus
 from components.example_gen.build import find
@@ -22,7 +23,6 @@ from components.example_gen.formats import Block
 from components.example_gen.units import Listing, plan
 from components.settings import ExampleGenSettings, TransformSettings
 from components.transform import job, records, segments, storage, transform, work_directory
-from components.transform.options import in_this_process, runner_and_options
 from components.transform.segment_ref import SegmentRef
 from components.transform.token_cache import TokenCache
 from components.transform.tokenise import TokeniseUnit

@@ -100,6 +100,18 @@ class Bucket:
 
         return self._request(name, get)
 
+    def read_range(self, name: str, start: int, size: int) -> bytes | None:
+        """Some bytes of a file, at least one; None: there is none."""
+
+        def get() -> bytes | None:
+            try:
+                found = obstore.get_range(self._store, name, start=start, length=size)
+                return found.to_bytes()
+            except FileNotFoundError:
+                return None
+
+        return self._request(name, get)
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
         self._request(name, lambda: obstore.put(self._store, name, content), writes=True)

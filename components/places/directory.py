@@ -77,6 +77,15 @@ class Directory:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def read_range(self, name: str, start: int, size: int) -> bytes | None:
+        """Some bytes of a file; None: there is none."""
+        try:
+            with (self.path / name).open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
         with self._written(name, content) as temporary:

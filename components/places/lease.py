@@ -47,7 +47,7 @@ class Lease:
         """
         self._bucket = bucket
         self._seconds = seconds
-        self._holder = {"run": run, "host": socket.gethostname(), **_process()}
+        self._holder = {"run": run, "host": socket.gethostname(), **this_process()}
         self._version: Any = None
         self._written = 0.0
         self._renewals = 0
@@ -100,7 +100,7 @@ class Lease:
         content, version = self._bucket.read_version(NAME)
         watched_since, said = time.monotonic(), False
         while True:
-            if content is None or _is_gone(content):
+            if content is None or is_gone(content):
                 if self._write(version):
                     return
             elif time.monotonic() - watched_since > self._seconds:
@@ -112,7 +112,7 @@ class Lease:
                 _logger.warning("waiting to see whether %s lives", _named(content))
             time.sleep(min(1.0, self._seconds / 20))
             found, newer = self._bucket.read_version(NAME)
-            if found is not None and newer != version and not _is_gone(found):
+            if found is not None and newer != version and not is_gone(found):
                 raise SkipstreamError(
                     f"{self._bucket.address} is in use by {_named(found)}: wait for it, or choose "
                     "another with --output"
@@ -146,7 +146,7 @@ def _now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def _process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """What tells this process from all others of this machine, as long as that runs."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -162,14 +162,14 @@ def _stat(pid: int) -> tuple[str, str]:
     return fields[0], fields[19]
 
 
-def _is_gone(content: bytes) -> bool:
+def is_gone(content: bytes) -> bool:
     """Whether the holder was a process of this machine, and is no more."""
     try:
         holder = json.loads(content)
         machine, pid, began = holder["machine"], int(holder["pid"]), holder["began"]
     except (ValueError, LookupError, TypeError):
         return True  # Nobody writes such a lease.
-    if machine is None or machine != _process()["machine"]:
+    if machine is None or machine != this_process()["machine"]:
         return False
     try:
         state, found = _stat(pid)

@@ -80,6 +80,9 @@ class Place(Protocol):
     def read(self, name: str) -> bytes | None:
         """The content of a file; None: there is none."""
 
+    def read_range(self, name: str, start: int, size: int) -> bytes | None:
+        """`size` bytes of a file, from its byte `start` on; None: there is no such file."""
+
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
 

@@ -10,7 +10,7 @@ seed and no thread's timing has a part in it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -150,6 +150,11 @@ class SkipGrams:
         """Read the records now. Within a dataset, an error would be one of TensorFlow's ops."""
         _ = self._tokens
 
+    def packed(self, blocks: int) -> Iterator[bytes]:
+        """All tokens, so many blocks at a time, as a cluster's workers read them."""
+        for start in range(0, self.tokens, blocks * BLOCK):
+            yield self._tokens[start : start + blocks * BLOCK].astype("<i4").tobytes()
+
     def plan(self, epoch: int) -> list[Round]:
         """The rounds of an epoch."""
         longest = rounds.blocks_in(self.settings.round_tokens)
@@ -190,8 +195,9 @@ class SkipGrams:
 
     def span(self, epoch: int, first: int, blocks: int) -> Rows:
         """What one shard trains on in a round, as numpy arrays."""
-        place = tf.constant(first, tf.int64), tf.constant(blocks, tf.int64)
-        return Rows(*(part.numpy() for part in self._rows(epoch, *place)))
+        found = self._read(self._order(epoch)[first : first + blocks])
+        place = tf.constant(first, tf.int64)
+        return Rows(*(part.numpy() for part in self._cut(epoch, place, *map(tf.constant, found))))
 
     def _rows(self, epoch: int, first: tf.Tensor, blocks: tf.Tensor) -> Rows:
         """The rows of `blocks` blocks of an epoch, from its block `first` on."""
@@ -203,6 +209,10 @@ class SkipGrams:
         ids, splits = tf.numpy_function(read, [first, blocks], [tf.int32, tf.int64], stateful=False)
         ids.set_shape([None])
         splits.set_shape([None])
+        return self._cut(epoch, first, ids, splits)
+
+    def _cut(self, epoch: int, first: tf.Tensor, ids: tf.Tensor, splits: tf.Tensor) -> Rows:
+        """The rows of what `_read` gave, with what is random keyed by the first block's place."""
         rows: Rows = _cut(
             first,
             ids,
@@ -218,15 +228,20 @@ class SkipGrams:
         return rows
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if self._epoch_order[0] != epoch:
-            self._epoch_order = epoch, rounds.order(self.seed, epoch, self.blocks)
-        return self._epoch_order[1]
+        found = self._epoch_order  # Another thread may be at another epoch.
+        if found[0] != epoch:
+            found = self._epoch_order = epoch, rounds.order(self.seed, epoch, self.blocks)
+        return found[1]
+
+    def _blocks(self, blocks: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
+        """The tokens of each block, as `tokens.unpacked` gives them."""
+        return [self._tokens[block * BLOCK : (block + 1) * BLOCK] for block in blocks]
 
     def _read(
         self, blocks: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Some blocks: int32 [tokens] ids, and int64 [documents + 1], where documents meet."""
-        parts = [self._tokens[block * BLOCK : (block + 1) * BLOCK] for block in blocks]
+        parts = self._blocks(blocks)
         ids = np.concatenate([np.zeros(0, np.int32), *parts])
         ends = ids < 0
         cuts = np.cumsum([len(part) for part in parts], dtype=np.int64)

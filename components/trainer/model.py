@@ -1,7 +1,7 @@
 """The Keras model: two tables of vectors, trained in rounds."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,6 +13,7 @@ from components import threads
 from components.settings import Chosen
 from components.trainer.dataset import SkipGrams, Spans
 from components.trainer.rounds import Round
+from components.trainer.shard import SUMS
 from components.trainer.skipgrams import Rows
 from components.trainer.tables import Table
 from components.trainer.training import Training
@@ -72,10 +73,21 @@ class SkipGram(keras.Model):
         learn = partial(self.training.learn, epoch, round_)
         found = list(self._workers.map(learn, _shards(spans)))
         self.training.merge(found, self._mergers)
-        self.rate = self.training.rate(epoch, round_.first)
-        self.steps += sum(one.steps for one in found)
-        self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
+        sums = {name: sum(getattr(one, name) for one in found) for name in SUMS}
+        self.finish_round(epoch, round_, sums)
         return {"loss": self.pair_loss.result()}
+
+    def finish_round(self, epoch: int, round_: Round, sums: Mapping[str, float]) -> None:
+        """Take note of a round that the tables have behind them.
+
+        Args:
+            epoch: From 0.
+            round_: Of the epoch.
+            sums: Of its shards: SUMS.
+        """
+        self.rate = self.training.rate(epoch, round_.first)
+        self.steps += int(sums["steps"])
+        self._count(sums["loss"], sums["pairs"])
 
     def test_step(self, spans: Spans) -> dict[str, tf.Tensor]:
         """The loss of all pairs, without an update."""

@@ -64,6 +64,9 @@ class Found(NamedTuple):
     steps: int
 
 
+SUMS = ("loss", "pairs", "steps")  # Of a round: those of its shards.
+
+
 class _Compact(NamedTuple):
     """Rows of a table, numbered anew.
 

@@ -2,8 +2,10 @@
 
 import math
 import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +22,9 @@ from components.trainer.losses import of_pairs, reading
 from components.trainer.model import SkipGram, models_freed
 from components.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from components.trainer.cluster.launcher import Cluster
+
 
 @models_freed()
 def build(
@@ -28,6 +33,8 @@ def build(
     settings: TrainerSettings,
     out: Model,
     start: Model | None = None,
+    beam_options: Sequence[str] = (),
+    shared: str | None = None,
 ) -> Model:
     """Train, or go on where an interrupted run stopped.
 
@@ -38,9 +45,12 @@ def build(
             TensorBoard.
         start: What the words that it knows go on from. None: all start from `start_vectors`, or
             from small random vectors.
+        beam_options: With `settings.distributed`, where and how the Beam job runs.
+        shared: Then, a directory for workers elsewhere; none: they see `out.path`.
 
     Raises:
         NotBlessedError: The training diverged.
+        SettingsError: Beam refuses its options.
         SkipstreamError: There is nothing to train on, or `start` is of no use.
     """
     settings = chosen(settings, examples)
@@ -58,10 +68,11 @@ def build(
     held_out = pairs.measured() if pairs else None
     if settings.patience and held_out is None:
         raise _nothing_held_out(settings)
-    with reading(examples):
-        train.unpack()
-        if pairs:
-            pairs.unpack()
+    if not settings.distributed:
+        with reading(examples):
+            train.unpack()
+            if pairs:
+                pairs.unpack()
     model = SkipGram(train, settings)
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
@@ -70,27 +81,30 @@ def build(
         for path in settings.start_vectors:
             _start_from(Path(path), model, examples)
     carried_over = _carry_over(start, model, examples, untouched) if start else {}
-    while progress.epoch < settings.epochs:
-        if _epochs_without_gain(history) >= (settings.patience or math.inf):
-            break
-        with reading(examples):
-            loss, held_out_loss = _fit_epoch(
-                model, train, held_out, progress, settings, out.path / "logs"
+    cluster = _cluster(model, train, settings, out, beam_options, shared)
+    with ExitStack() as stack:
+        if cluster and not _is_over(history, settings):
+            with reading(examples):
+                stack.enter_context(cluster.running(examples, progress))
+        while not _is_over(history, settings):
+            with reading(examples):
+                loss, held_out_loss = _fit_epoch(
+                    model, train, held_out, progress, settings, out.path / "logs", cluster
+                )
+            history.append(
+                {
+                    "epoch": progress.epoch + 1,
+                    "loss": loss,
+                    "held_out_loss": held_out_loss,
+                    "learning_rate": model.training.rate(progress.epoch + 1, 0),
+                    "seconds": round(progress.epoch_seconds(), 3),
+                }
             )
-        history.append(
-            {
-                "epoch": progress.epoch + 1,
-                "loss": loss,
-                "held_out_loss": held_out_loss,
-                "learning_rate": model.training.rate(progress.epoch + 1, 0),
-                "seconds": round(progress.epoch_seconds(), 3),
-            }
-        )
-        if settings.patience and held_out_loss is None:
-            raise _nothing_held_out(settings)
-        if settings.patience and not _epochs_without_gain(history):
-            progress.keep_best()
-        progress.finish_epoch(history)
+            if settings.patience and held_out_loss is None:
+                raise _nothing_held_out(settings)
+            if settings.patience and not _epochs_without_gain(history):
+                progress.keep_best()
+            progress.finish_epoch(history)
     worse = _epochs_without_gain(history) if settings.patience else 0
     best = history[-1 - worse]
     seconds = progress.seconds()
@@ -108,7 +122,32 @@ def build(
         history=history,
     )
     progress.clean_up()  # Not before: a run killed in between goes on from here.
+    if cluster:
+        cluster.clean_up()
     return trained
+
+
+def _cluster(
+    model: SkipGram,
+    train: SkipGrams,
+    settings: Chosen,
+    out: Model,
+    beam_options: Sequence[str],
+    shared: str | None,
+) -> "Cluster | None":
+    """What trains in place of this process, if the settings say so."""
+    if not settings.distributed:
+        return None
+    from components.trainer.cluster.launcher import Cluster  # With Beam, which takes a second.
+
+    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
+    return Cluster(work, beam_options, model, train, settings)
+
+
+def _is_over(history: list[dict[str, Any]], settings: Chosen) -> bool:
+    """Whether all epochs are done, or enough that gained nothing."""
+    without_gain = _epochs_without_gain(history)
+    return len(history) >= settings.epochs or without_gain >= (settings.patience or math.inf)
 
 
 def _fit_epoch(
@@ -118,19 +157,24 @@ def _fit_epoch(
     progress: Progress,
     settings: Chosen,
     logs: Path,
+    cluster: "Cluster | None",
 ) -> tuple[float, float | None]:
     """What is left of the epoch that `progress` has come to; its losses in nats a pair."""
     bar = ProgressBar(train, settings.epochs, progress.epoch, progress.round)
     with bar, Curves(logs, model) as curves:
-        curve = model.fit(
-            train.spans(progress.epoch, progress.round),
-            initial_epoch=progress.epoch,
-            epochs=progress.epoch + 1,
-            validation_data=held_out,
-            shuffle=False,
-            verbose=0,
-            callbacks=[DivergenceGuard(settings, model), progress, bar, curves],
-        ).history
+        guard = DivergenceGuard(settings, model)
+        if cluster:
+            curve = cluster.fit_epoch(progress, held_out, [guard, bar, curves])
+        else:
+            curve = model.fit(
+                train.spans(progress.epoch, progress.round),
+                initial_epoch=progress.epoch,
+                epochs=progress.epoch + 1,
+                validation_data=held_out,
+                shuffle=False,
+                verbose=0,
+                callbacks=[guard, progress, bar, curves],
+            ).history
     # Keras gives none where the checkpoint was made at the very last step of the epoch.
     loss = curve.get("loss", [progress.restored_loss])[0]
     if not loss:

@@ -107,6 +107,11 @@ class Training:
         """Those of the vectors, 0, or of the contexts, 1."""
         return merge.directions(self.tables[1 - which].rows[self._probes])
 
+    @property
+    def named(self) -> int:
+        """Rows of both tables that a shard is expected to name in a round, at most."""
+        return self._size.vectors + self._size.contexts
+
     def parts(self, which: int) -> int:
         """How many parts of a table are merged apart from each other."""
         return len(self._cuts[which]) - 1

@@ -33,6 +33,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from components import errors
 from components.artifacts import Corpus, Examples, by_reason, write_json
+from components.beam_options import in_this_process, is_awaited, runner_and_options
 from components.defaults import ENOUGH_TOKENS
 from components.errors import NotAwaitedError, SettingsError, SkipstreamError
 from components.example_gen.files import is_remote, state_of
@@ -50,7 +51,6 @@ from components.transform import (
     storage,
     work_directory,
 )
-from components.transform.options import in_this_process, is_awaited, runner_and_options
 from components.transform.phrases import WORK
 from components.transform.storage import delete, exists, fetch, make_directory, remove
 from components.transform.token_cache import TOKENS, TokenCache

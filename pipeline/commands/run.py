@@ -34,7 +34,7 @@ def stages(arguments: argparse.Namespace) -> None:
     settings = _load(arguments)
     threads.limit(settings.trainer.threads)  # The Beam job starts TensorFlow before the trainer.
     if arguments.beam_options:
-        from components.transform.options import runner_and_options
+        from components.beam_options import runner_and_options
 
         runner_and_options(arguments.beam_options)  # A mistake is told before anything runs.
     command = None if arguments.name == "run" else arguments.name

@@ -1,0 +1,220 @@
+"""What lies in the work directory of a training.
+
+    training.json            settings and sizes; written last of all that hands start from
+    vocabulary.tsv           of the examples
+    tokens/N                 TOKEN_BLOCKS blocks of int32 token ids each, the last one of a document
+                             as ~id
+    tables/STATE/NAME-PART   float32 rows of a table: a snapshot
+    rounds/ROUND/shard-N     what a shard found, cut as the merge is
+    rounds/ROUND/NAME-PART   the rows of a part that the round moved, and where they went to
+    rounds/ROUND/claim-FILE  who says to be making that file; only to spare the others the work
+    records/ROUND            loss, pairs and steps
+    stop                     nothing more is wanted
+
+Round N leads from state N of the tables to state N + 1; rounds are counted through all epochs.
+Numbers are little-endian.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from components.trainer.dataset import SkipGrams
+from components.trainer.merge import Delta
+from components.trainer.rounds import BLOCK, Round
+from components.trainer.shard import Found
+from components.trainer.tables import Table
+from components.trainer.training import Training
+
+TRAINING = "training.json"
+STOP = "stop"
+NAMES = ("vectors", "contexts")
+TOKEN_BLOCKS = 512  # 16 MiB.
+_TABLE_BYTES = 2**24  # Of a part of a snapshot.
+_LEAST_ROUNDS = 8  # Between two snapshots.
+
+
+def token_file(number: int) -> str:
+    """The name of a file of tokens."""
+    return f"tokens/{number:06d}"
+
+
+def place_of(block: int, tokens: int) -> tuple[str, int, int]:
+    """Where a block of the corpus lies: a file, its first byte there, and its size in bytes.
+
+    >>> place_of(513, tokens=513 * 8192 + 10)
+    ('tokens/000001', 32768, 40)
+    """
+    size = min(BLOCK, tokens - block * BLOCK)
+    return token_file(block // TOKEN_BLOCKS), 4 * BLOCK * (block % TOKEN_BLOCKS), 4 * size
+
+
+def state_directory(state: int) -> str:
+    """Where a snapshot of the tables lies."""
+    return f"tables/{state:06d}"
+
+
+def round_directory(round_: int) -> str:
+    """Where the files of a round lie."""
+    return f"rounds/{round_:06d}"
+
+
+def record_file(round_: int) -> str:
+    """What is said of a round that is done."""
+    return f"records/{round_:06d}"
+
+
+def shard_file(shard: int) -> str:
+    """In the directory of a round, what a shard found."""
+    return f"shard-{shard:04d}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All rounds of a training, and the states of the tables between them.
+
+    Attributes:
+        rounds: Each with its epoch.
+        ends: The state at the end of each epoch.
+        every: Rounds from a snapshot to the next one.
+    """
+
+    rounds: Sequence[tuple[int, Round]]
+    ends: Sequence[int]
+    every: int
+
+    @classmethod
+    def of(cls, data: SkipGrams, training: Training) -> "Schedule":
+        """A function of settings and corpus, as the rounds are."""
+        plans = [data.plan(epoch) for epoch in range(training.settings.epochs)]
+        rounds = [(epoch, one) for epoch, plan in enumerate(plans) for one in plan]
+        moved = training.settings.shards * training.named
+        # Who begins anew reads about as much of moved rows as of tables.
+        every = max(_LEAST_ROUNDS, 2 * data.types // max(1, moved))
+        return cls(rounds, np.cumsum([len(plan) for plan in plans]).tolist(), every)
+
+    def is_kept(self, state: int) -> bool:
+        """Whether there is a snapshot of a state: of some, and where an epoch ends."""
+        return state % self.every == 0 or state in self.ends
+
+
+class Part(NamedTuple):
+    """Of a snapshot.
+
+    Attributes:
+        name: Of its file.
+        table: 0: the vectors; 1: the contexts.
+        rows: Which.
+    """
+
+    name: str
+    table: int
+    rows: slice
+
+
+def snapshot_of(tables: Sequence[Table]) -> list[Part]:
+    """What a snapshot of the vectors and the contexts consists of."""
+    return snapshot_parts(tables[0].types, tables[0].dimensions)
+
+
+def snapshot_parts(types: int, dimensions: int) -> list[Part]:
+    """The same, of tables of a shape.
+
+    >>> [part.name for part in snapshot_parts(types=50_000, dimensions=100)]
+    ['vectors-0000', 'vectors-0001', 'contexts-0000', 'contexts-0001']
+    """
+    rows = max(1, _TABLE_BYTES // (4 * dimensions))
+    return [
+        Part(f"{name}-{start // rows:04d}", table, slice(start, min(start + rows, types)))
+        for table, name in enumerate(NAMES)
+        for start in range(0, types, rows)
+    ]
+
+
+def merged_parts(training: Training) -> list[tuple[str, int, int]]:
+    """What a round is merged in: the file, the table, and the part of that.
+
+    In the order in which the parts of a shard's file follow each other.
+    """
+    return [
+        (f"{name}-{part:04d}", table, part)
+        for table, name in enumerate(NAMES)
+        for part in range(training.parts(table))
+    ]
+
+
+class Head(NamedTuple):
+    """What the file of a shard begins with.
+
+    Attributes:
+        loss, pairs, steps: See `Found`.
+        starts: int64 [parts + 1] how many rows lie before each part.
+    """
+
+    loss: float
+    pairs: float
+    steps: int
+    starts: npt.NDArray[np.int64]
+
+
+def head_bytes(parts: int) -> int:
+    """How long it is."""
+    return 8 * (3 + parts)
+
+
+def packed(found: Found, training: Training) -> bytes:
+    """The file of a shard: a `Head`, and behind it the ids, paths and rows of each part."""
+    deltas = [
+        training.part_of(found.deltas[table], table, part)
+        for _, table, part in merged_parts(training)
+    ]
+    sums = np.array([found.loss, found.pairs], "<f8")
+    counts = np.array([found.steps, *(len(delta.ids) for delta in deltas)], "<i8")
+    return b"".join([sums.tobytes(), counts.tobytes(), *(b for d in deltas for b in _bytes(*d))])
+
+
+def _bytes(ids: npt.NDArray[np.int32], *floats: npt.NDArray[np.float32]) -> Iterator[bytes]:
+    # Paths before rows: all that is short comes first.
+    yield ids.astype("<i4").tobytes()
+    for array in reversed(floats):
+        yield array.astype("<f4").tobytes()
+
+
+def read_head(content: bytes) -> Head:
+    """Take a head apart."""
+    loss, pairs = np.frombuffer(content, "<f8", 2).tolist()
+    steps, *counts = np.frombuffer(content, "<i8", offset=16).tolist()
+    return Head(loss, pairs, steps, np.cumsum([0, *counts]))
+
+
+def range_of(head: Head, index: int, dimensions: int) -> tuple[int, int]:
+    """Where a part lies in the file of a shard: its first byte, and its size in bytes."""
+    before, behind = head.starts[index : index + 2].tolist()
+    row = 4 * (2 + dimensions)
+    return head_bytes(len(head.starts) - 1) + before * row, (behind - before) * row
+
+
+def read_delta(content: bytes, dimensions: int) -> Delta:
+    """A part of what a shard found."""
+    count = len(content) // (4 * (2 + dimensions))
+    ids = np.frombuffer(content, "<i4", count)
+    paths = np.frombuffer(content, "<f4", count, 4 * count)
+    rows = np.frombuffer(content, "<f4", offset=8 * count).reshape(count, dimensions)
+    return Delta(ids, rows, paths)
+
+
+def packed_rows(ids: npt.NDArray[np.int32], rows: npt.NDArray[np.float32]) -> bytes:
+    """The file of a merged part."""
+    return b"".join(_bytes(ids, rows))
+
+
+def read_rows(
+    content: bytes, dimensions: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Ids and rows of a merged part."""
+    count = len(content) // (4 * (1 + dimensions))
+    rows = np.frombuffer(content, "<f4", offset=4 * count).reshape(count, dimensions)
+    return np.frombuffer(content, "<i4", count), rows

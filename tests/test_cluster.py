@@ -1,0 +1,429 @@
+"""Training on a cluster: the bits of one machine, whoever does what, and whoever dies."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+from apache_beam.options.pipeline_options import PipelineOptions
+from test_dataset import random_documents, write_examples
+
+from components import trainer
+from components.artifacts import Examples, Model
+from components.errors import NotBlessedError, SettingsError, SkipstreamError
+from components.places.directory import Directory
+from components.settings import TrainerSettings
+from components.trainer import merge
+from components.trainer.cluster import hand, station, work
+from components.trainer.cluster.hand import Hand
+from components.trainer.cluster.job import Job
+from components.trainer.cluster.launcher import Cluster
+from components.trainer.cluster.station import GoneError, Station
+from components.trainer.dataset import SkipGrams
+from components.trainer.merge import Delta
+from components.trainer.model import SkipGram
+from components.trainer.trainer import chosen
+
+# Two epochs of 9 rounds; those of 4 blocks but the last one, in which one shard has no tokens.
+SETTINGS = TrainerSettings(
+    dimensions=16, sample=0, epochs=2, window=3, shards=4, round_tokens=8192, distributed=True
+)
+ROUNDS = 18
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    path = tmp_path_factory.mktemp("examples")
+    return write_examples(path, random_documents(0, 14_000), types=50)
+
+
+# What nobody can tell from the claim of a hand on another machine.
+DEAD = json.dumps({"machine": "other", "pid": 1, "began": "1"}).encode()
+
+
+def train(examples: Examples, path: Path, *flags: str, **options: Any) -> Model:
+    path.mkdir(exist_ok=True)
+    settings = SETTINGS.model_copy(update=options.pop("settings", {}))
+    out = Model(path, "model")
+    return trainer.build(examples, settings=settings, out=out, beam_options=flags, **options)
+
+
+def digests(model: Model) -> dict[str, str]:
+    names = "vectors.npy", "contexts.npy"
+    return {name: hashlib.sha256((model.path / name).read_bytes()).hexdigest() for name in names}
+
+
+def losses(model: Model) -> list[Any]:
+    history = json.loads((model.path / "history.json").read_text())
+    return [{**epoch, "seconds": None} for epoch in history]
+
+
+@pytest.fixture(scope="module")
+def expected(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """What one machine makes of it."""
+    path = tmp_path_factory.mktemp("one")
+    return train(examples, path, settings={"distributed": False})
+
+
+@pytest.fixture
+def directory(examples: Examples, tmp_path: Path) -> Path:
+    """A work directory in which nothing is done yet."""
+    prepare(examples, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def prepare(examples: Examples, path: Path) -> None:
+    settings = chosen(SETTINGS, examples)
+    data = SkipGrams(examples, settings)
+    cluster = Cluster(str(path), [], SkipGram(data, settings), data, settings)
+    cluster._prepare(examples, 0)
+
+
+def new_station(path: Path) -> Station:
+    """One of its own, as in another process."""
+    place = Directory(path)
+    return Station(place, place.read(work.TRAINING) or b"")
+
+
+def work_until(there: Station, state: int, patience: float = 9) -> None:
+    """Let one hand bring the tables of a station to a state."""
+    one = Hand(there, 0, "CPU:0", patience)
+    while there.state < state:
+        if not one._look():
+            time.sleep(0.01)
+
+
+def finish(there: Station, patience: float = 9) -> None:
+    Hand(there, 0, "CPU:0", patience).work()
+
+
+def tables(there: Station) -> dict[str, str]:
+    """As `digests`."""
+    found = {}
+    for name, table in zip(work.NAMES, there.training.tables, strict=True):
+        table.save(there.place.path / "saved.npy")  # type: ignore[attr-defined]
+        content = (there.place.path / "saved.npy").read_bytes()  # type: ignore[attr-defined]
+        found[f"{name}.npy"] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+@pytest.mark.parametrize("hands", [1, 2, 4])
+def test_any_number_of_hands_gives_the_bits_of_one_machine(
+    examples: Examples, expected: Model, tmp_path: Path, hands: int
+) -> None:
+    flags = f"--direct_num_workers={hands}", "--direct_running_mode=multi_threading"
+    model = train(examples, tmp_path, *flags)
+    assert digests(model) == digests(expected)
+    assert losses(model) == losses(expected)
+    assert sorted(os.listdir(model.path)) == sorted(os.listdir(expected.path))
+
+
+def test_hands_with_tables_of_their_own_share_the_work(
+    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[int, int] = {}
+    write = Directory.write
+
+    def count(place: Directory, name: str, content: bytes) -> None:
+        made[threading.get_ident()] = made.get(threading.get_ident(), 0) + 1
+        write(place, name, content)
+
+    machines = [new_station(directory) for _ in range(3)]
+    monkeypatch.setattr(Directory, "write", count)
+    threads = [threading.Thread(target=finish, args=[machine]) for machine in machines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [machine.state for machine in machines] == [ROUNDS] * 3
+    assert all(tables(machine) == digests(expected) for machine in machines)
+    shards, merges, records = 4 * ROUNDS, ROUNDS * len(machines[0].merged), ROUNDS
+    snapshots = 2 * 4  # After 8, 9, 16 and 18 rounds.
+    # Nothing is made twice, and each has a part in it.
+    assert sum(made.values()) == shards + merges + records + snapshots
+    assert len(made) == 3
+
+
+def test_who_comes_late_or_falls_behind_catches_up(directory: Path, expected: Model) -> None:
+    first, slow = new_station(directory), new_station(directory)
+    work_until(first, 12)
+    late = new_station(directory)
+    assert late.state == 9  # The newest snapshot.
+    work_until(late, 12)
+    assert tables(late) == tables(first)
+    finish(late)
+    # What led to the newest snapshot in the midst of an epoch is gone.
+    assert min(map(int, os.listdir(directory / "rounds"))) == 16
+    assert sorted(map(int, os.listdir(directory / "tables"))) == [9, 16, 18]
+    assert not list(directory.glob("rounds/*/shard-*"))
+    assert slow.state == 0
+    finish(slow)
+    assert tables(slow) == tables(late) == digests(expected)
+
+
+def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
+    directory: Path, expected: Model
+) -> None:
+    slow, other = new_station(directory), new_station(directory)
+    work_until(slow, 3)
+    learned, part = slow.learn(3, 1, "CPU:0"), work.round_directory(3)
+    slow.place.create(f"{part}/claim-{part.replace('/', '-')}-{work.shard_file(1)}", DEAD)
+    work_until(other, 4, patience=0.2)
+    slow.place.write(f"{part}/{work.shard_file(1)}", learned)  # Nobody asks for it any more.
+    with pytest.raises(GoneError):
+        slow.merge(3, 0)  # The other shards' files are gone.
+    threads = [threading.Thread(target=finish, args=[one]) for one in (slow, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tables(slow) == tables(other) == digests(expected)
+
+
+def test_claims_of_the_dead_are_taken_over_after_a_while(directory: Path, expected: Model) -> None:
+    there = new_station(directory)
+    for round_ in range(0, ROUNDS, 5):
+        part = work.round_directory(round_)
+        names = [work.shard_file(shard) for shard in range(4)] + [n for n, *_ in there.merged]
+        for name in names:
+            there.place.create(f"{part}/claim-{part.replace('/', '-')}-{name}", DEAD)
+    one = Hand(there, 0, "CPU:0", patience=600)
+    assert one._look() is False
+    begun = time.monotonic()
+    finish(there, patience=0.3)
+    assert time.monotonic() - begun > 4 * 0.3
+    assert tables(there) == digests(expected)
+
+
+HAND = """
+import sys
+from components.trainer.cluster import hand
+hand.work_at(sys.argv[1], int(sys.argv[2]), patience=1)
+"""
+
+
+def in_midst_of_work(directory: Path) -> int:
+    """A process that has claimed what is not written yet, after some rounds; 0: none."""
+    for claim in directory.glob("rounds/*/claim-rounds-*"):
+        round_, task = claim.name.split("-", 3)[2:]
+        try:
+            if int(round_) > 1 and not (claim.parent / task).exists():
+                return int(json.loads(claim.read_bytes())["pid"])
+        except (OSError, ValueError):
+            continue
+    return 0
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.002)
+    raise AssertionError("nothing came of it")
+
+
+def test_a_process_killed_in_mid_round_costs_no_bit(
+    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+
+    def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
+        address = self._address
+        processes = [
+            subprocess.Popen([sys.executable, "-c", HAND, address, str(number)])
+            for number in range(2)
+        ]
+
+        def wait() -> None:
+            victim = wait_for(lambda: in_midst_of_work(Path(address)))
+            os.kill(victim, signal.SIGKILL)
+            codes.extend(sorted(process.wait(120) for process in processes))
+
+        return wait
+
+    monkeypatch.setattr(Job, "start", start)
+    model = train(examples, tmp_path / "out")
+    assert codes == [-signal.SIGKILL, 0]
+    assert digests(model) == digests(expected)
+    assert losses(model) == losses(expected)
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+from components import trainer
+from components.artifacts import Examples, Model
+from components.settings import TrainerSettings
+settings = TrainerSettings.model_validate_json(sys.argv[3])
+examples = Examples(Path(sys.argv[1]), "examples")
+trainer.build(examples, settings=settings, out=Model(Path(sys.argv[2]), "model"))
+"""
+
+
+def test_a_training_killed_twice_goes_on_at_its_last_round(
+    examples: Examples, expected: Model, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    records = out / "work" / "records"
+    arguments = [str(examples.path), str(out), SETTINGS.model_dump_json()]
+    written: dict[str, int] = {}
+    for rounds in (3, 11):
+        with subprocess.Popen([sys.executable, "-c", LAUNCHER, *arguments]) as process:
+            try:
+                wait_for(lambda n=rounds: records.is_dir() and len(os.listdir(records)) >= n)
+            finally:
+                process.kill()
+        now = {path.name: path.stat().st_mtime_ns for path in records.iterdir()}
+        # A round that was done is not done again.
+        assert written.items() <= now.items()
+        assert rounds <= len(now) < ROUNDS
+        written = now
+    model = train(examples, out)
+    assert digests(model) == digests(expected)
+    assert losses(model) == losses(expected)
+    assert sorted(os.listdir(out)) == sorted(os.listdir(expected.path))
+
+
+def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
+    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, fatal = Directory.write, ["records/000004", "records/000011"]
+
+    def fail(place: Directory, name: str, content: bytes) -> None:
+        write(place, name, content)
+        if fatal and name == fatal[0]:
+            fatal.pop(0)
+            raise RuntimeError("the worker is gone")
+
+    monkeypatch.setattr(Directory, "write", fail)
+    monkeypatch.setattr(hand, "_TIMES", 0)
+    monkeypatch.setattr("components.trainer.cluster.launcher.PATIENCE", 0.5)
+    cluster_init = Cluster.__init__
+    monkeypatch.setattr(
+        Cluster, "__init__", lambda self, *given: cluster_init(self, *given, patience=0.5)
+    )
+    model = train(examples, tmp_path / "out")
+    assert not fatal
+    assert digests(model) == digests(expected)
+
+
+def test_a_job_that_comes_no_further_fails_the_training(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Station, *_: object) -> bytes:
+        raise SkipstreamError("the bucket is gone")
+
+    monkeypatch.setattr(Station, "learn", fail)
+    with pytest.raises(SkipstreamError, match="^the bucket is gone$"):
+        train(examples, tmp_path / "out")
+
+
+def test_hands_that_write_elsewhere_are_noticed(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "start", lambda *_: lambda: None)
+    with pytest.raises(SkipstreamError, match="must see the same files"):
+        train(examples, tmp_path / "out")
+
+
+def test_a_training_that_diverges_stops_its_hands(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.trainer.callbacks.LARGEST_NORM", 0.0)
+    with pytest.raises(NotBlessedError, match="diverged"):
+        train(examples, tmp_path / "out", settings={"epochs": 20})
+    assert len(os.listdir(tmp_path / "out" / "work" / "records")) < 10 * ROUNDS
+
+
+def test_patience_ends_it_with_the_best_vectors(examples: Examples, tmp_path: Path) -> None:
+    # At such a rate the held-out loss soon rises.
+    settings = {"epochs": 8, "patience": 1, "learning_rate": 0.4}
+    one = train(examples, tmp_path / "one", settings={**settings, "distributed": False})
+    several = train(examples, tmp_path / "several", settings=settings)
+    assert losses(one) == losses(several)
+    assert digests(one) == digests(several)
+
+
+@pytest.mark.parametrize("kind", ["gs", "s3"])
+def test_the_work_may_lie_in_a_bucket(
+    examples: Examples, expected: Model, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    bucket: stores.Bucket = request.getfixturevalue(kind)
+    model = train(examples, tmp_path / "out", shared=f"{bucket.url}/work")
+    assert digests(model) == digests(expected)
+    assert losses(model) == losses(expected)
+    from components.places.place import open_place
+
+    assert open_place(bucket.url).files("work") == {}
+
+
+def test_parts_merged_apart_are_the_table_merged_as_a_whole() -> None:
+    draw = np.random.default_rng(0)
+    table = draw.normal(size=(300, 12)).astype(np.float32)
+    along = merge.directions(draw.normal(size=(64, 12)).astype(np.float32))
+    deltas = []
+    for _ in range(3):
+        ids = np.flatnonzero(draw.random(300) < 0.4).astype(np.int32)
+        moves = draw.normal(size=(len(ids), 12)).astype(np.float32)
+        paths = draw.random(len(ids)).astype(np.float32)
+        deltas.append(Delta(ids, table[ids] + moves, paths))
+    before = table.copy()
+    ids, rows = station.merged(table, deltas, along)
+    assert (table == before).all()
+    merge.merge(table, deltas, along)
+    assert (table[ids] == rows).all()
+    others = np.setdiff1d(np.arange(300), ids)
+    assert len(others)
+    assert (table[others] == before[others]).all()
+
+
+def test_what_a_shard_found_is_read_part_by_part(examples: Examples, directory: Path) -> None:
+    there = new_station(directory)
+    training, dimensions = there.training, SETTINGS.dimensions
+    training._cuts = [np.array([0, 7, 7, 30, 50]), np.array([0, 25, 50])]
+    epoch, round_ = there.schedule.rounds[0]
+    found = training.learn(epoch, round_, there.data.span(epoch, round_.first, round_.blocks))
+    content = work.packed(found, training)
+    parts = work.merged_parts(training)
+    head = work.read_head(content[: work.head_bytes(len(parts))])
+    assert head[:3] == (found.loss, found.pairs, found.steps)
+    for index, (_, table, part) in enumerate(parts):
+        start, size = work.range_of(head, index, dimensions)
+        delta = work.read_delta(content[start : start + size], dimensions)
+        wanted = training.part_of(found.deltas[table], table, part)
+        for field, original in zip(delta, wanted, strict=True):
+            np.testing.assert_array_equal(field, original)
+    assert start + size == len(content)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--no_wait_until_finish"], "must be waited for"),
+        ([], "workers on Dataflow must write to a bucket, got /work"),
+    ],
+)
+def test_a_job_that_cannot_train_is_refused(
+    options: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DataflowRunner:
+        """Beam's asks the network."""
+
+    def read(flags: list[str]) -> tuple[Any, Any]:
+        return DataflowRunner(), PipelineOptions(flags)
+
+    monkeypatch.setattr("components.trainer.cluster.job.runner_and_options", read)
+    with pytest.raises(SettingsError, match=reason):
+        Job(options, "/work")
