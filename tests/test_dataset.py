@@ -121,7 +121,7 @@ def test_both_views_hold_the_same_pairs(tmp_path: Path, seed: int) -> None:
 
 
 def test_without_subsampling_every_close_pair_is_seen(tmp_path: Path) -> None:
-    documents = random_documents(1)
+    documents = random_documents(1, 80)  # Within one block, where nothing is cut.
     settings = TrainerSettings(sample=0, window=1)
     data = SkipGrams(write_examples(tmp_path, documents, types=50), settings)
     naive = Counter(
