@@ -164,8 +164,10 @@ def set_up(examples: Examples, scratch: Path, settings: TrainerSettings) -> Any:
     from components.trainer import SkipGrams
     from components.trainer.model import SkipGram
 
-    if len(threads.devices()) != settings.threads and not tf.config.list_physical_devices("GPU"):
-        raise RuntimeError(f"{settings.threads} threads wanted, got {len(threads.devices())}")
+    if len(threads.devices("CPU")) != settings.threads:
+        raise RuntimeError(
+            f"TensorFlow has {threads.devices('CPU')} for {settings.threads} threads"
+        )
     tf.config.experimental.enable_op_determinism()
     data = SkipGrams(examples, settings, directory=scratch)
     data.unpack()
