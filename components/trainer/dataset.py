@@ -289,7 +289,7 @@ def _filled(rows: Rows, count: int) -> Rows:
     return Rows(*(tf.ensure_shape(part, [count, None]) for part in fields))
 
 
-@tf.function(autograph=False)
+@tf.function(autograph=False, reduce_retracing=True)
 def _cut(
     place: tf.Tensor,
     ids: tf.Tensor,
