@@ -320,6 +320,8 @@ def test_tables_are_the_same_in_blocks_of_any_size(
     assert (other.rows == table.rows).all()
     longest = np.linalg.norm(table.rows, axis=1).max()
     assert other.largest_norm() == pytest.approx(longest)
+    other.rows[48] = 1e30
+    assert other.largest_norm() == np.inf
     other.rows[49] = np.nan
     assert np.isnan(other.largest_norm())
     with pytest.raises(ValueError, match=r"must have the shape \(49, .*, got \(50, "):

@@ -31,8 +31,10 @@ class Table:
             )
 
     def largest_norm(self) -> float:
-        """The Euclidean norm of the longest row; NaN if a number is."""
-        return float(np.max([np.linalg.norm(self.rows[b], axis=1).max() for b in self._blocks()]))
+        """The Euclidean norm of the longest row; NaN if a number is, infinite if it is too long."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = [np.linalg.norm(self.rows[rows], axis=1).max() for rows in self._blocks()]
+        return float(np.max(norms))
 
     def save(self, path: Path) -> None:
         """Write `path` in numpy's .npy format."""
