@@ -39,6 +39,11 @@ def cpus() -> int:
         return found
 
 
+def count() -> int:
+    """How many threads are to work at once."""
+    return int(os.environ.get("TF_NUM_INTEROP_THREADS") or cpus())
+
+
 def make_devices() -> None:
     """Make a CPU device for each thread, if TensorFlow is imported and runs nothing yet."""
     tf = sys.modules.get("tensorflow")
@@ -46,10 +51,9 @@ def make_devices() -> None:
         return
     limit(None)
     cpu = tf.config.list_physical_devices("CPU")[0]
-    count = int(os.environ["TF_NUM_INTEROP_THREADS"])
     try:
         one = tf.config.LogicalDeviceConfiguration()
-        tf.config.set_logical_device_configuration(cpu, [one] * count)
+        tf.config.set_logical_device_configuration(cpu, [one] * count())
     except RuntimeError:  # Then there is one, and what would run beside each other takes turns.
         return
 

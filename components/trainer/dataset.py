@@ -184,7 +184,7 @@ class SkipGrams:
                 rows := self._rows(epoch, one[1] + shard * one[2], one[2]),
                 tf.shape(rows.tokens)[0],
             ),
-            num_parallel_calls=threads.cpus(),
+            num_parallel_calls=threads.count(),
             deterministic=True,
         )
         dataset = dataset.padded_batch(shards)
@@ -255,7 +255,7 @@ class SkipGrams:
         starts = tf.data.Dataset.range(0, self.blocks, _MEASURED)
         dataset = starts.map(
             lambda first: self._rows(epoch, first, tf.constant(_MEASURED, tf.int64)),
-            num_parallel_calls=threads.cpus(),
+            num_parallel_calls=threads.count(),
             deterministic=True,
         )
         dataset = dataset.unbatch()

@@ -26,12 +26,12 @@ def unpacked(files: Sequence[str], directory: Path | None = None) -> npt.NDArray
         document is marked: it is stored as `~id`, which is negative.
     """
     with tempfile.TemporaryFile(dir=directory) as file:
-        with ThreadPoolExecutor(threads.cpus()) as pool:
+        with ThreadPoolExecutor(threads.count()) as pool:
             # Some files ahead of the one that is written, and no more: each may be large.
-            waiting = [pool.submit(_read, name) for name in files[: 2 * threads.cpus()]]
+            waiting = [pool.submit(_read, name) for name in files[: 2 * threads.count()]]
             for index in range(len(files)):
                 waiting.pop(0).result().tofile(file)
-                following = index + 2 * threads.cpus()
+                following = index + 2 * threads.count()
                 if following < len(files):
                     waiting.append(pool.submit(_read, files[following]))
         if not file.tell():
