@@ -28,12 +28,12 @@ def unpacked(files: Sequence[str], directory: Path | None = None) -> npt.NDArray
     with tempfile.TemporaryFile(dir=directory) as file:
         with ThreadPoolExecutor(threads.count()) as pool:
             # Some files ahead of the one that is written, and no more: each may be large.
-            waiting = [pool.submit(_read, name) for name in files[: 2 * threads.count()]]
-            for index in range(len(files)):
+            ahead = threads.count() + 1
+            waiting = [pool.submit(_read, name) for name in files[:ahead]]
+            for following in [*files[ahead:], *[None] * len(waiting)]:
                 waiting.pop(0).result().tofile(file)
-                following = index + 2 * threads.count()
-                if following < len(files):
-                    waiting.append(pool.submit(_read, files[following]))
+                if following:
+                    waiting.append(pool.submit(_read, following))
         if not file.tell():
             return np.zeros(0, np.int32)
         file.flush()
