@@ -157,7 +157,7 @@ def draw_noise(shape: tf.Tensor, table: AliasTable, key: tf.Tensor) -> tf.Tensor
         int32 ids of `shape`.
     """
     cell = tf.random.stateless_uniform(
-        shape, key, 0, table.alias.shape[0], dtype=tf.int32, alg="philox"
+        shape, key, 0, tf.size(table.alias), dtype=tf.int32, alg="philox"
     )
     below = uniform(shape, position_key(key, 0)) < tf.gather(table.threshold, cell)
     return tf.where(below, cell, tf.gather(table.alias, cell))
