@@ -104,7 +104,16 @@ def work_until(there: Station, state: int, patience: float = 9) -> None:
 
 
 def finish(there: Station, patience: float = 9) -> None:
-    Hand(there, 0, "CPU:0", patience).work()
+    """Let one hand work to the end, even if the others have come there."""
+    one = Hand(there, 0, "CPU:0", patience)
+    found: bool | None = False
+    while found is not None:
+        try:
+            found = one._look()
+        except GoneError:
+            there.catch_up(one._state)
+        if not found:
+            time.sleep(0.01)
 
 
 def tables(there: Station) -> dict[str, str]:
