@@ -170,28 +170,32 @@ class SkipGrams:
         plan = [Round(first, _MEASURED) for first in range(0, self.blocks, together)]
         return self._spans(0, plan, _MEASURED)
 
-    # As elsewhere: AutoGraph would read all of our source first, and find nothing to convert.
-    @tf.autograph.experimental.do_not_convert
     def _spans(self, epoch: int, plan: Sequence[Round], shards: int) -> tf.data.Dataset:
         rounds_ = np.array([(epoch, *one) for one in plan for _ in range(shards)], np.int64)
         which = np.tile(np.arange(shards), len(plan))
         dataset = tf.data.Dataset.from_tensor_slices((rounds_.reshape(-1, 3), which))
-        dataset = dataset.map(
-            lambda one, shard: Spans(
-                one[0],
-                one[1],
-                one[2],
-                rows := self._rows(epoch, one[1] + shard * one[2], one[2]),
-                tf.shape(rows.tokens)[0],
-            ),
-            num_parallel_calls=threads.count(),
-            deterministic=True,
-        )
+        dataset = dataset.map(self._span_of, num_parallel_calls=threads.count(), deterministic=True)
         dataset = dataset.padded_batch(shards)
         # Where Keras knows how many there are, it makes another iterator when they are through,
         # which would prepare rounds that nobody trains on.
         dataset = dataset.filter(lambda *_: True)
         return dataset.prefetch(2).with_options(_untuned())
+
+    @cached_property
+    def _span_of(self) -> Any:
+        """What a shard trains on in a round, as `Spans` without their axis of shards."""
+
+        # As a function of its own it is made into a graph once, not for each epoch.
+        @tf.function(
+            autograph=False,
+            input_signature=[tf.TensorSpec([3], tf.int64), tf.TensorSpec([], tf.int64)],
+        )
+        def span_of(round_: tf.Tensor, shard: tf.Tensor) -> Spans:
+            epoch, first, blocks = tf.unstack(round_)
+            rows = self._rows(epoch, first + shard * blocks, blocks)
+            return Spans(epoch, first, blocks, rows, tf.shape(rows.tokens)[0])
+
+        return span_of
 
     def span(self, epoch: int, first: int, blocks: int) -> Rows:
         """What one shard trains on in a round, as numpy arrays."""
@@ -199,19 +203,21 @@ class SkipGrams:
         place = tf.constant(first, tf.int64)
         return Rows(*(part.numpy() for part in self._cut(epoch, place, *map(tf.constant, found))))
 
-    def _rows(self, epoch: int, first: tf.Tensor, blocks: tf.Tensor) -> Rows:
+    def _read_at(self, epoch: np.int64, first: np.int64, blocks: np.int64) -> Any:
+        return self._read(self._order(int(epoch))[int(first) : int(first) + int(blocks)])
+
+    def _rows(self, epoch: tf.Tensor, first: tf.Tensor, blocks: tf.Tensor) -> Rows:
         """The rows of `blocks` blocks of an epoch, from its block `first` on."""
-        order = self._order(epoch)
-
-        def read(first: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]) -> Any:
-            return self._read(order[int(first) : int(first) + int(blocks)])
-
-        ids, splits = tf.numpy_function(read, [first, blocks], [tf.int32, tf.int64], stateful=False)
+        ids, splits = tf.numpy_function(
+            self._read_at, [epoch, first, blocks], [tf.int32, tf.int64], stateful=False
+        )
         ids.set_shape([None])
         splits.set_shape([None])
         return self._cut(epoch, first, ids, splits)
 
-    def _cut(self, epoch: int, first: tf.Tensor, ids: tf.Tensor, splits: tf.Tensor) -> Rows:
+    def _cut(
+        self, epoch: tf.Tensor | int, first: tf.Tensor, ids: tf.Tensor, splits: tf.Tensor
+    ) -> Rows:
         """The rows of what `_read` gave, with what is random keyed by the first block's place."""
         rows: Rows = _cut(
             first,
@@ -254,7 +260,9 @@ class SkipGrams:
         per_step = TARGETS // self.length
         starts = tf.data.Dataset.range(0, self.blocks, _MEASURED)
         dataset = starts.map(
-            lambda first: self._rows(epoch, first, tf.constant(_MEASURED, tf.int64)),
+            lambda first: self._rows(
+                tf.constant(epoch, tf.int64), first, tf.constant(_MEASURED, tf.int64)
+            ),
             num_parallel_calls=threads.count(),
             deterministic=True,
         )

@@ -25,6 +25,8 @@ from components.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from components.trainer.cluster.launcher import Cluster
 
+WORK = "work"  # Where a cluster's workers write if they see the model's directory.
+
 
 @models_freed()
 def build(
@@ -124,6 +126,7 @@ def build(
     progress.clean_up()  # Not before: a run killed in between goes on from here.
     if cluster:
         cluster.clean_up()
+    shutil.rmtree(out.path / WORK, ignore_errors=True)  # Of a try on a cluster.
     return trained
 
 
@@ -140,7 +143,7 @@ def _cluster(
         return None
     from components.trainer.cluster.launcher import Cluster  # With Beam, which takes a second.
 
-    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / "work")
+    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / WORK)
     return Cluster(work, beam_options, model, train, settings)
 
 

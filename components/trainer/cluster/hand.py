@@ -88,6 +88,7 @@ class Hand:
                     time.sleep(pause)
                 continue
             if found is None:
+                self._place.write(work.STOP, b"")  # Who comes now need not load anything.
                 return
             if found:
                 pause = _PAUSES[0]

@@ -194,17 +194,15 @@ class Cluster:
                 _logger.warning("the Beam job of the training starts again: %s", text)
                 self._start()
             elif ended:
-                raise (
-                    self._mistake()
-                    or self._error
-                    or SkipstreamError(
-                        f"workers and launcher must see the same files, and {self._place.address} "
-                        "holds nothing of the workers': set transform.work_directory to a place "
-                        "that both see"
-                    )
-                )
+                raise self._mistake() or self._error or self._nothing()
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
+
+    def _nothing(self) -> SkipstreamError:
+        return SkipstreamError(
+            f"workers and launcher must see the same files, and {self._place.address} holds "
+            "nothing of the workers': set transform.work_directory to a place that both see"
+        )
 
     def _mistake(self) -> SkipstreamError | None:
         """What of the job's failure the user can mend."""

@@ -95,16 +95,16 @@ class Station:
 
     @classmethod
     def at(cls, address: str) -> "Station | None":
-        """That of this process for a work directory; None: there is no training any more."""
+        """That of this process for a work directory; None: there is nothing to do any more."""
         with _one_at_a_time:
             if found := _stations.get(address):
                 return found
-            threads.make_devices()
-            tf.config.experimental.enable_op_determinism()
             place = open_place(address)
             content = place.read(work.TRAINING)
-            if content is None:
+            if content is None or place.has(work.STOP):
                 return None
+            threads.make_devices()
+            tf.config.experimental.enable_op_determinism()
             _stations[address] = made = cls(place, content)
             return made
 

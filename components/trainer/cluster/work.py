@@ -9,7 +9,7 @@
     rounds/ROUND/NAME-PART   the rows of a part that the round moved, and where they went to
     rounds/ROUND/claim-FILE  who says to be making that file; only to spare the others the work
     records/ROUND            loss, pairs and steps
-    stop                     nothing more is wanted
+    stop                     all is done, or nothing more is wanted
 
 Round N leads from state N of the tables to state N + 1; rounds are counted through all epochs.
 Numbers are little-endian.
