@@ -298,6 +298,7 @@ def test_a_training_killed_twice_goes_on_at_its_last_round(
         # A round that was done is not done again.
         assert written.items() <= now.items()
         assert rounds <= len(now) < ROUNDS
+        now.pop(max(now))  # It may have come without the parts that are written after it.
         written = now
     model = train(examples, out)
     assert digests(model) == digests(expected)
