@@ -31,7 +31,6 @@ _WARM_SHARE = 0.4
 _SHARD = 100_000  # Tokens of a shard in a round, at least.
 _ROUND = 3_200_000  # Tokens of a round, at most.
 _ROUNDS = 40  # Of a training, at least.
-_MOST_SHARDS = 64
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
@@ -41,7 +40,8 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
     counts = Vocabulary.load_counts(examples / VOCABULARY)
     found = for_text(tokens, counts, settings.sample) | settings.model_dump(exclude_none=True)
-    return Chosen.model_validate(cut(tokens, found["epochs"], settings.shards) | found)
+    how = cut(tokens, found["epochs"], settings.shards, settings.round_tokens)
+    return Chosen.model_validate(found | how)
 
 
 def for_text(
@@ -70,20 +70,37 @@ def for_text(
     return {"sample": sample, "epochs": epochs, "warm_epochs": round(_WARM_SHARE * epochs)}
 
 
-def cut(tokens: int, epochs: int, shards: int | None = None) -> dict[str, int]:
+def cut(
+    tokens: int, epochs: int, shards: int | None = None, round_tokens: int | None = None
+) -> dict[str, int]:
     """`shards` and `round_tokens` for a training of so many tokens, so many times.
+
+    Args:
+        tokens: That are trained on.
+        epochs: How often.
+        shards: What is set, which stays.
+        round_tokens: The same.
 
     >>> cut(tokens=100_000, epochs=12)
     {'shards': 1, 'round_tokens': 100000}
     >>> cut(tokens=20_000_000, epochs=3)
     {'shards': 8, 'round_tokens': 187500}
     """
-    together = min(_ROUND, tokens * epochs // _ROUNDS)
+    together = in_a_round(tokens, epochs)
     if shards is None:
         shards = 1
-        while 2 * shards * _SHARD <= together and shards < _MOST_SHARDS:
+        while 2 * shards * (round_tokens or _SHARD) <= together:
             shards *= 2
-    return {"shards": shards, "round_tokens": max(_SHARD, together // shards)}
+    return {"shards": shards, "round_tokens": round_tokens or max(_SHARD, together // shards)}
+
+
+def in_a_round(tokens: int, epochs: int) -> int:
+    """How many tokens shards may train on together before a merge, without much loss.
+
+    >>> in_a_round(tokens=20_000_000, epochs=3)
+    1500000
+    """
+    return min(_ROUND, tokens * epochs // _ROUNDS)
 
 
 def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float32]:

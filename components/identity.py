@@ -29,8 +29,14 @@ LIBRARIES = {
 }
 _ROOT = Path(components.__path__[0])
 # Of settings, values count, and each artifact's fingerprint has those of its stage. Where things
-# lie is nothing that a result depends on.
-_LEFT_OUT = ("components.settings", "components.places")
+# lie, and how many work at them where, is nothing that a result depends on.
+_LEFT_OUT = (
+    "components.settings",
+    "components.places",
+    "components.threads",
+    "components.beam_options",
+    "components.trainer.cluster",
+)
 
 
 @functools.cache
@@ -65,9 +71,10 @@ def imported(module: str) -> set[str]:
     """
     found: set[str] = set()
     waiting = [module]
+    left_out = tuple(name for name in _LEFT_OUT if not module.startswith(name))
     while waiting:
         name = waiting.pop()
-        if name not in found and not name.startswith(_LEFT_OUT):
+        if name not in found and not name.startswith(left_out):
             found.add(name)
             waiting.extend(_imports(name))
     return found

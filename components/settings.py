@@ -265,7 +265,8 @@ class TrainerSettings(StageSettings):
         ge=1,
         le=1024,
         description="Parts of the text that are trained on beside each other, and then merged. "
-        "Unset: chosen from the size of the corpus. More can use more CPUs, and a little quality.",
+        "Unset: chosen from the size of the corpus, 32 at most. More can use more CPUs, and cost a "
+        "little quality.",
     )
     round_tokens: int | None = Field(
         None,

@@ -41,7 +41,7 @@ def cpus() -> int:
 
 def count() -> int:
     """How many threads are to work at once."""
-    return int(os.environ.get("TF_NUM_INTEROP_THREADS") or cpus())
+    return int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0) or cpus()  # 0: as TensorFlow likes.
 
 
 def make_devices() -> None:

@@ -351,10 +351,11 @@ def _say_chosen(settings: TrainerSettings, found: Chosen, *, warm: bool) -> None
         what = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
         logs.say(f"{'trainer':<15} chosen for the text: {what}", event="chosen", **numbers)
     cut = {"shards": found.shards, "round_tokens": found.round_tokens}
-    how = "one part, which one CPU trains on: it is too little text for more"
+    how, why = "one shard", "" if settings.shards else ": for more there is too little text"
     if found.shards > 1:
         how = (
-            f"rounds of {found.shards} parts of {found.round_tokens:,} tokens, trained on beside "
-            "each other, then merged; larger or more parts cost quality with this much text"
+            f"rounds of {found.shards} shards of {found.round_tokens:,} tokens, which train beside "
+            "each other and are merged"
         )
-    logs.say(f"{'trainer':<15} cut into {how}", event="cut", **cut)
+        why = "" if settings.shards else ": more would cost quality with this much text"
+    logs.say(f"{'trainer':<15} cut into {how}{why}", event="cut", **cut)

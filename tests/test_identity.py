@@ -22,7 +22,9 @@ FROM_TRANSFORM, FROM_TRAINER, FROM_EXPORTER = STAGES[1:], STAGES[3:], STAGES[4:]
 REPEATED = {
     "artifacts.py": STAGES,
     "settings.py": [],  # Their values count, not their code.
-    "threads.py": FROM_TRAINER,
+    "threads.py": [],  # How many work, and where, changes no bit.
+    "beam_options.py": [],
+    "trainer/cluster/hand.py": [],
     "text.py": FROM_TRANSFORM,
     "vocabulary.py": FROM_TRANSFORM,
     "contents.py": STAGES,

@@ -114,7 +114,7 @@ def naive(
         for table, path, gradient, load in zip(now, paths, gradients, loads, strict=True):
             bounded = rate * np.minimum(1, most_load / np.maximum(load, 1e-9))
             table -= bounded[:, np.newaxis] * gradient
-            path += rate * load
+            path += rate * np.minimum(load, most_load)
     return now, paths
 
 

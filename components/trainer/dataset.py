@@ -90,7 +90,8 @@ class SkipGrams:
 
     Attributes:
         settings: With what was unset chosen.
-        documents, tokens: How many the split has.
+        documents: How many the split has.
+        tokens: How many of them are used.
         counts: int64 [types] occurrences in the corpus.
         types: The size of the vocabulary.
         length: Targets in a row.
@@ -106,6 +107,7 @@ class SkipGrams:
         *,
         split: Split = "train",
         seed: int | None = None,
+        most: int | None = None,
         directory: Path | None = None,
     ) -> None:
         """Read sizes and counts, and no record yet.
@@ -115,6 +117,7 @@ class SkipGrams:
             settings: Window, negatives, subsampling, seed and the cut into rounds.
             split: Which of the documents.
             seed: In place of the settings'.
+            most: How many tokens are enough; none: all.
             directory: Where four bytes a token find room; none: where temporary files go.
         """
         self.settings = settings = chosen(settings, examples)
@@ -122,7 +125,8 @@ class SkipGrams:
         self._examples, self._split, self._directory = examples, split, directory
         statistics = examples.statistics["splits"][split]
         self.documents: int = statistics["documents"]
-        self.tokens: int = statistics["kept_tokens"]
+        self.tokens: int = min(statistics["kept_tokens"], most or statistics["kept_tokens"])
+        self._some = self.tokens < statistics["kept_tokens"]
         self.length = row_length(settings.window)
         self.row_noise = noise_words(settings) * self.length // GROUP
         self.counts = counts = Vocabulary.load_counts(examples / VOCABULARY)
@@ -138,8 +142,9 @@ class SkipGrams:
 
     @cached_property
     def _tokens(self) -> npt.NDArray[np.int32]:
-        found = tokens.unpacked(self._examples.records(self._split), self._directory)
-        if len(found) != self.tokens:
+        files = self._examples.records(self._split)
+        found = tokens.unpacked(files, self.tokens, self._directory)
+        if len(found) < self.tokens or (len(found) > self.tokens and not self._some):
             raise SkipstreamError(
                 f"{self._examples.address} must hold {self.tokens:,} tokens to {self._split}, got "
                 f"{len(found):,}: delete that directory and run transform again"

@@ -16,7 +16,7 @@ from components.trainer import skipgrams, warm_start
 from components.trainer.dataset import HELD_OUT_SEED, SkipGrams, Split
 from components.trainer.model import SkipGram, models_freed
 
-ENOUGH = 8  # Times half a million tokens of the training: they say as much as all of them.
+ENOUGH = 4_000_000  # Tokens of the training: they say as much as all of them.
 
 
 def held_out(examples: Examples, settings: TrainerSettings) -> SkipGrams | None:
@@ -59,7 +59,8 @@ def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) 
     Returns:
         None without a pair.
     """
-    pairs = SkipGrams(examples, settings, split=split, seed=HELD_OUT_SEED)
+    most = ENOUGH if split == "train" else None
+    pairs = SkipGrams(examples, settings, split=split, seed=HELD_OUT_SEED, most=most)
     if not pairs.documents:
         return None
     scores = skipgrams.frequency_scores(
@@ -68,7 +69,7 @@ def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) 
     one = SkipGram(pairs, pairs.settings.model_copy(update={"dimensions": 1}))
     one.vectors.rows[:] = 1
     one.contexts.rows[:] = scores[:, np.newaxis]
-    return _measure(one, pairs, examples, ENOUGH if split == "train" else -1)
+    return _measure(one, pairs, examples)
 
 
 def comparable_losses(
@@ -115,12 +116,10 @@ def _comparable_loss(
     return _measure(skip_gram, pairs, examples)
 
 
-def _measure(
-    skip_gram: SkipGram, pairs: SkipGrams, examples: Examples, most: int = -1
-) -> float | None:
+def _measure(skip_gram: SkipGram, pairs: SkipGrams, examples: Examples) -> float | None:
     with reading(examples):
         pairs.unpack()
-        return of_pairs(float(skip_gram.evaluate(pairs.measured().take(most), verbose=0)))
+        return of_pairs(float(skip_gram.evaluate(pairs.measured(), verbose=0)))
 
 
 def of_pairs(loss: float) -> float | None:

@@ -38,7 +38,8 @@ class Table(NamedTuple):
 
     Attributes:
         rows: float32 [rows, dimensions].
-        paths: float32 [rows] sums of rate x load over the steps so far.
+        paths: float32 [rows] sums over the steps so far of rate x load, or x most_load where that
+            is less.
     """
 
     rows: tf.Tensor
@@ -70,4 +71,4 @@ def moved(table: Table, gradients: RowGradients, rate: tf.Tensor, most_load: tf.
     rates = rate * tf.minimum(1.0, most_load / load)
     values = tf.gather(rates, ids)[:, tf.newaxis] * values
     rows = tf.tensor_scatter_nd_sub(table.rows, ids[:, tf.newaxis], values)
-    return Table(rows, table.paths + rate * load)
+    return Table(rows, table.paths + rate * tf.minimum(load, most_load))

@@ -52,8 +52,8 @@ class Found(NamedTuple):
 
     Attributes:
         deltas: For the vectors and the contexts.
-        loss: Sum over the pairs, nats. In training one step in the middle stands for all of them,
-            and is measured before the first.
+        loss: Sum over the pairs, nats. In training it is measured before the first step, and may
+            be that of one step, which stands for all.
         pairs: How many there were, counted alike.
         steps: How many there were.
     """
@@ -99,6 +99,7 @@ def train(
     window: int,
     negatives: int,
     most_load: float,
+    whole_loss: bool = False,
 ) -> Found:
     """Train on `rows`, on the device that is in scope. `tables` stay as they are.
 
@@ -111,6 +112,7 @@ def train(
         window: The longest reach of `rows`.
         negatives: Noise words that each pair is worth.
         most_load: See `components.trainer.optimizer`.
+        whole_loss: Whether all steps are measured, not one in the middle.
     """
     vectors, contexts = tables
     length = rows.left.shape[1]
@@ -131,7 +133,7 @@ def train(
 
     first, last = rates or (0.0, 0.0)
     schedule = np.linspace(first, last, steps + 1, dtype=np.float32)[:steps]
-    measured = (steps // 2, steps // 2 + 1) if rates else (0, steps)
+    measured = (steps // 2, steps // 2 + 1) if rates and not whole_loss else (0, steps)
     found = _train(
         _copies.rows_of("vectors", vectors, targets.ids, size.vectors),
         _copies.rows_of("contexts", contexts, others.ids, size.contexts),

@@ -24,15 +24,13 @@ class Streams(NamedTuple):
     Attributes:
         keep: Which occurrences are kept.
         reach: The windows' reaches.
-        order: Of files, and of rows within a batch of documents.
-        shuffle: Of documents.
+        order: Of the rows of a shard.
         noise: Noise words.
     """
 
     keep: tf.Tensor
     reach: tf.Tensor
     order: tf.Tensor
-    shuffle: tf.Tensor
     noise: tf.Tensor
 
 

@@ -14,11 +14,14 @@ from components import threads
 _DOCUMENTS = 4096  # In a batch that is parsed: amortises ops.
 
 
-def unpacked(files: Sequence[str], directory: Path | None = None) -> npt.NDArray[np.int32]:
+def unpacked(
+    files: Sequence[str], tokens: int, directory: Path | None = None
+) -> npt.NDArray[np.int32]:
     """All documents of `files`, one behind the other.
 
     Args:
         files: TFRecords.
+        tokens: After how many no further file is read.
         directory: Where four bytes a token find room; none: where temporary files go.
 
     Returns:
@@ -31,8 +34,9 @@ def unpacked(files: Sequence[str], directory: Path | None = None) -> npt.NDArray
             ahead = threads.count() + 1
             waiting = [pool.submit(_read, name) for name in files[:ahead]]
             for following in [*files[ahead:], *[None] * len(waiting)]:
-                waiting.pop(0).result().tofile(file)
-                if following:
+                if waiting:
+                    waiting.pop(0).result().tofile(file)
+                if following and file.tell() < 4 * tokens:
                     waiting.append(pool.submit(_read, following))
         if not file.tell():
             return np.zeros(0, np.int32)

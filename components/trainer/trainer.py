@@ -70,11 +70,11 @@ def build(
     held_out = pairs.measured() if pairs else None
     if settings.patience and held_out is None:
         raise _nothing_held_out(settings)
-    if not settings.distributed:
-        with reading(examples):
+    with reading(examples):
+        if not settings.distributed:
             train.unpack()
-            if pairs:
-                pairs.unpack()
+        if pairs:
+            pairs.unpack()
     model = SkipGram(train, settings)
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()

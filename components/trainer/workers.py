@@ -38,7 +38,3 @@ class Workers:
                 self._free.put(device)
 
         return self._pool.map(apply, items)
-
-    def close(self) -> None:
-        """Wait for what is being done, and do no more."""
-        self._pool.shutdown(cancel_futures=True)
