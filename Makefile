@@ -29,7 +29,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # The tests of numbers once more, as CPUs without AVX-512 and without AVX compute, and without oneDNN.
-NUMBERS := $(addprefix tests/test_,skipgrams.py dataset.py warm_start.py alignment.py evaluator.py)
+NUMBERS := $(addprefix tests/test_,skipgrams.py shard.py merge.py dataset.py warm_start.py \
+	alignment.py evaluator.py)
 test-cpus: $(STAMP)
 	for flags in XLA_FLAGS=--xla_cpu_max_isa=AVX2 XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 \
 		TF_ENABLE_ONEDNN_OPTS=0; do \
