@@ -27,7 +27,7 @@ from components.trainer import merge
 from components.trainer.cluster import station, work
 from components.trainer.cluster.hand import Hand
 from components.trainer.cluster.job import Job
-from components.trainer.cluster.launcher import Cluster
+from components.trainer.cluster.launcher import Cluster, remove
 from components.trainer.cluster.station import GoneError, Station
 from components.trainer.cluster.work import Schedule
 from components.trainer.dataset import SkipGrams
@@ -240,6 +240,25 @@ def test_claims_of_the_dead_are_taken_over_after_a_while(
     finish(there, patience=0.3)
     assert time.monotonic() - begun > len(rounds) * 0.3
     assert tables(there) == digests(expected)
+
+
+def test_a_hand_that_is_left_over_ends_and_writes_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_station(directory)
+    work_until(there, 2)
+    learn = Station.learn
+
+    def remove_meanwhile(*given: Any) -> bytes:
+        found = learn(*given)
+        remove(there.place)
+        return found
+
+    monkeypatch.setattr(Station, "learn", remove_meanwhile)
+    for _ in range(2):  # In the midst of its work, and when it looks for some.
+        Hand(there, 0, "CPU:0", patience=9).work()
+        assert not directory.exists()
+    assert Station.at(str(directory)) is None
 
 
 HAND = """

@@ -230,4 +230,5 @@ def remove(place: Place) -> None:
     for name in sorted(place.names(), key=lambda name: name != work.TRAINING):
         place.remove(name)
     if Path(place.address).is_dir():
-        shutil.rmtree(place.address)
+        # A hand may be writing still; it ends as it sees that TRAINING is gone.
+        shutil.rmtree(place.address, ignore_errors=True)
