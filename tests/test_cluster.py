@@ -134,6 +134,13 @@ def finish(there: Station, patience: float = 9) -> None:
             time.sleep(0.01)
 
 
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 def tables(there: Station) -> dict[str, str]:
     """As `digests`."""
     found = {}
@@ -239,6 +246,20 @@ def test_claims_of_the_dead_are_taken_over_after_a_while(
     begun = time.monotonic()
     finish(there, patience=0.3)
     assert time.monotonic() - begun > len(rounds) * 0.3
+    assert tables(there) == digests(expected)
+
+
+def test_a_hand_that_fails_gives_back_what_it_claimed(
+    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_station(directory)
+    work_until(there, 2)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Station, "merge", raising(MemoryError()))
+        work_until(there, 3)
+    begun = time.monotonic()
+    finish(there, patience=600)
+    assert time.monotonic() - begun < 300
     assert tables(there) == digests(expected)
 
 
@@ -404,10 +425,7 @@ def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
 def test_a_job_that_comes_no_further_fails_the_training(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Station, *_: object) -> bytes:
-        raise SkipstreamError("the bucket is gone")
-
-    monkeypatch.setattr(Station, "learn", fail)
+    monkeypatch.setattr(Station, "learn", raising(SkipstreamError("the bucket is gone")))
     with pytest.raises(SkipstreamError, match="^the bucket is gone$"):
         train(examples, tmp_path / "out")
 

@@ -148,9 +148,13 @@ class Hand:
         for name in sorted(names, key=lambda name: claims[name] in files):
             if self._claim(state, claims[name], files):
                 begun = time.monotonic()
-                content = tasks[name]()
-                self._station.check()
-                self._place.write(name, content)
+                try:
+                    content = tasks[name]()
+                    self._station.check()
+                    self._place.write(name, content)
+                except BaseException:
+                    self._give_back(state, claims[name])
+                    raise
                 self._longest = max(self._longest, time.monotonic() - begun)
                 return True
         return False
@@ -173,6 +177,12 @@ class Hand:
         self._station.check()
         self._place.write(path, self._name)
         return True
+
+    def _give_back(self, state: int, name: str) -> None:
+        """Let others do it at once: nobody sees that this process lives, but not this hand."""
+        if not self._place.silent:
+            with suppress(Exception):  # What made the hand give up matters more.
+                self._place.remove(f"{work.round_directory(state)}/{name}")
 
     def _clean(self, state: int, files: Mapping[str, Found]) -> None:
         """Remove what the round from `state` leaves behind, unless another hand does."""
