@@ -22,6 +22,7 @@ from components import trainer
 from components.artifacts import Examples, Model
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
 from components.places.directory import Directory
+from components.places.place import open_place
 from components.settings import TrainerSettings
 from components.trainer import merge
 from components.trainer.cluster import station, work
@@ -257,9 +258,8 @@ def test_a_hand_that_fails_gives_back_what_it_claimed(
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(Station, "merge", raising(MemoryError()))
         work_until(there, 3)
-    begun = time.monotonic()
-    finish(there, patience=600)
-    assert time.monotonic() - begun < 300
+    assert not in_midst_of_work(directory)
+    finish(there)
     assert tables(there) == digests(expected)
 
 
@@ -465,9 +465,23 @@ def test_the_work_may_lie_in_a_bucket(
     model = train(examples, tmp_path / "out", shared=f"{bucket.url}/work")
     assert digests(model) == digests(expected)
     assert losses(model) == losses(expected)
-    from components.places.place import open_place
-
     assert open_place(bucket.url).files("work") == {}
+
+
+def test_outputs_that_share_a_place_have_work_directories_of_their_own(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def start(self: Job, *_: object) -> Any:
+        used.append(self._address)
+        return raising(SkipstreamError("no workers"))
+
+    monkeypatch.setattr(Job, "start", start)
+    for out in ("one", "two", "one"):
+        with pytest.raises(SkipstreamError, match="no workers"):
+            train(examples, tmp_path / out, shared=str(tmp_path / "shared"))
+    assert used[0] == used[2] != used[1]
 
 
 def test_parts_merged_apart_are_the_table_merged_as_a_whole() -> None:
