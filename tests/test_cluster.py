@@ -193,7 +193,7 @@ def test_hands_with_tables_of_their_own_share_the_work(
 
 
 def test_who_comes_late_or_falls_behind_catches_up(
-    directory: Path, expected: Model, schedule: Schedule
+    directory: Path, expected: Model, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, slow = new_station(directory), new_station(directory)
     epoch, end = schedule.ends
@@ -209,6 +209,9 @@ def test_who_comes_late_or_falls_behind_catches_up(
     assert sorted(map(int, os.listdir(directory / "tables"))) == [epoch, newest, end]
     assert not list(directory.glob("rounds/*/shard-*"))
     assert slow.state == 0
+    # Who was slow to clean up claims that in a round that is gone.
+    slow.place.create(f"{work.round_directory(0)}/claim-clean", DEAD)
+    monkeypatch.setattr(Station, "learn", raising(AssertionError("not again")))
     finish(slow)
     assert tables(slow) == tables(late) == digests(expected)
 

@@ -127,13 +127,15 @@ class Hand:
             station.advance(state)
             self._clean(state, files)
             return True
-        if not files and station.catch_up(state):
-            return True
         shards = {
             f"{directory}/{name}": partial(station.learn, state, shard, self._device)
             for shard in range(station.settings.shards)
             if (name := work.shard_file(shard)) not in files
         }
+        # Claims do not count: a hand may have made one where others had removed all of a round.
+        begun = len(shards) < station.settings.shards or len(merged) < len(station.merged)
+        if not begun and station.catch_up(state):
+            return True
         return self._do(state, ((shards or merged) if merged else {}) | tasks, files)
 
     def _do(
