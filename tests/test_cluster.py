@@ -216,6 +216,25 @@ def test_who_comes_late_or_falls_behind_catches_up(
     assert tables(slow) == tables(late) == digests(expected)
 
 
+def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
+    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, other = new_station(directory), new_station(directory)
+    work_until(other, other.schedule.every)
+    read = Directory.read
+
+    def fail(place: Directory, name: str) -> bytes | None:
+        if name.endswith(there.snapshot[-1].name):
+            raise SkipstreamError("the network is away")
+        return read(place, name)
+
+    with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="away"):
+        patch.setattr(Directory, "read", fail)
+        there.catch_up(0)
+    finish(there)
+    assert tables(there) == digests(expected)
+
+
 def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
     directory: Path, expected: Model
 ) -> None:

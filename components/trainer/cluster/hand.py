@@ -104,6 +104,9 @@ class Hand:
         """Do one thing. False: there is none now; None: there will be none."""
         station = self._station
         state = station.state
+        if state < 0:
+            station.check()
+            return station.catch_up(state)
         if state != self._state:
             self._claims.clear()
             self._state = state

@@ -61,7 +61,7 @@ class Station:
         data, training, schedule: What is done.
         snapshot: The parts of one.
         merged: See `work.merged_parts`.
-        state: Of the tables.
+        state: Of the tables; -1: they are to be loaded.
         devices: That no hand has.
     """
 
@@ -280,6 +280,7 @@ class Station:
                     "the work directory of a training must hold its tables, got "
                     f"{self.place.address} without: run again"
                 )
+            self._set(-1)  # Until all is loaded: a failure leaves tables of two states.
             try:
                 load(self.place, state, self.training.tables)
             except GoneError:  # There is a newer one.
