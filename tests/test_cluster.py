@@ -460,6 +460,18 @@ def test_hands_that_write_elsewhere_are_noticed(
         train(examples, tmp_path / "out")
 
 
+def test_a_job_that_ends_before_the_training_is_to_be_run_again(
+    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Job, *_: object) -> Callable[[], None]:
+        return lambda: work_until(new_station(Path(self._address)), 3)
+
+    with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="before it.*again"):
+        patch.setattr(Job, "start", start)
+        train(examples, tmp_path / "out")
+    assert digests(train(examples, tmp_path / "out")) == digests(expected)
+
+
 def test_a_training_that_diverges_stops_its_hands(
     examples: Examples, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
