@@ -101,8 +101,8 @@ def directory(examples: Examples, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def prepare(examples: Examples, path: Path) -> None:
-    settings = chosen(SETTINGS, examples)
+def prepare(examples: Examples, path: Path, **update: Any) -> None:
+    settings = chosen(SETTINGS.model_copy(update=update), examples)
     data = SkipGrams(examples, settings)
     cluster = Cluster(str(path), [], SkipGram(data, settings), data, settings)
     cluster._prepare(examples, 0)
@@ -270,6 +270,16 @@ def test_claims_of_the_dead_are_taken_over_after_a_while(
     finish(there, patience=0.3)
     assert time.monotonic() - begun > len(rounds) * 0.3
     assert tables(there) == digests(expected)
+
+
+def test_a_process_of_hands_takes_as_many_threads_as_the_settings_say(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int | None] = []
+    prepare(examples, tmp_path / "work", threads=3)
+    monkeypatch.setattr("components.threads.limit", limits.append)
+    assert Station.at(str(tmp_path / "work"))
+    assert limits[0] == 3
 
 
 def test_a_hand_that_fails_gives_back_what_it_claimed(

@@ -107,6 +107,7 @@ class Station:
             content = place.read(work.TRAINING)
             if content is None or place.has(work.STOP):
                 return None
+            threads.limit(json.loads(content)["settings"]["threads"])
             threads.make_devices()
             tf.config.experimental.enable_op_determinism()
             try:
