@@ -22,29 +22,48 @@ from components import trainer
 from components.artifacts import Examples, Model
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
 from components.places.directory import Directory
+from components.places.place import open_place
 from components.settings import TrainerSettings
 from components.trainer import merge
-from components.trainer.cluster import hand, station, work
+from components.trainer.cluster import station, work
 from components.trainer.cluster.hand import Hand
 from components.trainer.cluster.job import Job
-from components.trainer.cluster.launcher import Cluster
+from components.trainer.cluster.launcher import Cluster, remove
 from components.trainer.cluster.station import GoneError, Station
+from components.trainer.cluster.work import Schedule
 from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta
 from components.trainer.model import SkipGram
+from components.trainer.rounds import BLOCK
 from components.trainer.trainer import chosen
 
-# Two epochs of 9 rounds; those of 4 blocks but the last one, in which one shard has no tokens.
+# Two epochs of some rounds of a block for each shard; no tokens are left for one in the last round.
+SHARDS = 4
 SETTINGS = TrainerSettings(
-    dimensions=16, sample=0, epochs=2, window=3, shards=4, round_tokens=8192, distributed=True
+    dimensions=16, sample=0, epochs=2, window=3, shards=SHARDS, round_tokens=BLOCK, distributed=True
 )
-ROUNDS = 18
+
+
+def documents() -> list[list[int]]:
+    """A little more than 34 blocks, at about 20 tokens a document."""
+    return random_documents(0, 34 * BLOCK // 20 + 20)
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    path = tmp_path_factory.mktemp("examples")
-    return write_examples(path, random_documents(0, 14_000), types=50)
+    return write_examples(tmp_path_factory.mktemp("examples"), documents(), types=50)
+
+
+@pytest.fixture(scope="module")
+def schedule(examples: Examples) -> Schedule:
+    settings = chosen(SETTINGS, examples)
+    data = SkipGrams(examples, settings)
+    assert data.blocks % SHARDS == SHARDS - 1
+    found = Schedule.of(data, SkipGram(data, settings).training)
+    first, last = found.ends
+    assert 5 < first < found.every + first < last
+    assert not found.is_kept(last - 1)
+    return found
 
 
 # What nobody can tell from the claim of a hand on another machine.
@@ -82,8 +101,8 @@ def directory(examples: Examples, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def prepare(examples: Examples, path: Path) -> None:
-    settings = chosen(SETTINGS, examples)
+def prepare(examples: Examples, path: Path, **update: Any) -> None:
+    settings = chosen(SETTINGS.model_copy(update=update), examples)
     data = SkipGrams(examples, settings)
     cluster = Cluster(str(path), [], SkipGram(data, settings), data, settings)
     cluster._prepare(examples, 0)
@@ -116,6 +135,13 @@ def finish(there: Station, patience: float = 9) -> None:
             time.sleep(0.01)
 
 
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 def tables(there: Station) -> dict[str, str]:
     """As `digests`."""
     found = {}
@@ -138,13 +164,17 @@ def test_any_number_of_hands_gives_the_bits_of_one_machine(
 
 
 def test_hands_with_tables_of_their_own_share_the_work(
-    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+    directory: Path, expected: Model, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: dict[int, int] = {}
-    write = Directory.write
+    made: list[str] = []
+    makers: set[int] = set()
+    write, everyone = Directory.write, threading.Barrier(3)
 
     def count(place: Directory, name: str, content: bytes) -> None:
-        made[threading.get_ident()] = made.get(threading.get_ident(), 0) + 1
+        if threading.get_ident() not in makers:
+            makers.add(threading.get_ident())
+            everyone.wait(60)  # Nobody goes on before each has made something.
+        made.append(name)
         write(place, name, content)
 
     machines = [new_station(directory) for _ in range(3)]
@@ -154,30 +184,55 @@ def test_hands_with_tables_of_their_own_share_the_work(
         thread.start()
     for thread in threads:
         thread.join()
-    assert [machine.state for machine in machines] == [ROUNDS] * 3
+    rounds = len(schedule.rounds)
+    assert [machine.state for machine in machines] == [rounds] * 3
     assert all(tables(machine) == digests(expected) for machine in machines)
-    shards, merges, records = 4 * ROUNDS, ROUNDS * len(machines[0].merged), ROUNDS
-    snapshots = 2 * 4  # After 8, 9, 16 and 18 rounds.
-    # Nothing is made twice, and each has a part in it.
-    assert sum(made.values()) == shards + merges + records + snapshots
-    assert len(made) == 3
+    kept = sum(schedule.is_kept(state) for state in range(1, rounds + 1))
+    each_round = SHARDS + len(machines[0].merged) + 1  # The record.
+    assert len(made) == len(set(made)) == rounds * each_round + kept * len(machines[0].snapshot)
 
 
-def test_who_comes_late_or_falls_behind_catches_up(directory: Path, expected: Model) -> None:
+def test_who_comes_late_or_falls_behind_catches_up(
+    directory: Path, expected: Model, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, slow = new_station(directory), new_station(directory)
-    work_until(first, 12)
+    epoch, end = schedule.ends
+    work_until(first, epoch + 3)
     late = new_station(directory)
-    assert late.state == 9  # The newest snapshot.
-    work_until(late, 12)
+    assert late.state == epoch  # The newest snapshot.
+    work_until(late, epoch + 3)
     assert tables(late) == tables(first)
     finish(late)
     # What led to the newest snapshot in the midst of an epoch is gone.
-    assert min(map(int, os.listdir(directory / "rounds"))) == 16
-    assert sorted(map(int, os.listdir(directory / "tables"))) == [9, 16, 18]
+    newest = max(state for state in range(end) if schedule.is_kept(state))
+    assert min(map(int, os.listdir(directory / "rounds"))) == newest
+    assert sorted(map(int, os.listdir(directory / "tables"))) == [epoch, newest, end]
     assert not list(directory.glob("rounds/*/shard-*"))
     assert slow.state == 0
+    # Who was slow to clean up claims that in a round that is gone.
+    slow.place.create(f"{work.round_directory(0)}/claim-clean", DEAD)
+    monkeypatch.setattr(Station, "learn", raising(AssertionError("not again")))
     finish(slow)
     assert tables(slow) == tables(late) == digests(expected)
+
+
+def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
+    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, other = new_station(directory), new_station(directory)
+    work_until(other, other.schedule.every)
+    read = Directory.read
+
+    def fail(place: Directory, name: str) -> bytes | None:
+        if name.endswith(there.snapshot[-1].name):
+            raise SkipstreamError("the network is away")
+        return read(place, name)
+
+    with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="away"):
+        patch.setattr(Directory, "read", fail)
+        there.catch_up(0)
+    finish(there)
+    assert tables(there) == digests(expected)
 
 
 def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
@@ -199,19 +254,64 @@ def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
     assert tables(slow) == tables(other) == digests(expected)
 
 
-def test_claims_of_the_dead_are_taken_over_after_a_while(directory: Path, expected: Model) -> None:
+def test_claims_of_the_dead_are_taken_over_after_a_while(
+    directory: Path, expected: Model, schedule: Schedule
+) -> None:
     there = new_station(directory)
-    for round_ in range(0, ROUNDS, 5):
+    rounds = range(0, len(schedule.rounds), 5)
+    for round_ in rounds:
         part = work.round_directory(round_)
-        names = [work.shard_file(shard) for shard in range(4)] + [n for n, *_ in there.merged]
+        names = [work.shard_file(shard) for shard in range(SHARDS)] + [n for n, *_ in there.merged]
         for name in names:
             there.place.create(f"{part}/claim-{part.replace('/', '-')}-{name}", DEAD)
     one = Hand(there, 0, "CPU:0", patience=600)
     assert one._look() is False
     begun = time.monotonic()
     finish(there, patience=0.3)
-    assert time.monotonic() - begun > 4 * 0.3
+    assert time.monotonic() - begun > len(rounds) * 0.3
     assert tables(there) == digests(expected)
+
+
+def test_a_process_of_hands_takes_as_many_threads_as_the_settings_say(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int | None] = []
+    prepare(examples, tmp_path / "work", threads=3)
+    monkeypatch.setattr("components.threads.limit", limits.append)
+    assert Station.at(str(tmp_path / "work"))
+    assert limits[0] == 3
+
+
+def test_a_hand_that_fails_gives_back_what_it_claimed(
+    directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_station(directory)
+    work_until(there, 2)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Station, "merge", raising(MemoryError()))
+        work_until(there, 3)
+    assert not in_midst_of_work(directory)
+    finish(there)
+    assert tables(there) == digests(expected)
+
+
+def test_a_hand_that_is_left_over_ends_and_writes_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_station(directory)
+    work_until(there, 2)
+    learn = Station.learn
+
+    def remove_meanwhile(*given: Any) -> bytes:
+        found = learn(*given)
+        remove(there.place)
+        return found
+
+    monkeypatch.setattr(Station, "learn", remove_meanwhile)
+    for _ in range(2):  # In the midst of its work, and when it looks for some.
+        Hand(there, 0, "CPU:0", patience=9).work()
+        assert not directory.exists()
+    assert Station.at(str(directory)) is None
 
 
 HAND = """
@@ -281,14 +381,14 @@ trainer.build(examples, settings=settings, out=Model(Path(sys.argv[2]), "model")
 
 
 def test_a_training_killed_twice_goes_on_at_its_last_round(
-    examples: Examples, expected: Model, tmp_path: Path
+    examples: Examples, expected: Model, schedule: Schedule, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     records = out / "work" / "records"
     arguments = [str(examples.path), str(out), SETTINGS.model_dump_json()]
     written: dict[str, int] = {}
-    for rounds in (3, 11):
+    for rounds in (3, schedule.ends[0] + 2):
         with subprocess.Popen([sys.executable, "-c", LAUNCHER, *arguments]) as process:
             try:
                 wait_for(lambda n=rounds: records.is_dir() and len(os.listdir(records)) >= n)
@@ -297,7 +397,7 @@ def test_a_training_killed_twice_goes_on_at_its_last_round(
         now = {path.name: path.stat().st_mtime_ns for path in records.iterdir()}
         # A round that was done is not done again.
         assert written.items() <= now.items()
-        assert rounds <= len(now) < ROUNDS
+        assert rounds <= len(now) < len(schedule.rounds)
         now.pop(max(now))  # It may have come without the parts that are written after it.
         written = now
     model = train(examples, out)
@@ -310,6 +410,7 @@ def test_a_training_killed_twice_goes_on_at_its_last_round(
 def test_a_training_may_change_to_the_cluster_and_back(
     examples: Examples,
     expected: Model,
+    schedule: Schedule,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     first: bool,
@@ -318,7 +419,7 @@ def test_a_training_may_change_to_the_cluster_and_back(
 
     def stop(*given: Any) -> None:
         done.append(given)
-        if len(done) == 13:  # In the second epoch.
+        if len(done) == schedule.ends[0] + 4:
             raise KeyboardInterrupt
         finish_round(*given)
 
@@ -333,9 +434,13 @@ def test_a_training_may_change_to_the_cluster_and_back(
 
 
 def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
-    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: Examples,
+    expected: Model,
+    schedule: Schedule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, fatal = Directory.write, ["records/000004", "records/000011"]
+    write, fatal = Directory.write, [work.record_file(4), work.record_file(schedule.ends[0] + 2)]
 
     def fail(place: Directory, name: str, content: bytes) -> None:
         write(place, name, content)
@@ -344,12 +449,6 @@ def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
             raise RuntimeError("the worker is gone")
 
     monkeypatch.setattr(Directory, "write", fail)
-    monkeypatch.setattr(hand, "_TIMES", 0)
-    monkeypatch.setattr("components.trainer.cluster.launcher.PATIENCE", 0.5)
-    cluster_init = Cluster.__init__
-    monkeypatch.setattr(
-        Cluster, "__init__", lambda self, *given: cluster_init(self, *given, patience=0.5)
-    )
     model = train(examples, tmp_path / "out")
     assert not fatal
     assert digests(model) == digests(expected)
@@ -358,10 +457,7 @@ def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
 def test_a_job_that_comes_no_further_fails_the_training(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Station, *_: object) -> bytes:
-        raise SkipstreamError("the bucket is gone")
-
-    monkeypatch.setattr(Station, "learn", fail)
+    monkeypatch.setattr(Station, "learn", raising(SkipstreamError("the bucket is gone")))
     with pytest.raises(SkipstreamError, match="^the bucket is gone$"):
         train(examples, tmp_path / "out")
 
@@ -374,13 +470,26 @@ def test_hands_that_write_elsewhere_are_noticed(
         train(examples, tmp_path / "out")
 
 
+def test_a_job_that_ends_before_the_training_is_to_be_run_again(
+    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Job, *_: object) -> Callable[[], None]:
+        return lambda: work_until(new_station(Path(self._address)), 3)
+
+    with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="before it.*again"):
+        patch.setattr(Job, "start", start)
+        train(examples, tmp_path / "out")
+    assert digests(train(examples, tmp_path / "out")) == digests(expected)
+
+
 def test_a_training_that_diverges_stops_its_hands(
-    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: Examples, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.trainer.callbacks.LARGEST_NORM", 0.0)
     with pytest.raises(NotBlessedError, match="diverged"):
         train(examples, tmp_path / "out", settings={"epochs": 20})
-    assert len(os.listdir(tmp_path / "out" / "work" / "records")) < 10 * ROUNDS
+    # Of twenty epochs.
+    assert len(os.listdir(tmp_path / "out" / "work" / "records")) < 5 * len(schedule.rounds)
 
 
 def test_patience_ends_it_with_the_best_vectors(examples: Examples, tmp_path: Path) -> None:
@@ -400,9 +509,23 @@ def test_the_work_may_lie_in_a_bucket(
     model = train(examples, tmp_path / "out", shared=f"{bucket.url}/work")
     assert digests(model) == digests(expected)
     assert losses(model) == losses(expected)
-    from components.places.place import open_place
-
     assert open_place(bucket.url).files("work") == {}
+
+
+def test_outputs_that_share_a_place_have_work_directories_of_their_own(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def start(self: Job, *_: object) -> Any:
+        used.append(self._address)
+        return raising(SkipstreamError("no workers"))
+
+    monkeypatch.setattr(Job, "start", start)
+    for out in ("one", "two", "one"):
+        with pytest.raises(SkipstreamError, match="no workers"):
+            train(examples, tmp_path / out, shared=str(tmp_path / "shared"))
+    assert used[0] == used[2] != used[1]
 
 
 def test_parts_merged_apart_are_the_table_merged_as_a_whole() -> None:

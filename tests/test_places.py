@@ -94,6 +94,19 @@ def test_of_two_that_create_a_name_one_wins(place: Place) -> None:
     assert place.names("names") == sorted(map(str, range(50)))  # No temporary files are left.
 
 
+def test_many_write_to_a_directory_and_remove_it_at_once(place: Place) -> None:
+    def use(number: int) -> None:
+        for turn in range(30):
+            place.write(f"d/e/{number}", b"content")
+            place.create(f"d/e/{number}-{turn}", b"content")
+            place.remove("d")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    place.remove("d")
+    assert place.names() == []
+
+
 def test_a_tree_goes_in_and_out(place: Place, tmp_path: Path) -> None:
     place.write("before", b"")
     place.put(tree(tmp_path / "source"), "tree", last="whole")

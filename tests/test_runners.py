@@ -26,7 +26,7 @@ import commands
 import pytest
 import test_cluster
 from commands import Command
-from test_dataset import random_documents, write_examples
+from test_dataset import write_examples
 
 from components.trainer.cluster.job import Job
 from pipeline import cli
@@ -255,7 +255,7 @@ def test_a_training_on_prism_loses_no_bit_when_its_worker_is_killed_in_mid_round
     prism_server: str, pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers, process = pool
-    documents = write_examples(tmp_path / "examples", random_documents(0, 14_000), types=50)
+    documents = write_examples(tmp_path / "examples", test_cluster.documents(), types=50)
     alone = test_cluster.train(documents, tmp_path / "alone", settings={"distributed": False})
     out, killed, jobs = tmp_path / "out", [], []
     start = Job.start

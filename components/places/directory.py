@@ -4,16 +4,20 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp, mkstemp
+from typing import TypeVar
 
 from components.errors import SkipstreamError
 from components.places.place import SCRATCH, Found
 
+T = TypeVar("T")
+
 LOCK = ".lock"
+_TRIES = 100  # To write to a directory that others remove, and the other way round.
 
 
 class Directory:
@@ -88,17 +92,11 @@ class Directory:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over one that is there."""
-        with self._written(name, content) as temporary:
-            temporary.replace(self.path / name)
+        self._put_in_place(name, content, os.replace)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file that is not there. False: it is there, and stays as it is."""
-        with self._written(name, content) as temporary:
-            try:
-                os.link(temporary, self.path / name)
-            except FileExistsError:
-                return False
-            return True
+        return self._put_in_place(name, content, _link)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -160,21 +158,41 @@ class Directory:
         return True
 
     def remove(self, name: str, *, first: str = "") -> None:
-        """A directory leaves its name, then the disk."""
+        """A directory leaves its name, then the disk; others may remove the same."""
         path = self.path / name
         if path.is_dir() and not path.is_symlink():
             if not path.name.startswith(SCRATCH):
-                scratch = Path(mkdtemp(dir=self.path, prefix=SCRATCH))
-                path.rename(scratch / "old")
+                try:
+                    scratch = Path(mkdtemp(dir=self.path, prefix=SCRATCH))
+                except FileNotFoundError:  # The place itself is gone.
+                    return
+                with suppress(FileNotFoundError):
+                    path.rename(scratch / "old")
                 path = scratch
-            shutil.rmtree(path)
+            _remove_tree(path)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(IsADirectoryError):  # Another process has just made it.
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """What dead processes left: a living one would hold the lock."""
         for leftover in self.path.glob(f"{SCRATCH}*"):
             shutil.rmtree(leftover)
+
+    def _put_in_place(self, name: str, content: bytes, put: Callable[[Path, Path], T]) -> T:
+        """Write a file beside `name`, and let `put` give it that name."""
+        tries = _TRIES
+        while True:
+            tries -= 1
+            try:
+                with self._written(name, content) as temporary:
+                    return put(temporary, self.path / name)
+            except FileNotFoundError:  # Another process has just removed the directory.
+                if not tries:
+                    raise
+            except FileExistsError:  # Or while this one made it.
+                if not tries or (self.path / name).parent.is_file():
+                    raise
 
     @contextmanager
     def _written(self, name: str, content: bytes) -> Iterator[Path]:
@@ -191,6 +209,27 @@ class Directory:
             yield Path(temporary)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name. False: there is such a file."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove all of it, though others do the same, or still write to it."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or not tries_left:
+                raise
+        if not path.exists():
+            return
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The stage: token ids -> vectors."""
 
+import hashlib
 import math
 import shutil
 from collections.abc import Sequence
@@ -143,7 +144,10 @@ def _cluster(
         return None
     from components.trainer.cluster.launcher import Cluster  # With Beam, which takes a second.
 
-    work = f"{shared.rstrip('/')}/{out.fingerprint}" if shared else str(out.path / WORK)
+    work = str(out.path / WORK)
+    if shared:  # Another output's training of the same may be under way there.
+        owner = hashlib.sha256(out.address.encode()).hexdigest()[:12]
+        work = f"{shared.rstrip('/')}/{out.fingerprint}-{owner}"
     return Cluster(work, beam_options, model, train, settings)
 
 

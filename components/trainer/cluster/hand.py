@@ -5,6 +5,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from components.places.lease import is_gone, this_process
 from components.places.place import Found
 from components.trainer.cluster import work
-from components.trainer.cluster.station import GoneError, Station
+from components.trainer.cluster.station import GoneError, OverError, Station
 
 # A hand that has not written what it claimed is held for dead after that time, or after that many
 # times what the watcher took for anything.
@@ -78,16 +79,19 @@ class Hand:
         self._state = -1
 
     def work(self) -> None:
-        """Until nothing is left."""
+        """Until nothing is left, or nothing more is wanted."""
+        with suppress(OverError):
+            self._work()
+
+    def _work(self) -> None:
         pause = _PAUSES[0]
         while not self._place.has(work.STOP):
             try:
                 found = self._look()
             except GoneError:  # The others are further on.
-                if not self._station.catch_up(self._state):
-                    time.sleep(pause)
-                continue
+                found = self._station.catch_up(self._state)
             if found is None:
+                self._station.check()
                 self._place.write(work.STOP, b"")  # Who comes now need not load anything.
                 return
             if found:
@@ -100,6 +104,9 @@ class Hand:
         """Do one thing. False: there is none now; None: there will be none."""
         station = self._station
         state = station.state
+        if state < 0:
+            station.check()
+            return station.catch_up(state)
         if state != self._state:
             self._claims.clear()
             self._state = state
@@ -123,13 +130,15 @@ class Hand:
             station.advance(state)
             self._clean(state, files)
             return True
-        if not files and station.catch_up(state):
-            return True
         shards = {
             f"{directory}/{name}": partial(station.learn, state, shard, self._device)
             for shard in range(station.settings.shards)
             if (name := work.shard_file(shard)) not in files
         }
+        # Claims do not count: a hand may have made one where others had removed all of a round.
+        begun = len(shards) < station.settings.shards or len(merged) < len(station.merged)
+        if not begun and station.catch_up(state):
+            return True
         return self._do(state, ((shards or merged) if merged else {}) | tasks, files)
 
     def _do(
@@ -144,7 +153,13 @@ class Hand:
         for name in sorted(names, key=lambda name: claims[name] in files):
             if self._claim(state, claims[name], files):
                 begun = time.monotonic()
-                self._place.write(name, tasks[name]())
+                try:
+                    content = tasks[name]()
+                    self._station.check()
+                    self._place.write(name, content)
+                except BaseException:
+                    self._give_back(state, claims[name])
+                    raise
                 self._longest = max(self._longest, time.monotonic() - begun)
                 return True
         return False
@@ -154,6 +169,7 @@ class Hand:
         path = f"{work.round_directory(state)}/{name}"
         claim = files.get(name)
         if claim is None:
+            self._station.check()
             return self._place.create(path, self._name)
         if name not in self._claims or self._claims[name].file != claim:
             content = self._place.read(path) or b""
@@ -163,8 +179,15 @@ class Hand:
         if held and not is_gone(seen.content):
             return False
         del self._claims[name]
+        self._station.check()
         self._place.write(path, self._name)
         return True
+
+    def _give_back(self, state: int, name: str) -> None:
+        """Let others do it at once: nobody sees that this process lives, but not this hand."""
+        if not self._place.silent:
+            with suppress(Exception):  # What made the hand give up matters more.
+                self._place.remove(f"{work.round_directory(state)}/{name}")
 
     def _clean(self, state: int, files: Mapping[str, Found]) -> None:
         """Remove what the round from `state` leaves behind, unless another hand does."""

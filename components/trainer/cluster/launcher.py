@@ -30,6 +30,7 @@ from components.trainer.model import SkipGram
 T = TypeVar("T")
 
 _PAUSES = 0.05, 1.0  # Seconds between two looks, as in `hand`.
+_UPLOADS = 4  # Files of tokens, at a time: 64 MiB of memory.
 _GRACE = 60.0  # Seconds for the hands to see that they are not wanted any more.
 
 _logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Cluster:
         for callback in (progress, *callbacks):
             callback.on_epoch_begin(epoch)
         logs = {"loss": float(model.pair_loss.result())}
+        self._catch_up()
         for round_ in range(state, end):
             record = self._await(partial(self._record, round_))
             model.finish_round(*self._schedule.rounds[round_], record)
@@ -140,8 +142,16 @@ class Cluster:
             place.remove(work.STOP)
             return
         remove(place)
-        for number, content in enumerate(self._train.packed(work.TOKEN_BLOCKS)):
+        self._train.unpack()
+        packed, one_at_a_time = enumerate(self._train.packed(work.TOKEN_BLOCKS)), threading.Lock()
+
+        def upload(_: str) -> None:
+            with one_at_a_time:
+                number, content = next(packed)
             place.write(work.token_file(number), content)
+
+        files = -(-self._train.blocks // work.TOKEN_BLOCKS)
+        each(upload, [work.token_file(number) for number in range(files)], _UPLOADS)
         tables = list(self._model.tables.values())
         parts = {part.name: part for part in work.snapshot_of(tables)}
 
@@ -194,11 +204,17 @@ class Cluster:
                 _logger.warning("the Beam job of the training starts again: %s", text)
                 self._start()
             elif ended:
-                raise self._mistake() or self._error or self._nothing()
+                raise self._mistake() or self._error or self._unfinished()
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
 
-    def _nothing(self) -> SkipstreamError:
+    def _unfinished(self) -> SkipstreamError:
+        """Of a job that has ended without a failure."""
+        if self._records():
+            return SkipstreamError(
+                "the Beam job must end after the training, and has ended before it, as one that "
+                "is cancelled or drained: run the same command again, which goes on from there"
+            )
         return SkipstreamError(
             f"workers and launcher must see the same files, and {self._place.address} holds "
             "nothing of the workers': set transform.work_directory to a place that both see"
@@ -209,13 +225,17 @@ class Cluster:
         return errors.from_beam(self._error) if isinstance(self._error, Exception) else None
 
     def _record(self, round_: int) -> dict[str, float] | None:
-        if round_ not in self._read:
-            names = [name for name in self._records() if int(name) not in self._read]
-            for name, content in zip(
-                names, each(lambda name: self._place.read(f"records/{name}"), names), strict=True
-            ):
-                self._read[int(name)] = json.loads(content or b"null")
+        if round_ not in self._read and (content := self._place.read(work.record_file(round_))):
+            self._read[round_] = json.loads(content)
         return self._read.get(round_)
+
+    def _catch_up(self) -> None:
+        """Read the records that are there, many at a time: later, they come one by one."""
+        names = [name for name in self._records() if int(name) not in self._read]
+        found = each(lambda name: self._place.read(f"records/{name}"), names)
+        for name, content in zip(names, found, strict=True):
+            if content:
+                self._read[int(name)] = json.loads(content)
 
     def _records(self) -> list[str]:
         return [name for name in self._place.names("records") if name.isdecimal()]
@@ -230,4 +250,5 @@ def remove(place: Place) -> None:
     for name in sorted(place.names(), key=lambda name: name != work.TRAINING):
         place.remove(name)
     if Path(place.address).is_dir():
-        shutil.rmtree(place.address)
+        # A hand may be writing still; it ends as it sees that TRAINING is gone.
+        shutil.rmtree(place.address, ignore_errors=True)

@@ -34,6 +34,10 @@ class GoneError(Exception):
     """A file is not there any more: the others are further on, and it is not needed."""
 
 
+class OverError(Exception):
+    """The training is over: its work directory is gone, and nothing may be written there."""
+
+
 class _Packed(SkipGrams):
     """The training documents, out of the work directory."""
 
@@ -57,7 +61,7 @@ class Station:
         data, training, schedule: What is done.
         snapshot: The parts of one.
         merged: See `work.merged_parts`.
-        state: Of the tables.
+        state: Of the tables; -1: they are to be loaded.
         devices: That no hand has.
     """
 
@@ -103,10 +107,25 @@ class Station:
             content = place.read(work.TRAINING)
             if content is None or place.has(work.STOP):
                 return None
+            threads.limit(json.loads(content)["settings"]["threads"])
             threads.make_devices()
             tf.config.experimental.enable_op_determinism()
-            _stations[address] = made = cls(place, content)
+            try:
+                _stations[address] = made = cls(place, content)
+            except (GoneError, OverError):
+                if place.has(work.TRAINING):
+                    raise
+                return None
             return made
+
+    def check(self) -> None:
+        """To be called before anything is written.
+
+        Raises:
+            OverError: See there.
+        """
+        if not self.place.has(work.TRAINING):
+            raise OverError
 
     @contextmanager
     def using(self, state: int) -> Iterator[None]:
@@ -194,6 +213,7 @@ class Station:
                 moved = merged(rows, deltas, self._directions(state, table))
         if index == 0:
             record = {name: sum(getattr(head, name) for head in heads) for name in SUMS}
+            self.check()
             self.place.write(work.record_file(state), json.dumps(record).encode())
         return work.packed_rows(*moved)
 
@@ -247,14 +267,21 @@ class Station:
         return -1
 
     def _load(self) -> None:
-        """Load the newest snapshot."""
+        """Load the newest snapshot.
+
+        Raises:
+            OverError: The training is over.
+            SkipstreamError: There is none.
+        """
         while True:
             state = self._newest()
             if state < 0:
+                self.check()
                 raise SkipstreamError(
                     "the work directory of a training must hold its tables, got "
                     f"{self.place.address} without: run again"
                 )
+            self._set(-1)  # Until all is loaded: a failure leaves tables of two states.
             try:
                 load(self.place, state, self.training.tables)
             except GoneError:  # There is a newer one.

@@ -32,7 +32,7 @@ from components.trainer.training import Training
 TRAINING = "training.json"
 STOP = "stop"
 NAMES = ("vectors", "contexts")
-TOKEN_BLOCKS = 512  # 16 MiB.
+TOKEN_BLOCKS = 2**22 // BLOCK  # 16 MiB, at 4 bytes a token.
 _TABLE_BYTES = 2**24  # Of a part of a snapshot.
 _LEAST_ROUNDS = 8  # Between two snapshots.
 
@@ -45,8 +45,9 @@ def token_file(number: int) -> str:
 def place_of(block: int, tokens: int) -> tuple[str, int, int]:
     """Where a block of the corpus lies: a file, its first byte there, and its size in bytes.
 
-    >>> place_of(513, tokens=513 * 8192 + 10)
-    ('tokens/000001', 32768, 40)
+    >>> block = TOKEN_BLOCKS + 1
+    >>> place_of(block, tokens=block * BLOCK + 10) == ("tokens/000001", 4 * BLOCK, 40)
+    True
     """
     size = min(BLOCK, tokens - block * BLOCK)
     return token_file(block // TOKEN_BLOCKS), 4 * BLOCK * (block % TOKEN_BLOCKS), 4 * size
