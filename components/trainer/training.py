@@ -18,7 +18,7 @@ from components.trainer.tables import Table
 from components.trainer.workers import Workers
 
 LAST_RATE = 1e-4  # Of the first one, as in word2vec.c.
-_FEW = 1000  # Steps of an epoch of which all are measured; that costs a third of their time.
+_FEW = 100  # Steps of an epoch of which all are measured; that costs a third of their time.
 # Rows that say in which directions those of the other table come to rest soon.
 _PROBES = 2048
 # Rows that one shard has in a part of a merge: some tens of calls of numpy are to be worth it, and
