@@ -220,7 +220,7 @@ def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
     directory: Path, expected: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there, other = new_station(directory), new_station(directory)
-    work_until(other, other.schedule.every)
+    work_until(other, other.schedule.every + 1)
     read = Directory.read
 
     def fail(place: Directory, name: str) -> bytes | None:
