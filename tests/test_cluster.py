@@ -231,6 +231,7 @@ def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
     with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="away"):
         patch.setattr(Directory, "read", fail)
         there.catch_up(0)
+    assert there.state == -1  # Neither the old one nor the new one.
     finish(there)
     assert tables(there) == digests(expected)
 
