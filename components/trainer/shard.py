@@ -119,8 +119,7 @@ def train(
     per_step = TARGETS // length
     steps = -(-len(rows.tokens) // per_step)
     if not steps:
-        empty = (Delta(np.zeros(0, np.int32), table[:0], table[:0, 0]) for table in tables)
-        return Found((next(empty), next(empty)), 0.0, 0.0, 0)
+        return Found(_nothing(tables), 0.0, 0.0, 0)
     middle = rows.tokens[:, window : window + length]
     targets = _compact(len(vectors), [middle])
     others = _compact(len(contexts), [rows.tokens, rows.noise])
@@ -152,6 +151,8 @@ def train(
         negatives=negatives,
     )
     *arrays, loss, pairs = (np.asarray(tensor) for tensor in found)
+    if rates is None:  # What nothing was learned for would only take memory.
+        return Found(_nothing(tables), float(loss), float(pairs), steps)
     deltas = tuple(
         Delta(ids, values[: len(ids)], paths[: len(ids)])
         for ids, values, paths in zip(
@@ -160,6 +161,11 @@ def train(
     )
     stands_for = steps / (measured[1] - measured[0])
     return Found((deltas[0], deltas[1]), float(loss) * stands_for, float(pairs) * stands_for, steps)
+
+
+def _nothing(tables: Sequence[Floats]) -> tuple[Delta, Delta]:
+    vectors, contexts = (Delta(np.zeros(0, np.int32), table[:0], table[:0, 0]) for table in tables)
+    return vectors, contexts
 
 
 class _Copies(threading.local):
