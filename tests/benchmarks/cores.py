@@ -295,7 +295,7 @@ def _keras_seconds(examples: Examples, scratch: Path, model: Any, spans: Any) ->
         with contextlib.redirect_stderr(io.StringIO()):
             start = time.process_time()
             trainer._fit_epoch(
-                model, nothing, None, progress, model.training.settings, path / "logs"
+                model, nothing, None, progress, model.training.settings, path / "logs", None
             )
             least = min(least, time.process_time() - start)
     return least / len(nothing.plan(0))
