@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.trainer.merge import _APART, Delta, Directions, directions, merge
+from components.trainer.merge import Delta, Directions, apart, directions, merge
 
 K = 0.5
 
@@ -167,11 +167,11 @@ def test_directions_are_those_of_the_partners(dimensions: int) -> None:
     turn = np.linalg.qr(draw.normal(size=(dimensions, dimensions)))[0]
     partners = draw.normal(size=(3000, dimensions)) * 0.5 ** np.arange(dimensions) @ turn
     found = directions(partners.astype(np.float32))
-    count = min(_APART, dimensions)
+    count = apart(dimensions)
     np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(count), atol=1e-5)
     moment = partners.T @ partners / len(partners)
     values = np.linalg.eigvalsh(moment)[::-1]
-    np.testing.assert_allclose(np.sort(found.bends)[::-1], K * values[:count], rtol=0.02)
+    np.testing.assert_allclose(np.sort(found.bends)[::-1], K * values[:count], 0.02, atol=1e-6)
     rest = K * values[count:].mean() if count < dimensions else 0
     assert found.rest == pytest.approx(rest, rel=0.02, abs=1e-7)
 

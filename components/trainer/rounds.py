@@ -20,7 +20,7 @@ import numpy.typing as npt
 BLOCK = 2048
 # A round takes at most this share of all that came before it: while little is learned, what the
 # shards find apart from each other does not fit together.
-_GROWTH = 0.2
+_GROWTH = 0.1
 
 
 class Round(NamedTuple):
