@@ -175,3 +175,10 @@ def test_run_json_is_written_in_one_place_and_read_in_none() -> None:
         and any(isinstance(part, ast.Name) and part.id == "REPORT" for part in node.args)
     ]
     assert [ast.unparse(node.func) for node in uses] == ["self.store.place.write"]
+
+
+def test_workers_are_held_to_all_code_that_a_model_is_not_made_again_for() -> None:
+    trainer = identity.imported("components.trainer.trainer")
+    hands = identity.imported("components.trainer.cluster.job")
+    assert trainer < hands
+    assert {"apache_beam", "components.trainer.cluster.hand"} <= hands - trainer

@@ -184,7 +184,7 @@ class SkipGrams:
         # Where Keras knows how many there are, it makes another iterator when they are through,
         # which would prepare rounds that nobody trains on.
         dataset = dataset.filter(lambda *_: True)
-        return dataset.prefetch(2).with_options(_untuned())
+        return dataset.prefetch(2).with_options(tokens.untuned())
 
     @cached_property
     def _span_of(self) -> Any:
@@ -274,7 +274,7 @@ class SkipGrams:
         dataset = dataset.unbatch()
         dataset = dataset.batch(per_step)
         dataset = dataset.map(lambda rows: _filled(rows, per_step))
-        return dataset.with_options(_untuned())
+        return dataset.with_options(tokens.untuned())
 
     def pairs(self, epoch: int, batch_size: int) -> tf.data.Dataset:
         """The very same pairs, spelled out: elements are `Pairs`."""
@@ -282,17 +282,6 @@ class SkipGrams:
         dataset = self.rows(epoch)
         dataset = dataset.map(lambda rows: Pairs(*skipgrams.explicit_pairs(rows, window=window)))
         return dataset.rebatch(batch_size)
-
-
-def _untuned() -> tf.data.Options:
-    """Without the thread that tunes a dataset: nothing here is left to it.
-
-    It sleeps for up to a minute, and may miss the call that ends it. Then whoever frees the
-    iterator waits: on one CPU, 10 to 40 s at the end of a training.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return options
 
 
 def _filled(rows: Rows, count: int) -> Rows:

@@ -16,11 +16,10 @@ import tensorflow as tf
 
 from components.trainer import skipgrams
 from components.trainer.dataset import GROUP, TARGETS
-from components.trainer.merge import Delta
+from components.trainer.merge import Delta, Floats
 from components.trainer.optimizer import RowGradients, Table, joined, moved
 from components.trainer.skipgrams import Parts, Rows, Scores
 
-Floats = npt.NDArray[np.float32]
 _GROWTH = 1.25  # Of sizes that XLA compiles for, from one to the next.
 
 

@@ -14,7 +14,7 @@ from components.example_gen.files import is_remote
 from components.identity import check_identity, code_identity
 from components.trainer.cluster import hand
 
-_TRAINER = "components.trainer.trainer"
+_CODE = "components.trainer.cluster.job"  # With all of the trainer's that hands compute with.
 
 
 class LendAHand(beam.DoFn):
@@ -23,11 +23,11 @@ class LendAHand(beam.DoFn):
     def __init__(self, address: str, patience: float) -> None:
         """For the training at the address of its work directory."""
         self._address, self._patience = address, patience
-        self._identity = code_identity(_TRAINER)
+        self._identity = code_identity(_CODE)
 
     def setup(self) -> None:
         """Refuse to compute with other code than the launcher's."""
-        check_identity(_TRAINER, self._identity)
+        check_identity(_CODE, self._identity)
 
     def process(self, number: int) -> Iterator[int]:
         """The number of the hand, once there is nothing left to do."""
