@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from components.subwords import Buckets
+
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"  # Of examples and models.
 # What a stage leaves on its way that can go on where it was interrupted: directories named by
@@ -301,6 +303,8 @@ class Statistics(Artifact):
 class Model(Artifact):
     """Trained tables: vectors.npy and contexts.npy, float32 [types, dimensions], by token id.
 
+    With subwords, a row of vectors.npy is the whole vector of a word, and there are the n-grams':
+    buckets.npy, float32 [buckets, dimensions], and bucket_ids.npy, int32 [buckets], ascending.
     vocabulary.tsv: a copy of the examples', so that a later training needs nothing else.
     history.json: losses of each epoch. logs/: TensorBoard.
     """
@@ -318,6 +322,18 @@ class Model(Artifact):
     def settings(self) -> TrainerSettings:
         """What it was trained with; nothing in them is open."""
         return TrainerSettings.model_validate(self._settings)
+
+    @property
+    def buckets(self) -> "Buckets | None":
+        """The vectors of n-grams, not yet in memory; None: it has none."""
+        import numpy as np
+
+        from components.subwords import Buckets, Subwords
+
+        if not (subwords := Subwords.of(self.settings)):
+            return None
+        rows = np.load(self / "buckets.npy", mmap_mode="r")
+        return Buckets(subwords, np.load(self / "bucket_ids.npy"), rows)
 
     def embeddings(self, settings: ExporterSettings) -> "npt.NDArray[np.float32]":
         """What is served: float32 [types, dimensions], by token id."""

@@ -6,7 +6,7 @@ from `--set`. Nothing here imports TensorFlow or Beam, so a mistake is reported 
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Storage = Literal["float32", "float16", "int8"]
 Glob = Annotated[str, StringConstraints(min_length=1)]
@@ -258,6 +258,23 @@ class TrainerSettings(StageSettings):
         le=1,
         description="Rate of the first step, in place of learning_rate, after a warm start: about "
         "where it is in a cold one when as many epochs are left (see Retraining in the README).",
+    )
+    min_ngram: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Characters of the shortest n-grams that words are made of, < and > around the "
+        "word among them (fastText: 3). 0: none, and only words of the vocabulary have vectors.",
+    )
+    max_ngram: int = Field(
+        0, ge=0, le=20, description="Characters of the longest n-grams (fastText: 6); 0: none."
+    )
+    buckets: int = Field(
+        2_000_000,
+        ge=1,
+        lt=2**31,
+        description="Into which n-grams are hashed (fastText: 2,000,000); those of a bucket share "
+        "a vector.",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shards: int | None = Field(
