@@ -306,6 +306,16 @@ class TrainerSettings(StageSettings):
         "transform.work_directory, or below the output. The result is the same.",
     )
 
+    @model_validator(mode="after")
+    def _ngrams(self) -> Self:
+        if (self.min_ngram == 0) != (self.max_ngram == 0) or self.min_ngram > self.max_ngram:
+            raise ValueError(
+                "trainer.min_ngram and trainer.max_ngram must both be 0 (no n-grams), or min_ngram "
+                f"from 1 to max_ngram, got {self.min_ngram} and {self.max_ngram}: fastText has 3 "
+                "and 6"
+            )
+        return self
+
 
 class Chosen(TrainerSettings):
     """Settings that leave nothing open."""

@@ -24,6 +24,9 @@ _HERE = {
     "trainer.noise_exponent": "ns_exponent",
     "trainer.epochs": "epoch iter iterations max_iter num_epochs",
     "trainer.learning_rate": "alpha lr step_size start_alpha",
+    "trainer.min_ngram": "min_n minn",
+    "trainer.max_ngram": "max_n maxn",
+    "trainer.buckets": "bucket",
     "trainer.threads": "workers thread num_workers num_threads",
     "trainer.seed": "random_state random_seed",
     "trainer.start_vectors": "pretrained_vectors pretrained",
@@ -33,7 +36,6 @@ _HERE = {
 _ONLY_MODEL = "skip-gram with negative sampling is the only model"
 _NOT_HERE = {
     _ONLY_MODEL: "sg hs cbow cbow_mean skipgram loss model architecture",
-    "there are no subwords yet": "min_n max_n minn maxn bucket",
     "there are no n-grams of words, but phrases (transform.phrase_passes)": "word_ngrams",
     "there are no labels": "label min_count_label",
     "there are no word classes": "classes",

@@ -281,6 +281,8 @@ def _explain(detail: ErrorDetails, given: Mapping[str, str]) -> str:
         rule = context["expected"]
     elif kind == "string_too_short":
         return f"{name} must not be empty"
+    elif kind == "value_error":  # Of several settings together: says all itself.
+        return str(context["error"])
     else:
         return f"{name}: {detail['msg']}, got {value!r}"
     return f"{name} must be {rule}, got {value!r}"

@@ -47,6 +47,19 @@ def test_one_text_stands_for_a_list_in_a_file_too(tmp_path: Path):
     assert config.load(file).evaluator.analogies == ("questions.txt",)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.min_ngram=3"],
+        ["trainer.max_ngram=6"],
+        ["trainer.min_ngram=4", "trainer.max_ngram=3"],
+    ],
+)
+def test_ngrams_have_two_lengths_or_none(overrides: list[str]):
+    with pytest.raises(SkipstreamError, match=r"^trainer.min_ngram and .* must both be 0 .* got"):
+        config.load(None, overrides)
+
+
 @pytest.mark.parametrize("text", [".05", "0.05", "5e-2", " 0.05 "])
 def test_numbers_are_read_as_people_write_them(text: str):
     assert config.load(None, [f"trainer.learning_rate={text}"]).trainer.learning_rate == 0.05
