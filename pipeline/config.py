@@ -15,10 +15,10 @@ import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -64,6 +64,15 @@ class Settings(StageSettings):
     exporter: ExporterSettings = ExporterSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
+
+    @model_validator(mode="after")
+    def _ngrams_have_no_contexts(self) -> Self:
+        if self.trainer.max_ngram and self.exporter.vectors != "target":
+            raise ValueError(
+                "exporter.vectors must be target with n-grams, which have no context vectors, got "
+                f"{self.exporter.vectors}: leave it out, or trainer.max_ngram"
+            )
+        return self
 
 
 def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str] = ()) -> Settings:

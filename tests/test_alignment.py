@@ -10,7 +10,7 @@ from components.errors import SkipstreamError
 from components.exporter import alignment, exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
-from components.settings import ExporterSettings, TransformSettings
+from components.settings import ExporterSettings, TrainerSettings, TransformSettings
 from components.vocabulary import Vocabulary
 
 DIMENSIONS = 6
@@ -75,7 +75,7 @@ def run(root: Path, tokens: list[str], rows: np.ndarray) -> tuple[Model, Example
     examples.path.mkdir()
     counts = np.arange(len(tokens), 0, -1)
     Vocabulary(tuple(tokens), counts).save(examples.path / "vocabulary.tsv")
-    return Model(root, root.name), examples.finish(TransformSettings())
+    return Model(root, root.name).finish(TrainerSettings()), examples.finish(TransformSettings())
 
 
 def export(

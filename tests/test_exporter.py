@@ -20,7 +20,7 @@ from components.exporter import exporter
 from components.exporter.embeddings import Embeddings, resolve
 from components.exporter.signatures import EmbeddingModel
 from components.exporter.storage import store
-from components.settings import ExporterSettings, TransformSettings
+from components.settings import ExporterSettings, TrainerSettings, TransformSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
 
@@ -42,7 +42,7 @@ def export(
     Vocabulary(tokens, np.arange(len(tokens), 0, -1)).save(root / "examples" / "vocabulary.tsv")
     settings = TransformSettings(tokenizer=tokenizer, lowercase=True)
     return exporter.build(
-        Model(root / "model", "1"),
+        Model(root / "model", "1").finish(TrainerSettings()),
         Examples(root / "examples", "2").finish(settings),
         settings=ExporterSettings(),
         out=ExportedModel(root / "exported", "3"),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from components.artifacts import ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter.storage import store
+from components.subwords import Buckets
 
 # Rare words wander from night to night; so many that moved for a reason do not turn the rest.
 FREQUENT = 10_000
@@ -92,7 +93,7 @@ def fit(vectors: Vectors, onto: Vectors) -> Fit | None:
 
 
 def turn(vectors: Vectors, rotation: Vectors) -> Vectors:
-    """`vectors`, float32 [types, dimensions], in the other space."""
+    """`vectors`, float32 [rows, dimensions], in the other space."""
     turned, exact = np.empty_like(vectors), rotation.astype(np.float64)
     for start in range(0, len(vectors), _BLOCK_ROWS):
         turned[start : start + _BLOCK_ROWS] = vectors[start : start + _BLOCK_ROWS] @ exact
@@ -108,18 +109,31 @@ def served_vectors(exported: ExportedModel, model: Model) -> Vectors:
     Raises:
         SkipstreamError: Turned so, they would not keep their lengths and cosines.
     """
-    settings = exported.settings
-    vectors = model.embeddings(settings)
+    return _served(model.embeddings(exported.settings), exported)
+
+
+def served_buckets(exported: ExportedModel, model: Model) -> Buckets | None:
+    """The vectors of n-grams that `exported` must answer with; None: the model has none.
+
+    Raises:
+        SkipstreamError: As `served_vectors`.
+    """
+    if not (buckets := model.buckets):
+        return None
+    return Buckets(buckets.subwords, buckets.ids, _served(buckets.rows, exported))
+
+
+def _served(vectors: Vectors, exported: ExportedModel) -> Vectors:
     path = exported / ROTATION
-    if not path.exists():
-        return store(vectors, settings.storage).restored()
-    rotation = np.load(path)
-    if not np.allclose(rotation @ rotation.T, np.eye(vectors.shape[1]), rtol=0, atol=1e-5):
-        raise SkipstreamError(
-            f"{path} must hold an orthogonal matrix of {vectors.shape[1]} dimensions, and does "
-            f"not: delete {exported.address} and export again"
-        )
-    return store(turn(vectors, rotation), settings.storage).restored()
+    if path.exists():
+        rotation = np.load(path)
+        if not np.allclose(rotation @ rotation.T, np.eye(vectors.shape[1]), rtol=0, atol=1e-5):
+            raise SkipstreamError(
+                f"{path} must hold an orthogonal matrix of {vectors.shape[1]} dimensions, and does "
+                f"not: delete {exported.address} and export again"
+            )
+        vectors = turn(vectors, rotation)
+    return store(vectors, exported.settings.storage).restored()
 
 
 def _unit(vectors: Vectors) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from components.artifacts import versions_in
 from components.errors import SkipstreamError
 from components.exporter.storage import Stored
 from components.names import quoted
+from components.subwords import Buckets, Subwords
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
 COUNTS = "assets.extra/counts.txt"
@@ -98,10 +99,11 @@ class Embeddings:
     def vectors_of(
         self, words: Sequence[str]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The vectors of `words`, and which of them are known.
+        """The vectors of `words`, and which of them are in the vocabulary.
 
         Returns:
-            float32 [words, dimensions], zeros for the unknown, and bool [words].
+            float32 [words, dimensions], and bool [words]. Words that are not in the vocabulary have
+            the mean of their n-grams; zeros where the model knows none of these.
         """
         answer = self._call("serving_default", words=words)
         return answer["embedding"], answer["in_vocabulary"]
@@ -109,28 +111,28 @@ class Embeddings:
     def embed(
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """The mean vector of each text's known tokens.
+        """The mean vector of those of each text's tokens that have one.
 
         Returns:
-            float32 [texts, dimensions], zeros where no token is known; int32 [texts] tokens;
-            int32 [texts] known tokens.
+            float32 [texts, dimensions], zeros where no token has a vector; int32 [texts] tokens;
+            int32 [texts] tokens of the vocabulary.
         """
         answer = self._call("embed_text", text=texts)
         return answer["embedding"], answer["token_count"], answer["known_count"]
 
     def nearest(self, words: Sequence[str], k: int) -> list[Neighbors | None]:
-        """Up to `k` (word, cosine) for each of `words`, nearest first; None for an unknown word."""
+        """Up to `k` (word, cosine) for each of `words`, nearest first; None: it has no vector."""
         answer = self._call("nearest", words=words, k=self._useful(k))
         rows = _pairs(answer)
         return [
-            row if known else None
+            row if known or row else None
             for row, known in zip(rows, answer["in_vocabulary"].tolist(), strict=True)
         ]
 
     def analogy(self, a: str, b: str, c: str, k: int) -> Neighbors | None:
-        """Up to `k` (word, cosine) that are to `c` as `b` is to `a`; None if one is unknown."""
-        _, known = self.vectors_of([a, b, c])
-        if not known.all():
+        """Up to `k` (word, cosine) that are to `c` as `b` is to `a`; None: one has no vector."""
+        vectors, known = self.vectors_of([a, b, c])
+        if not (known | vectors.any(axis=1)).all():
             return None
         return _pairs(self._call("analogy", a=[a], b=[b], c=[c], k=self._useful(k)))[0]
 
@@ -157,9 +159,16 @@ class Embeddings:
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """float32 [types, dimensions], by id."""
-        scales = getattr(self._model, "scales", None)
-        stored = Stored(self._model.vectors.numpy(), None if scales is None else scales.numpy())
-        return stored.restored()[: len(self.tokens())]  # what follows are rows of no token
+        # What follows are rows of no token.
+        return _restored(self._model, "vectors")[: len(self.tokens())]
+
+    def buckets(self) -> Buckets | None:
+        """The vectors of n-grams, those that are not zeros; None: the model has none."""
+        if not (ngrams := getattr(self._model, "ngrams", None)):
+            return None
+        subwords = Subwords(*ngrams.settings.numpy().tolist())
+        # The last row is of no bucket.
+        return Buckets(subwords, ngrams.ids.numpy()[:-1], _restored(ngrams, "buckets")[:-1])
 
     def _useful(self, k: int) -> int:
         """At most as many as there are rows: the signatures fill more with blanks, and memory."""
@@ -179,6 +188,12 @@ class Embeddings:
         }
         answer = self._model.signatures[signature](**tensors)
         return {name: tensor.numpy() for name, tensor in answer.items()}
+
+
+def _restored(module: Any, name: str) -> npt.NDArray[np.float32]:
+    scales = getattr(module, "scales", None)
+    stored = Stored(getattr(module, name).numpy(), None if scales is None else scales.numpy())
+    return stored.restored()
 
 
 def _bytes(text: str) -> bytes:

@@ -18,9 +18,11 @@ from components.exporter.embeddings import COUNTS, Embeddings
 from components.exporter.signatures import EmbeddingModel
 from components.phrases import FILE as PHRASES
 from components.settings import ExporterSettings
+from components.subwords import Buckets
 from components.vocabulary import Vocabulary
 
 MODEL_NAME = "skipstream"
+_UNKNOWN = "zzzznotaword"  # to hardly any model
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 _logger = logging.getLogger(__name__)
 
@@ -44,10 +46,17 @@ def build(
             the summary says why (`not_aligned`).
 
     Raises:
-        SkipstreamError: Vectors and vocabulary are not of the same training.
+        SkipstreamError: Vectors and vocabulary are not of the same training, or averages are asked
+            for and there are n-grams, of which there are no averages.
     """
     started = time.monotonic()
     text = examples.settings
+    buckets = model.buckets
+    if buckets and settings.vectors != "target":
+        raise SkipstreamError(
+            "exporter.vectors must be target for a model with n-grams, which have no context "
+            f"vectors, got {settings.vectors}: --set exporter.vectors=target"
+        )
     vectors = model.embeddings(settings)
     types = Vocabulary.load(examples / VOCABULARY)
     if len(vectors) != len(types):
@@ -64,6 +73,9 @@ def build(
         else:
             np.save(out.path / alignment.ROTATION, found.rotation)
             vectors = alignment.turn(vectors, found.rotation)
+            if buckets:
+                turned = alignment.turn(buckets.rows, found.rotation)
+                buckets = Buckets(buckets.subwords, buckets.ids, turned)
             aligned = {
                 "aligned_to_version": before.version,
                 "aligned_words": found.words,
@@ -79,9 +91,10 @@ def build(
             lowercase=text.lowered,
             phrases=examples / PHRASES,
             storage=settings.storage,
+            buckets=buckets,
         )
         tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
-    _write_warmup(out.saved_model, types.tokens)
+    _write_warmup(out.saved_model, types.tokens, unknown=[_UNKNOWN] if buckets else [])
     counts = b"".join(b"%d\n" % count for count in types.counts.tolist())
     (out.saved_model / COUNTS).write_bytes(counts)
     size = sum(file.stat().st_size for file in out.saved_model.rglob("*") if file.is_file())
@@ -89,6 +102,7 @@ def build(
         settings,
         types=len(types),
         dimensions=int(vectors.shape[1]),
+        **({"buckets": int(np.count_nonzero(buckets.rows.any(axis=1)))} if buckets else {}),
         bytes=size,
         **aligned,
         seconds=round(time.monotonic() - started, 3),
@@ -119,13 +133,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_warmup(saved_model: Path, tokens: Sequence[str]) -> None:
-    """One request per signature, so that no user's request pays for the first run of the graph."""
+def _write_warmup(saved_model: Path, tokens: Sequence[str], unknown: Sequence[str]) -> None:
+    """One request per signature, so that no user's request pays for the first run of the graph.
+
+    Args:
+        saved_model: Where it lies.
+        tokens: The vocabulary.
+        unknown: Words that are asked for besides, if there are vectors for such.
+    """
     frequent = [tokens[i % len(tokens)] for i in range(3)]
     requests: dict[str, dict[str, list[str] | int]] = {
-        "serving_default": {"words": frequent},
-        "embed_text": {"text": [" ".join(frequent)]},
-        "nearest": {"words": frequent[:1], "k": 10},
+        "serving_default": {"words": [*frequent, *unknown]},
+        "embed_text": {"text": [" ".join([*frequent, *unknown])]},
+        "nearest": {"words": [*frequent[:1], *unknown], "k": 10},
         "analogy": {"a": frequent[:1], "b": frequent[1:2], "c": frequent[2:], "k": 10},
     }
     path = saved_model / WARMUP

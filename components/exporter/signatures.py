@@ -12,8 +12,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.exporter.storage import store
+from components.exporter.subword_ops import NgramVectors
 from components.phrases import Phrases
 from components.settings import Storage
+from components.subwords import Buckets
 from components.text import Tokenizer, join_phrases, line_numbers, spell, tokenize
 
 Tensors = dict[str, tf.Tensor]
@@ -30,10 +32,12 @@ class EmbeddingModel(tf.Module):
 
     Attributes:
         vectors: float32, float16 or int8 [rows, dimensions], by token id. At least one row of zeros
-            follows the last token's: the vector of unknown words. There are as many as fill the
-            blocks in which neighbours are sought.
+            follows the last token's: that of unknown words. There are as many as fill the blocks in
+            which neighbours are sought.
         scales: float32 [rows], what int8 is multiplied by; there is none for the others.
         inverse_norms: float32 [rows], 1 / length of each row of `vectors`; 0 for zeros.
+        ngrams: The vectors of n-grams, of which those of unknown words are made; None: there are
+            none, and unknown words have zeros.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class EmbeddingModel(tf.Module):
         lowercase: bool,
         phrases: Path | None = None,
         storage: Storage = "float32",
+        buckets: Buckets | None = None,
     ) -> None:
         """Build the tables.
 
@@ -56,6 +61,7 @@ class EmbeddingModel(tf.Module):
             phrases: File of the pairs of tokens that became one, if any. The
                 file becomes an asset, too.
             storage: Numbers that are stored.
+            buckets: The vectors of n-grams, if any.
         """
         super().__init__(name="skipstream")
         self._tokenizer: Tokenizer = tokenizer
@@ -72,6 +78,7 @@ class EmbeddingModel(tf.Module):
         if stored.scales is not None:
             self.scales = tf.Variable(stored.scales, trainable=False, name="scales")
         self.inverse_norms = tf.Variable(inverse_norms, trainable=False, name="inverse_norms")
+        self.ngrams = NgramVectors(buckets, storage) if buckets else None
         line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
         # With its size given, a table refuses a vocabulary file that was cut short.
         self._ids = tf.lookup.StaticHashTable(
@@ -109,21 +116,22 @@ class EmbeddingModel(tf.Module):
             words: string [batch].
 
         Returns:
-            embedding: float32 [batch, dimensions], zeros for an unknown word.
+            embedding: float32 [batch, dimensions]. Of an unknown word the mean of its n-grams, in
+                the tokeniser's spelling; zeros if none of them was trained.
             in_vocabulary: bool [batch].
         """
-        ids = self._ids_of(words)
-        return {"embedding": self._rows(ids), "in_vocabulary": ids != self._unknown}
+        ids, vectors = self._find(words)
+        return {"embedding": vectors, "in_vocabulary": ids != self._unknown}
 
     @tf.function(input_signature=[_TEXT])
     def embed_text(self, text: tf.Tensor) -> Tensors:
-        """The mean vector of each text's known tokens.
+        """The mean vector of those of each text's tokens that have one.
 
         Args:
             text: string [batch].
 
         Returns:
-            embedding: float32 [batch, dimensions], zeros where no token is known.
+            embedding: float32 [batch, dimensions], zeros where no token has a vector.
             token_count: int32 [batch].
             known_count: int32 [batch], tokens that are in the vocabulary.
         """
@@ -135,13 +143,15 @@ class EmbeddingModel(tf.Module):
         # stored as they are.
         if rows.dtype != tf.float32:
             rows, known_ids = self._rows(known_ids), tf.range(tf.size(known_ids))
+        texts, number = tokens.value_rowids(), tf.size(text)
+        known_texts = tf.boolean_mask(texts, known)
+        if ngrams := self.ngrams:
+            sums = tf.sparse.segment_sum(rows, known_ids, known_texts, num_segments=number)
+            embedding = ngrams.mean(sums, tokens, known)
+        else:
+            embedding = tf.sparse.segment_mean(rows, known_ids, known_texts, num_segments=number)
         return {
-            "embedding": tf.sparse.segment_mean(
-                rows,
-                known_ids,
-                tf.boolean_mask(tokens.value_rowids(), known),
-                num_segments=tf.size(text),
-            ),
+            "embedding": embedding,
             "token_count": tf.cast(tokens.row_lengths(), tf.int32),
             "known_count": tf.reduce_sum(tokens.with_values(tf.cast(known, tf.int32)), axis=1),
         }
@@ -157,10 +167,11 @@ class EmbeddingModel(tf.Module):
         Returns:
             neighbors: string [batch, k], similarity descending, ties in the order of the ids.
             similarity: float32 [batch, k], cosines.
-            in_vocabulary: bool [batch]; the row of an unknown word is "" and 0.
+            in_vocabulary: bool [batch]; the row of an unknown word without a vector is "" and 0.
         """
-        ids = self._ids_of(words)
-        answers = self._most_similar(self._rows(ids), ids[:, tf.newaxis], k)
+        ids, vectors = self._find(words)
+        blank = self._without_vector(ids, vectors)
+        answers = self._most_similar(vectors, ids[:, tf.newaxis], blank, k)
         return {**answers, "in_vocabulary": ids != self._unknown}
 
     @tf.function(input_signature=[_WORDS, _WORDS, _WORDS, _K])
@@ -176,12 +187,15 @@ class EmbeddingModel(tf.Module):
             k: int32 scalar, at least 1. Where fewer words are left, "" and 0 fill the row.
 
         Returns:
-            neighbors: string [batch, k], "" where `a`, `b` or `c` is unknown.
-            similarity: float32 [batch, k], cosines, 0 where `a`, `b` or `c` is unknown.
+            neighbors: string [batch, k], "" where `a`, `b` or `c` is unknown and has no vector.
+            similarity: float32 [batch, k], cosines, 0 where `neighbors` is "".
         """
-        ids = tf.stack([self._ids_of(a), self._ids_of(b), self._ids_of(c)], axis=1)
-        units = tf.math.l2_normalize(self._rows(ids), axis=2, epsilon=_TINY)
-        return self._most_similar(units[:, 1] - units[:, 0] + units[:, 2], ids, k)
+        ids, vectors = self._find(tf.reshape(tf.stack([a, b, c], axis=1), [-1]))
+        blank = tf.reduce_any(tf.reshape(self._without_vector(ids, vectors), [-1, 3]), axis=1)
+        units = tf.math.l2_normalize(vectors, axis=1, epsilon=_TINY)
+        units = tf.reshape(units, [-1, 3, self.vectors.shape[1]])
+        ids = tf.reshape(ids, [-1, 3])
+        return self._most_similar(units[:, 1] - units[:, 0] + units[:, 2], ids, blank, k)
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         tokens = tokenize(text, tokenizer=self._tokenizer, lowercase=self._lowercase)
@@ -200,23 +214,38 @@ class EmbeddingModel(tf.Module):
             return rows
         return rows * tf.gather(self.scales.read_value(), ids)[..., tf.newaxis]
 
-    def _ids_of(self, words: tf.Tensor) -> tf.Tensor:
-        """int64 [batch]: the word as it is, else in the tokeniser's spelling, white space aside.
+    def _find(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """int64 [batch] ids and float32 [batch, dimensions] vectors.
 
-        Nothing else is changed: what the tokeniser would split is unknown. Most requests hold
-        tokens as they are in the vocabulary and never pay for the second look.
+        The word as it is, else in the tokeniser's spelling, white space aside. Nothing else is
+        changed: what the tokeniser would split is unknown. Most requests hold tokens as they are
+        in the vocabulary and never pay for the second look, nor for n-grams.
         """
         ids = self._ids.lookup(words)
 
-        def spelled() -> tf.Tensor:
+        def spelled() -> tuple[tf.Tensor, tf.Tensor]:
             tokens = spell(
                 tf.strings.strip(words), tokenizer=self._tokenizer, lowercase=self._lowercase
             )
-            return tf.where(ids == self._unknown, self._ids.lookup(tokens), ids)
+            found = tf.where(ids == self._unknown, self._ids.lookup(tokens), ids)
+            vectors = self._rows(found)
+            if ngrams := self.ngrams:
+                places = tf.where(found == self._unknown)[:, 0]
+                vectors, _ = ngrams.add(tf.gather(tokens, places), places, vectors)
+            return found, vectors
 
-        return tf.cond(tf.reduce_all(ids != self._unknown), lambda: ids, spelled)
+        known = tf.reduce_all(ids != self._unknown)
+        found, vectors = tf.cond(known, lambda: (ids, self._rows(ids)), spelled)
+        return found, vectors
 
-    def _most_similar(self, targets: tf.Tensor, inputs: tf.Tensor, k: tf.Tensor) -> Tensors:
+    def _without_vector(self, ids: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """Which words are unknown and have no vector: bool [batch], of `_find`'s answers."""
+        unknown = ids == self._unknown
+        return unknown & tf.reduce_all(vectors == 0, axis=1) if self.ngrams else unknown
+
+    def _most_similar(
+        self, targets: tf.Tensor, inputs: tf.Tensor, blank: tf.Tensor, k: tf.Tensor
+    ) -> Tensors:
         """Rank the vocabulary by cosine with `targets`.
 
         The k largest lie in the k blocks with the largest maxima, which are found by SIMD: several
@@ -225,7 +254,8 @@ class EmbeddingModel(tf.Module):
 
         Args:
             targets: float32 [batch, dimensions], of any length.
-            inputs: int64 [batch, asked], ids that are left out; a row with an unknown one is blank.
+            inputs: int64 [batch, asked], ids that are left out.
+            blank: bool [batch], whose rows are "" and 0.
             k: int32 scalar.
         """
         tf.debugging.assert_positive(k, "k must be at least 1")
@@ -243,7 +273,7 @@ class EmbeddingModel(tf.Module):
         left_out = (
             (ids >= self._size)
             | tf.reduce_any(ids[:, :, tf.newaxis] == inputs[:, tf.newaxis, :], axis=2)
-            | tf.reduce_any(inputs == self._unknown, axis=1, keepdims=True)
+            | blank[:, tf.newaxis]
         )
         lowest = cosines.dtype.min
         cosines = tf.where(left_out, lowest, cosines)

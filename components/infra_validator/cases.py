@@ -1,18 +1,14 @@
 """What an export is asked, and what numpy and the tokeniser say that it must answer."""
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from components.phrases import Phrases
-from components.text import Tokenizer, tokenize
-from components.vocabulary import Vocabulary
+from components.infra_validator.tables import Tables, Vectors, unit
+from components.subwords import END_OF_LINE
 
 Answer = dict[str, Any]  # output name -> array, or list of rows of strings
 
@@ -21,83 +17,9 @@ _QUERIES = 16
 _RESPELLED = 50
 _PHRASES = 50  # of each pass
 _K = 10
+_LONG = 10_000  # characters of a word
+_INVALID = "\udcff\udcfe"  # the bytes ff fe, which are no UTF-8
 _TOLERANCE = 1e-4  # of cosines and means: sums of float32 in another order
-
-
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """The trained side of the comparison.
-
-    Attributes:
-        vectors: float32 [types, dimensions].
-        types: The vocabulary.
-        phrases: Pairs of tokens that became one.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    types: Vocabulary
-    phrases: Phrases
-    tokenizer: Tokenizer = field(kw_only=True)
-    lowercase: bool = field(kw_only=True)
-
-    def spread(self, number: int) -> list[int]:
-        """Up to `number` ids from the first to the last, evenly."""
-        last = len(self.types) - 1
-        return sorted({round(id_) for id_ in np.linspace(0, last, min(number, last + 1)).tolist()})
-
-    def words(self, ids: list[int]) -> list[str]:
-        """The tokens of `ids`."""
-        return [self.types.tokens[id_] for id_ in ids]
-
-    @cached_property
-    def unknown(self) -> str:
-        """A word that is not in the vocabulary."""
-        word = "zzzznotaword"
-        while word in self.types.index:
-            word += "z"
-        return word
-
-    @cached_property
-    def norms(self) -> npt.NDArray[np.float32]:
-        """float32 [types], the length of each vector; infinite for a vector of zeros."""
-        norms: npt.NDArray[np.float32] = np.linalg.norm(self.vectors, axis=1).astype(np.float32)
-        norms[norms == 0] = np.inf
-        return norms
-
-    def unit(self, id_: int) -> npt.NDArray[np.float32]:
-        """float32 [dimensions], the vector of `id_` at length 1; zeros stay zeros."""
-        unit: npt.NDArray[np.float32] = self.vectors[id_] / self.norms[id_]
-        return unit
-
-    def cosines(
-        self, target: npt.NDArray[np.float32], left_out: list[int]
-    ) -> npt.NDArray[np.float32]:
-        """float32 [types], cosines with `target`; -inf for the ids `left_out`."""
-        unit = target / max(float(np.linalg.norm(target)), 1e-15)
-        cosines = np.asarray(self.vectors @ unit / self.norms, np.float32)
-        cosines[left_out] = -np.inf
-        return cosines
-
-    def respelled(self, ids: list[int]) -> tuple[list[str], list[int]]:
-        """Words that are not in the vocabulary, and which of `ids` the tokeniser reads them as."""
-        words = [(word, id_) for id_ in ids for word in _spellings(self.types.tokens[id_])]
-        read = self.tokenize([word for word, _ in words])
-        found = {
-            word: id_
-            for (word, id_), tokens in zip(words, read, strict=True)
-            if word not in self.types.index and tokens == [self.types.tokens[id_]]
-        }
-        return list(found), list(found.values())
-
-    def tokenize(self, texts: list[str]) -> list[list[str]]:
-        """The tokens of each text, by the tokeniser of the training, phrases joined."""
-        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
-        split = tokenize(
-            tf.constant(raw, tf.string, [len(raw)]),
-            tokenizer=self.tokenizer,
-            lowercase=self.lowercase,
-        )
-        return [self.phrases.join(token.decode() for token in row) for row in split.to_list()]
 
 
 @dataclass(frozen=True)
@@ -183,34 +105,53 @@ def cases(tables: Tables) -> list[Case]:
     return [*_look_ups(tables), *_texts(tables), *_neighbors(tables), *_analogies(tables)]
 
 
-def _spellings(token: str) -> list[str]:
-    """A token as people may type it, too."""
-    return [
-        token.upper(),
-        unicodedata.normalize("NFD", token),
-        token.replace("'", "’"),
-        f"{token[:1]}\u00ad{token[1:]}",
-    ]
-
-
-_INVALID = "\udcff\udcfe"  # the bytes ff fe, which are no UTF-8
-
-
 def _look_ups(tables: Tables) -> Iterator[Case]:
     ids = tables.spread(COMPARED_WORDS)
-    blank = np.zeros((3, tables.vectors.shape[1]), np.float32)
-    for name, words, embedding, known in [
-        (f"{len(ids)} tokens", tables.words(ids), tables.vectors[ids], True),
-        ("one token", tables.words([0]), tables.vectors[:1], True),
-        ("unknown words", [tables.unknown, "", _INVALID], blank, False),
-        ("words without a token", ["", " ", "\0"], blank, False),
-        ("an empty batch", [], blank[:0], False),
+    for name, words, embedding in [
+        (f"{len(ids)} tokens", tables.words(ids), tables.vectors[ids]),
+        ("one token", tables.words([0]), tables.vectors[:1]),
+        ("an empty batch", [], tables.vectors[:0]),
     ]:
-        exact = {"embedding": embedding, "in_vocabulary": np.full(len(words), known)}
+        exact = {"embedding": embedding, "in_vocabulary": np.full(len(words), True)}
         yield Case(name, "serving_default", {"words": words}, tables, exact=exact)
+    for name, words in _unknown(tables).items():
+        vectors, found = tables.look_up(words)
+        exact: dict[str, Any] = {"in_vocabulary": _known(found)}
+        close = {"embedding": vectors}
+        if not tables.buckets:
+            exact, close = exact | close, {}
+        yield Case(name, "serving_default", {"words": words}, tables, exact=exact, close=close)
     words, ids = tables.respelled(tables.spread(_RESPELLED))
     exact = {"embedding": tables.vectors[ids], "in_vocabulary": np.full(len(words), True)}
     yield Case("other spellings", "serving_default", {"words": words}, tables, exact=exact)
+
+
+def _unknown(tables: Tables) -> dict[str, list[str]]:
+    """Batches with words that are not in the vocabulary, by what they are."""
+    unknown = tables.unknown
+    batches = {
+        "unknown words": [unknown, "", _INVALID],
+        "words without a token": ["", " ", "\0"],
+        "known and unknown words": [unknown, *tables.words([0])],
+    }
+    if tables.buckets:
+        long = unknown * (_LONG // len(unknown))
+        batches |= {
+            "words by their n-grams": [
+                unknown.upper(),
+                "q",
+                "ß",
+                "👩\u200d🔬",
+                "東京",
+                END_OF_LINE,
+            ],
+            "very long words": [long, *tables.words([0]), "é" * _LONG, unknown],
+        }
+    return batches
+
+
+def _known(ids: list[int | None]) -> npt.NDArray[np.bool_]:
+    return np.array([id_ is not None for id_ in ids], np.bool_)
 
 
 def _texts(tables: Tables) -> Iterator[Case]:
@@ -219,24 +160,27 @@ def _texts(tables: Tables) -> Iterator[Case]:
     phrases = [
         " ".join(pair) for pairs in tables.phrases.passes for pair in sorted(pairs)[:_PHRASES]
     ]
-    for name, texts in {
+    batches = {
         "texts": [frequent, spread, f"{frequent} {tables.unknown}", f"{_INVALID} {frequent}"],
         "texts without known tokens": ["", " \n", tables.unknown, _INVALID],
         "an empty batch": [],
-        **({"phrases": [*phrases, " ".join(phrases)]} if phrases else {}),
-    }.items():
+    }
+    if phrases:
+        batches["phrases"] = [*phrases, " ".join(phrases)]
+    if tables.buckets:
+        batches |= {name: [frequent, " ".join(words)] for name, words in _unknown(tables).items()}
+    for name, texts in batches.items():
         tokens = tables.tokenize(texts)
-        known = [
-            [tables.types.index[token] for token in row if token in tables.types.index]
-            for row in tokens
-        ]
         mean = np.zeros((len(texts), tables.vectors.shape[1]), np.float32)
-        for row, ids in enumerate(known):
-            if ids:
-                mean[row] = tables.vectors[ids].mean(axis=0)
+        for row, words in enumerate(tokens):
+            known = np.array([word in tables.types.index for word in words], np.bool_)
+            vectors = tables.vectors_of(words)
+            if (counted := known | vectors.any(axis=1)).any():
+                mean[row] = vectors[counted].mean(axis=0)
+        known_counts = [sum(word in tables.types.index for word in words) for words in tokens]
         counts = {
             "token_count": np.array([len(row) for row in tokens], np.int32),
-            "known_count": np.array([len(row) for row in known], np.int32),
+            "known_count": np.array(known_counts, np.int32),
         }
         yield Case(
             name, "embed_text", {"text": texts}, tables, exact=counts, close={"embedding": mean}
@@ -245,47 +189,63 @@ def _texts(tables: Tables) -> Iterator[Case]:
 
 def _neighbors(tables: Tables) -> Iterator[Case]:
     ids = tables.spread(_QUERIES)
-    yield _nearest(tables, f"{len(ids)} tokens", tables.words(ids), ids)
-    yield _nearest(tables, "unknown words", [tables.unknown, "", _INVALID], [None] * 3)
-    yield _nearest(tables, "words without a token", ["", " "], [None] * 2)
-    yield _nearest(
-        tables, "known and unknown words", [tables.unknown, *tables.words([0])], [None, 0]
-    )
-    yield _nearest(tables, "an empty batch", [], [])
+    batches = {f"{len(ids)} tokens": tables.words(ids), "an empty batch": [], **_unknown(tables)}
+    for name, words in batches.items():
+        vectors, found = tables.look_up(words)
+        ranking = [
+            _ranked(tables, [id_], [vector], vector)
+            for id_, vector in zip(found, vectors, strict=True)
+        ]
+        yield Case(
+            name,
+            "nearest",
+            {"words": words, "k": _K},
+            tables,
+            exact={"in_vocabulary": _known(found)},
+            ranking=ranking,
+        )
 
 
-def _nearest(tables: Tables, name: str, words: list[str], ids: list[Any]) -> Case:
-    return Case(
-        name,
-        "nearest",
-        {"words": words, "k": _K},
-        tables,
-        exact={"in_vocabulary": np.array([id_ is not None for id_ in ids], np.bool_)},
-        ranking=[None if id_ is None else tables.cosines(tables.unit(id_), [id_]) for id_ in ids],
-    )
+def _ranked(
+    tables: Tables, ids: list[int | None], vectors: list[Vectors], target: Vectors
+) -> Vectors | None:
+    """The cosine of each token with `target`, -inf for `ids`; None: a word has no vector.
+
+    Args:
+        tables: The tokens.
+        ids: Of the words that are asked for.
+        vectors: Theirs.
+        target: What was made of these.
+    """
+    if any(id_ is None and not vector.any() for id_, vector in zip(ids, vectors, strict=True)):
+        return None
+    return tables.cosines(target, [id_ for id_ in ids if id_ is not None])
 
 
 def _analogies(tables: Tables) -> Iterator[Case]:
-    ids = tables.spread(_QUERIES)
-    triples = [(a, b, c) for a, b, c in zip(ids, ids[1:], ids[2:], strict=False)]
-    yield Case(
-        f"{len(triples)} triples",
-        "analogy",
-        {name: tables.words([triple[i] for triple in triples]) for i, name in enumerate("abc")}
-        | {"k": _K},
-        tables,
-        ranking=[
-            tables.cosines(tables.unit(b) - tables.unit(a) + tables.unit(c), [a, b, c])
-            for a, b, c in triples
-        ],
-    )
+    words = tables.words(tables.spread(_QUERIES))
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    yield _analogy(tables, f"{len(triples)} triples", triples)
     known, unknown = tables.types.tokens[0], tables.unknown
-    yield Case(
-        "triples with an unknown word",
+    triples = [(unknown, known, known), (known, unknown, known), (known, "", known)]
+    yield _analogy(tables, "triples with an unknown word", triples)
+    yield _analogy(tables, "empty words", [("", "", "")])
+    if tables.buckets:
+        others = [word for batch in _unknown(tables).values() for word in batch]
+        triples = list(zip(others, reversed(others), others[1:] + others[:1], strict=True))
+        yield _analogy(tables, "words by their n-grams", triples)
+
+
+def _analogy(tables: Tables, name: str, triples: list[tuple[str, str, str]]) -> Case:
+    ranking = []
+    for triple in triples:
+        vectors, ids = tables.look_up(list(triple))
+        a, b, c = map(unit, vectors)
+        ranking.append(_ranked(tables, ids, list(vectors), b - a + c))
+    return Case(
+        name,
         "analogy",
-        {"a": [unknown, known, known], "b": [known, unknown, ""], "c": [known] * 3, "k": _K},
+        {name: [triple[i] for triple in triples] for i, name in enumerate("abc")} | {"k": _K},
         tables,
-        ranking=[None] * 3,
+        ranking=ranking,
     )
-    empty = {name: [""] for name in "abc"}
-    yield Case("empty words", "analogy", empty | {"k": _K}, tables, ranking=[None])

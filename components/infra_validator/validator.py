@@ -20,9 +20,10 @@ from components.artifacts import (
     write_json,
 )
 from components.errors import NotBlessedError, SkipstreamError
-from components.exporter.alignment import served_vectors
+from components.exporter.alignment import served_buckets, served_vectors
 from components.infra_validator import model_server, probe
-from components.infra_validator.cases import Answer, Case, Tables, cases
+from components.infra_validator.cases import Answer, Case, cases
+from components.infra_validator.tables import Tables
 from components.phrases import FILE as PHRASES
 from components.phrases import Phrases
 from components.vocabulary import Vocabulary
@@ -60,7 +61,14 @@ def build(
     vectors = served_vectors(exported, model)
     phrases = Phrases.load(examples / PHRASES)
     text = examples.settings
-    tables = Tables(vectors, types, phrases, tokenizer=text.tokenizer, lowercase=text.lowered)
+    tables = Tables(
+        vectors,
+        types,
+        phrases,
+        tokenizer=text.tokenizer,
+        lowercase=text.lowered,
+        buckets=served_buckets(exported, model),
+    )
     asked = cases(tables)
     with TemporaryDirectory() as scratch:
         answers = _ask(exported, asked, Path(scratch))
