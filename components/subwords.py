@@ -153,7 +153,8 @@ class Buckets:
         trained = self.ids[np.minimum(rows, len(self.ids) - 1)] == found.buckets
         for word, (start, end) in enumerate(zip(found.splits, found.splits[1:], strict=False)):
             here = rows[start:end][trained[start:end]]
-            sums[word] = self.rows[here].sum(axis=0)
+            # Thousands of float32 n-grams of a long word would lose the fourth digit.
+            sums[word] = self.rows[here].sum(axis=0, dtype=np.float64)
         return sums, found.counts
 
     def compose(self, words: Sequence[str]) -> Vectors:

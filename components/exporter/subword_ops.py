@@ -47,46 +47,70 @@ class NgramVectors(tf.Module):
         """Add up the vectors of words that are not in the vocabulary.
 
         Each is the mean over all n-grams of the word; those that were not trained are zeros. The
-        bits of a sum depend on its own words alone. n-grams and their vectors are in memory a block
+        bits of a row depend on its own words alone. n-grams and their vectors are in memory a block
         of characters at a time; of the whole there are 9 bytes for each byte of the words.
 
         Args:
             words: string [words]; what is no UTF-8 is read as U+FFFD.
-            rows: int64 [words], the row of `onto` to which the vector of each word is added.
+            rows: int64 [words], ascending: to which row of `onto` the vector of each word is added.
             onto: float32 [rows, dimensions].
 
         Returns:
             float32 [rows, dimensions], and bool [words], whether any n-gram was trained.
         """
-        text = _Text(words, self._subwords)
+        text = _Text(words, rows, self._subwords)
+        dimensions = self.buckets.shape[1]
 
-        def more(start: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        def more(start: tf.Tensor, *_: tf.TensorArray) -> tf.Tensor:
             return start < text.size
 
         def add_block(
-            start: tf.Tensor, onto: tf.Tensor, found: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            start: tf.Tensor, sums: tf.TensorArray, sum_rows: tf.TensorArray, found: tf.TensorArray
+        ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray, tf.TensorArray]:
             end = text.block_end(start)
             buckets, numbers = text.ngrams(start, end)
             ids = self.ids.read_value()
             places = tf.searchsorted(ids, buckets)
             trained = tf.gather(ids, places) == buckets
-            places = tf.boolean_mask(places, trained)
             numbers = tf.boolean_mask(numbers, trained)
-            found = tf.tensor_scatter_nd_update(
-                found, numbers[:, tf.newaxis], tf.ones_like(numbers, tf.bool)
-            )
             here, segments = tf.unique(numbers, tf.int64)
-            sums = self._sums(places, segments, tf.size(here))
-            means = sums / tf.gather(text.counts, here)[:, tf.newaxis]
-            onto = tf.tensor_scatter_nd_add(onto, tf.gather(rows, here)[:, tf.newaxis], means)
-            return end, onto, found
+            vectors = self._sums(tf.boolean_mask(places, trained), segments, tf.size(here))
+            vectors /= tf.gather(text.counts, here)[:, tf.newaxis]
+            rows_here, segments = tf.unique(tf.gather(rows, here), tf.int64)
+            block = sums.size()
+            return (
+                end,
+                sums.write(block, tf.math.segment_sum(vectors, segments)),
+                sum_rows.write(block, rows_here),
+                found.write(block, here),
+            )
 
-        start = tf.zeros([], tf.int64)
-        found = tf.zeros_like(words, tf.bool)
-        # One block after the other: the order of a sum, and the memory.
-        _, onto, found = tf.while_loop(more, add_block, [start, onto, found], parallel_iterations=1)
-        return onto, found
+        def list_of(dtype: tf.DType, *shape: int | None) -> tf.TensorArray:
+            return tf.TensorArray(
+                dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=shape
+            )
+
+        # A loop would copy `onto` for each block, if it added to it.
+        _, sums, sum_rows, found = tf.while_loop(
+            more,
+            add_block,
+            [
+                tf.zeros([], tf.int64),
+                list_of(tf.float32, None, dimensions),
+                list_of(tf.int64, None),
+                list_of(tf.int64, None),
+            ],
+            parallel_iterations=1,
+        )
+        places = found.concat()
+        return (
+            tf.tensor_scatter_nd_add(onto, sum_rows.concat()[:, tf.newaxis], sums.concat()),
+            tf.tensor_scatter_nd_update(
+                tf.zeros_like(words, tf.bool),
+                places[:, tf.newaxis],
+                tf.ones_like(places, tf.bool),
+            ),
+        )
 
     def mean(self, sums: tf.Tensor, tokens: tf.RaggedTensor, known: tf.Tensor) -> tf.Tensor:
         """The mean vector of those of each text's tokens that have one.
@@ -129,7 +153,8 @@ class _Text:
         counts: float32 [words], how many n-grams each word has.
     """
 
-    def __init__(self, words: tf.Tensor, subwords: Subwords) -> None:
+    def __init__(self, words: tf.Tensor, rows: tf.Tensor, subwords: Subwords) -> None:
+        self._rows = rows
         self._shortest, self._longest, self._buckets = subwords
         words = tf.strings.unicode_transcode(words, "UTF-8", "UTF-8", errors="replace")
         wrapped = tf.where(words == END_OF_LINE, "", tf.strings.join(["<", words, ">"]))
@@ -150,12 +175,14 @@ class _Text:
     def block_end(self, start: tf.Tensor) -> tf.Tensor:
         """Where the block of characters ends that begins at `start`, int64 scalar.
 
-        Words are cut where they are cut alone: there is a block's length between two cuts in one.
+        The words of a row are cut where they are cut without the others: a block's length after
+        their beginning, or after the cut before.
         """
         end = start + _BLOCK
         last = tf.minimum(end, self.size - 1)
         word = tf.searchsorted(self._ends, [last], side="right")[0]
-        begin = self._ends[word] - self._lengths[word]
+        first = tf.searchsorted(self._rows, [self._rows[word]])[0]
+        begin = self._ends[first] - self._lengths[first]
         inside = tf.where(begin > start, begin, end)
         return tf.where(end < self.size, inside, self.size)
 

@@ -116,7 +116,7 @@ def _look_ups(tables: Tables) -> Iterator[Case]:
         yield Case(name, "serving_default", {"words": words}, tables, exact=exact)
     for name, words in _unknown(tables).items():
         vectors, found = tables.look_up(words)
-        exact: dict[str, Any] = {"in_vocabulary": _known(found)}
+        exact = {"in_vocabulary": _known(found)}
         close = {"embedding": vectors}
         if not tables.buckets:
             exact, close = exact | close, {}

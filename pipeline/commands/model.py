@@ -43,9 +43,12 @@ def neighbors(arguments: argparse.Namespace) -> None:
     def answer(words: Sequence[str]) -> None:
         unknown = []
         found = embeddings.nearest(words, arguments.k)
-        for word, nearest in zip(words, found, strict=True):
+        _, known = embeddings.vectors_of(words)
+        for word, nearest, is_known in zip(words, found, known, strict=True):
             if nearest is None:
                 unknown.append(word)
+            elif not is_known:
+                _mark(word)
             for neighbor, similarity in nearest or ():
                 print(word, neighbor, f"{similarity:.4f}", sep="\t")
         _refuse_unknown(unknown, embeddings)
@@ -62,9 +65,11 @@ def analogy(arguments: argparse.Namespace) -> None:
 
     def answer(words: Sequence[str]) -> None:
         _check_three(words)
-        _, known = embeddings.vectors_of(words)
-        unknown = [word for word, found in zip(words, known, strict=True) if not found]
-        _refuse_unknown(unknown, embeddings)
+        vectors, known = embeddings.vectors_of(words)
+        composed = ~known & vectors.any(axis=1)
+        _refuse_unknown(list(itertools.compress(words, ~known & ~composed)), embeddings)
+        for word in itertools.compress(words, composed):
+            _mark(word)
         a, b, c = words
         for word, similarity in embeddings.analogy(a, b, c, arguments.k) or ():
             print(word, f"{similarity:.4f}", sep="\t")
@@ -135,6 +140,11 @@ def _check_order(command: str, model: str, words: Sequence[str]) -> None:
 def _check_three(words: Sequence[str]) -> None:
     if len(words) != 3:
         raise SettingsError(f"an analogy takes three words, A B C, got {' '.join(words)}")
+
+
+def _mark(word: str) -> None:
+    """Say, beside the answer, of what it was made."""
+    print(f"{word} (not in the vocabulary: from its n-grams)", file=sys.stderr)
 
 
 def _refuse_unknown(words: Sequence[str], embeddings: "Embeddings") -> None:

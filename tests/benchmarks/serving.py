@@ -4,8 +4,8 @@
 
 Both answer for the same words from the same vectors, one request after the other, on all cores.
 Words are taken evenly from the vocabulary's frequent half. What Python and TensorFlow take for any
-request is shown by a signature that answers zeros and looks nothing up. Of a model stored as
-float32, a second table says what the other storages cost: how many of the ten nearest words of
+request is shown by a signature that answers zeros and looks nothing up. Unknown words are known
+ones written twice; a batch of mixed words has half of each. Of a model stored as float32, a second table says what the other storages cost: how many of the ten nearest words of
 frequent words stay, as `skipstream drift` counts them, what takes how long, and bytes on disk.
 """
 
@@ -25,6 +25,7 @@ from components.settings import Storage
 
 K = 10
 BATCH = 64
+LONG = 10_000  # characters
 
 
 def timed(call: Callable[[int], Any], requests: int) -> dict[str, float]:
@@ -57,18 +58,24 @@ def nothing(dimensions: int) -> Any:
 
 
 def stored(
-    space: Space, storage: Storage, words: Any, batches: Any, requests: int
+    embeddings: Embeddings, storage: Storage, words: Any, batches: Any, requests: int
 ) -> dict[str, Any]:
-    """What it costs to serve `space` from `storage`."""
+    """What it costs to serve `embeddings` from `storage`."""
     import tensorflow as tf
 
     from components.exporter.signatures import EmbeddingModel
 
+    space = Space(embeddings.tokens(), embeddings.vectors())
     with TemporaryDirectory() as scratch:
         vocabulary, path = Path(scratch, "vocabulary.txt"), Path(scratch, "model")
         vocabulary.write_bytes(b"".join(token.encode() + b"\n" for token in space.tokens))
         module = EmbeddingModel(
-            space.vectors, vocabulary, tokenizer="words", lowercase=True, storage=storage
+            space.vectors,
+            vocabulary,
+            tokenizer="words",
+            lowercase=True,
+            storage=storage,
+            buckets=embeddings.buckets(),
         )
         tf.saved_model.save(module, str(path), signatures=dict(module.signatures))
         start = time.perf_counter()
@@ -115,6 +122,14 @@ def main() -> None:
         tf.constant([chosen[(first + i) % len(chosen)] for i in range(BATCH)])
         for first in range(len(chosen))
     ]
+    known = set(tokens)
+    strange = [word + word for word in chosen if word + word not in known]
+    unknown = [tf.constant([word]) for word in strange]
+    mixed = [
+        tf.constant([(chosen, strange)[i % 2][(first + i) % len(strange)] for i in range(BATCH)])
+        for first in range(len(strange))
+    ]
+    long = tf.constant([strange[0] * (LONG // len(strange[0]))])
     texts = [tf.constant([" ".join(chosen[first : first + 20])]) for first in range(len(chosen))]
     look_up, embed = model.signatures["serving_default"], model.signatures["embed_text"]
     nearest, k = model.signatures["nearest"], tf.constant(K)
@@ -129,6 +144,10 @@ def main() -> None:
     add("answer zeros, 1 word", lambda n: answer_zeros(words=words[n % size]))
     add("serving_default, 1 word", lambda n: look_up(words=words[n % size]))
     add(f"serving_default, {BATCH} words", lambda n: look_up(words=batches[n % size]))
+    odd = len(strange)
+    add("serving_default, 1 unknown word", lambda n: look_up(words=unknown[n % odd]))
+    add(f"serving_default, {BATCH} words, half unknown", lambda n: look_up(words=mixed[n % odd]))
+    add(f"serving_default, a word of {LONG:,} characters", lambda n: look_up(words=long), 20)
     add("embed_text, 1 text of 20 words", lambda n: embed(text=texts[n % size]))
     add(f"nearest {K}, 1 word", lambda n: nearest(words=words[n % size], k=k))
     add(f"nearest {K}, {BATCH} words", lambda n: nearest(words=batches[n % size], k=k), 50)
@@ -144,11 +163,10 @@ def main() -> None:
         print(f"| {row['what']} | {row['p50_ms']} | {row.get('p99_ms', '')} | {a_word} |")
     costs: list[dict[str, Any]] = []
     if model.vectors.dtype == tf.float32:
-        space = Space(tokens, vectors)
         print(f"\n| storage | MB | load, ms | nearest {K}, 1 word | {BATCH} words | kept |")
         print("|---|---|---|---|---|---|")
         for storage in get_args(Storage):
-            costs.append(stored(space, storage, words, batches, flags.requests))
+            costs.append(stored(embeddings, storage, words, batches, flags.requests))
             print("|", " | ".join(map(str, costs[-1].values())), "|", flush=True)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"types": len(tokens), "rows": rows, "storages": costs}
