@@ -5,8 +5,11 @@
 Both answer for the same words from the same vectors, one request after the other, on all cores.
 Words are taken evenly from the vocabulary's frequent half. What Python and TensorFlow take for any
 request is shown by a signature that answers zeros and looks nothing up. Unknown words are known
-ones written twice; a batch of mixed words has half of each. Of a model stored as float32, a second table says what the other storages cost: how many of the ten nearest words of
-frequent words stay, as `skipstream drift` counts them, what takes how long, and bytes on disk.
+ones written twice; a batch of mixed words has half of each.
+
+Of a model stored as float32, a second table says what the other storages cost: how many of the ten
+nearest words of frequent words stay, as `skipstream drift` counts them, what takes how long, and
+bytes on disk.
 """
 
 import argparse
