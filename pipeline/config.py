@@ -144,8 +144,8 @@ def meant(name: str) -> str | None:
 def absent(name: str) -> str | None:
     """Why there is no setting of a name that other programs know; None if none of them does.
 
-    >>> absent("min_n")
-    'there are no subwords yet: leave it out'
+    >>> absent("hs")
+    'skip-gram with negative sampling is the only model: leave it out'
     """
     why = aliases.NOT_HERE.get(aliases.normal(name.rpartition(".")[2]))
     return why and f"{why}: leave it out"
@@ -164,6 +164,13 @@ def close(name: str) -> str:
     return f"did you mean '{known[found[0]]}'?" if found else "see 'skipstream settings'"
 
 
+# What a setting cannot be without.
+_WITH = {
+    "trainer.min_ngram": ["trainer.max_ngram=20"],
+    "trainer.max_ngram": ["trainer.min_ngram=1"],
+}
+
+
 def override(setting: str, text: str) -> str:
     """`text`, the value that somebody gave to `setting` under another name, as --set takes it.
 
@@ -174,7 +181,7 @@ def override(setting: str, text: str) -> str:
     ('transform.lowercase=false', 'trainer.epochs=3')
     """
     written = f"{setting}={text.lower() if text in ('True', 'False', 'None') else text}"
-    load(None, [written])
+    load(None, [written, *_WITH.get(setting, ())])
     return written
 
 

@@ -115,7 +115,7 @@ def test_none_is_no_limit():
         ),
         (
             "trainer.min_n=3",
-            "unknown setting 'trainer.min_n': there are no subwords yet: leave it out",
+            "unknown setting 'trainer.min_n': use --set trainer.min_ngram=3",
         ),
         ("q.zzzz=3", "unknown setting 'q.zzzz': see 'skipstream settings'"),
         ("trainer.epochs", "--set takes stage.name=value, got 'trainer.epochs'"),
