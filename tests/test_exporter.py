@@ -383,6 +383,7 @@ def test_embeddings_answer_in_python_values(exported: ExportedModel) -> None:
     assert [part.tolist() for part in embeddings.embed(["east up up zz"])] == [[[1, 0]], [4], [3]]
     assert embeddings.tokens() == list(TOKENS)
     np.testing.assert_array_equal(embeddings.vectors(), VECTORS)
+    assert embeddings.buckets() is None
     with pytest.raises(SkipstreamError, match="must be at least 1, got 0"):
         embeddings.nearest(["north"], 0)
 

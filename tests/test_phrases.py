@@ -27,7 +27,12 @@ from components.exporter import exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
 from components.phrases import FILE, HEADER, Phrases
-from components.settings import ExampleGenSettings, ExporterSettings, TransformSettings
+from components.settings import (
+    ExampleGenSettings,
+    ExporterSettings,
+    TrainerSettings,
+    TransformSettings,
+)
 from components.transform import joins, segments, transform
 from components.vocabulary import Vocabulary
 
@@ -274,7 +279,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, examples: Examples) -> Serv
     size = len(Vocabulary.load(examples.path / "vocabulary.tsv"))
     vectors = np.random.default_rng(1).normal(size=(size, 4)).astype(np.float32)
     np.save(root / "model" / "vectors.npy", vectors)
-    model = Model(root / "model", "3")
+    model = Model(root / "model", "3").finish(TrainerSettings())
     exported = exporter.build(
         model,
         examples,

@@ -83,6 +83,26 @@ def test_a_word_has_the_same_bits_in_every_batch(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(compose(["walking", word])[0][1], together[row])
 
 
+def test_words_of_a_row_add_up_to_the_same_bits_whatever_is_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subword_ops, "_BLOCK", 16)
+    trained = buckets()
+    add = tf.function(NgramVectors(trained, "float32").add, reduce_retracing=True)
+    rows = np.repeat([0, 2, 3, 4], [1, 5, 4, 2])
+    onto = np.random.default_rng(2).normal(size=(6, DIMENSIONS)).astype(np.float32)
+    together, _ = add(tf.constant(WORDS), tf.constant(rows), tf.constant(onto))
+    vectors = trained.compose(WORDS)
+    for row in range(6):
+        here = rows == row
+        expected = onto[row] + vectors[here].sum(axis=0)
+        np.testing.assert_allclose(together[row], expected, rtol=1e-5, atol=1e-5)
+        words = [word for word, is_here in zip(WORDS, here, strict=True) if is_here]
+        zeros = tf.zeros(len(words), tf.int64)
+        alone, _ = add(tf.constant(words, tf.string), zeros, tf.constant(onto[row : row + 1]))
+        np.testing.assert_array_equal(alone[0], together[row])
+
+
 def test_what_is_no_utf8_is_read_as_replaced() -> None:
     trained = buckets(words=["a\ufffdb", "\ufffd" * 9])
     vectors, _ = composer(trained)([b"a\xffb", b"\x80" * 9])
