@@ -12,6 +12,7 @@ from components.artifacts import versions_in
 from components.errors import SkipstreamError
 from components.exporter.storage import Stored
 from components.names import quoted
+from components.subwords import Buckets
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
 COUNTS = "assets.extra/counts.txt"
@@ -160,6 +161,10 @@ class Embeddings:
         scales = getattr(self._model, "scales", None)
         stored = Stored(self._model.vectors.numpy(), None if scales is None else scales.numpy())
         return stored.restored()[: len(self.tokens())]  # what follows are rows of no token
+
+    def buckets(self) -> Buckets | None:
+        """The vectors of n-grams; None if the model has none."""
+        return None
 
     def _useful(self, k: int) -> int:
         """At most as many as there are rows: the signatures fill more with blanks, and memory."""
