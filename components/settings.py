@@ -236,8 +236,9 @@ class TrainerSettings(StageSettings):
     )
     start_vectors: tuple[Glob, ...] = Field(
         (),
-        description="Files in word2vec's text or binary format, or GloVe's, whose vectors known "
-        "words start from, later files winning; none: small random ones.",
+        description="Files in word2vec's text or binary format, GloVe's, or models of fastText "
+        "(.bin), whose vectors known words start from, later files winning; none: small random "
+        "ones.",
     )
     warm_start: Glob | None = Field(
         None,

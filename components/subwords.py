@@ -164,7 +164,8 @@ class Buckets:
             float32 [words, dimensions], the mean over all n-grams of each; zeros without one.
         """
         sums, counts = self.sums(words)
-        return sums / np.maximum(counts, 1)[:, np.newaxis].astype(np.float32)
+        means: Vectors = sums / np.maximum(counts, 1)[:, np.newaxis].astype(np.float32)
+        return means
 
     def own(self, words: Sequence[str], vectors: Vectors) -> Vectors:
         """The parts that words of the vocabulary have for themselves.

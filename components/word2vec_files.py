@@ -71,7 +71,7 @@ def read(
     ids: list[int] = []
     vectors: list[Vector] = []
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             for place, word, numbers in _records(file, path, dimensions):
                 if (id_ := missing.pop(word.decode("utf-8", "replace"), None)) is None:
                     continue
@@ -81,7 +81,7 @@ def read(
                     yield ids, np.stack(vectors)
                     ids, vectors = [], []
     except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if ids:
         yield ids, np.stack(vectors)
 
@@ -93,13 +93,14 @@ def check(path: Path, dimensions: int) -> None:
         SkipstreamError: As `read`.
     """
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             _head(file, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> SkipstreamError:
+def unreadable(path: Path, error: Exception) -> SkipstreamError:
+    """What to say of a file of start vectors that cannot be read."""
     if isinstance(error, IsADirectoryError):
         return SkipstreamError(
             f"trainer.start_vectors takes files, got the directory {path}: an output directory is "
@@ -108,7 +109,16 @@ def _unreadable(path: Path, error: Exception) -> SkipstreamError:
     return SkipstreamError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
-def _open(path: Path) -> IO[bytes]:
+def other_dimensions(path: Path, dimensions: int, width: int) -> SkipstreamError:
+    """What to say of vectors with `width` numbers where there must be `dimensions`."""
+    return SkipstreamError(
+        f"the vectors of {path} must have trainer.dimensions = {dimensions}, got {width}: "
+        f"give others, or --set trainer.dimensions={width}"
+    )
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The content; of what gzip or bzip2 packed, unpacked."""
     with path.open("rb") as file:
         magic = file.read(4)
     packed: gzip.GzipFile | bz2.BZ2File
@@ -195,10 +205,7 @@ def _head(file: IO[bytes], path: Path, dimensions: int) -> _Head:
             f"do, or with a word and its numbers, as GloVe's, got {_shown(first)}"
         )
     if width != dimensions:
-        raise SkipstreamError(
-            f"the vectors of {path} must have trainer.dimensions = {dimensions}, got {width}: "
-            f"give others, or --set trainer.dimensions={width}"
-        )
+        raise other_dimensions(path, dimensions, width)
     return head
 
 
@@ -217,8 +224,6 @@ def _other_format(start: bytes, path: Path) -> str | None:
     name = quoted(str(path))
     if not start:
         return "is empty"
-    if start.startswith(b"\xba\x16\x4f\x2f"):
-        return "is a model of fastText, of which the .vec file beside it holds the vectors: give it"
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         command = " ".join(map(quoted, ["python", "-c", _TO_BINARY, str(path), f"{path}.word2vec"]))
         return f"is a pickle; if gensim saved it: {command}"

@@ -32,6 +32,7 @@ _MODEL = (
 FORMATS = {
     "word2vec-text": "a word and its numbers a line: gensim, fastText's -pretrainedVectors",
     "word2vec-binary": "the same in fewer bytes: gensim, word2vec.c; not fastText",
+    "fasttext": "fastText's .bin, with n-grams: fasttext.load_model, gensim's load_facebook_model",
     "keyedvectors": "KeyedVectors.load(PATH) of gensim; the vectors lie beside in PATH.vectors.npy",
     "projector": "a directory for TensorBoard's Embedding Projector",
     "npz": "numpy.load(PATH): words, vectors, counts",

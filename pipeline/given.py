@@ -46,10 +46,14 @@ class Given:
         trainer, reference = settings.trainer, settings.statistics_gen.reference
         vectors = matching(trainer.start_vectors, "trainer.start_vectors")
         if vectors:
-            from components import word2vec_files
+            from components import fasttext_files, word2vec_files
+            from components.subwords import Subwords
 
             for path in vectors:
-                word2vec_files.check(path, trainer.dimensions)
+                if fasttext_files.is_one(path):
+                    fasttext_files.check(path, trainer.dimensions, Subwords.of(trainer))
+                else:
+                    word2vec_files.check(path, trainer.dimensions)
         contents = _digests(store, "trainer.start_vectors", vectors)
         return cls(
             start=baseline.given_start(trainer.warm_start, store),

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from stages import STAGES, make_quick, run_chain
 
 from components.artifacts import Evaluation, Model
 from components.errors import NotBlessedError, SkipstreamError
+from components.exporter import fasttext_model
 from components.places.directory import Directory
 from components.pusher import pusher
 from components.pusher.destination import Destination, open_destination
@@ -109,6 +111,19 @@ def test_start_vectors_count_by_their_content(corpus: Path, file: Path) -> None:
     moved.write_text("one 2\nthree 5\n")
     assert model(moved) != before
     assert fingerprints(corpus, trainer=TrainerSettings(dimensions=1))["trainer"] != before
+
+
+def test_a_model_of_fasttext_is_looked_at_before_any_stage(corpus: Path, file: Path) -> None:
+    with file.open("wb") as content:
+        fasttext_model.write(content, ["one"], np.ones((1, 2), np.float32), None, None)
+    chosen = TrainerSettings(start_vectors=(str(file),), dimensions=3)
+    with pytest.raises(SkipstreamError, match="must have trainer.dimensions = 3, got 2"):
+        fingerprints(corpus, trainer=chosen)
+    with pytest.raises(SkipstreamError, match="min_ngram, max_ngram and buckets = 3, 6 and 9, got"):
+        ngrams = {"dimensions": 2, "min_ngram": 3, "max_ngram": 6, "buckets": 9}
+        fingerprints(corpus, trainer=chosen.model_copy(update=ngrams))
+    assert not list(corpus.parent.glob("out-*/example_gen"))
+    fingerprints(corpus, trainer=chosen.model_copy(update={"dimensions": 2}))
 
 
 @pytest.mark.parametrize(

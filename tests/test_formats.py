@@ -43,6 +43,9 @@ class Source:
     def counts(self) -> np.ndarray | None:
         return np.arange(self.rows, 0, -1)
 
+    def buckets(self) -> None:
+        return None
+
 
 class WithoutCounts(Source):
     """A model that an earlier skipstream exported."""
@@ -200,6 +203,7 @@ class Source:
     def tokens(self): return ["a", "b"]
     def vectors(self): return np.eye(2, dtype=np.float32)
     def counts(self): return np.array([2, 1])
+    def buckets(self): return None
 formats.write(Source(), format="keyedvectors", output=Path(sys.argv[1]))
 assert "tensorflow" not in sys.modules
 """

@@ -84,11 +84,6 @@ def test_text_is_read_with_a_first_line_of_sizes_or_without(tmp_path: Path, cont
         (b"1 2\na 1 nan\n", "{path}:2 must have finite numbers, got nan"),
         (b"1 2\na \x00\x01\x02\xff\x00\x01\x02", "{path} must hold 1 words of 2 numbers each, as "),
         (b"1 2\na \0\0\x80\x7f\0\0\0\0", "word 1 of {path} must have finite numbers, got inf"),
-        (
-            b"\xba\x16\x4f\x2f\x0c\0\0\0\n",
-            "{path} is a model of fastText, of which the .vec file beside it holds the vectors: "
-            "give it",
-        ),
         (b"\x93NUMPY\1\0v\0", "{path} is of numpy, and no format of words and vectors: "),
         (b"PK\3\4", "{path} is packed in a way that is not read here: unzip '{path}'"),
         (b"\x28\xb5\x2f\xfd", "{path} is packed in a way that is not read here: unzstd '{path}'"),

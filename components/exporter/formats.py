@@ -1,7 +1,7 @@
-"""Exported models in the formats of gensim, word2vec.c, the Embedding Projector and numpy.
+"""Exported models in the formats of gensim, word2vec.c, fastText, the Projector and numpy.
 
 Every file is written beside its destination and renamed into place when it is whole. Needs
-neither gensim nor TensorBoard.
+neither gensim nor fastText nor TensorBoard.
 """
 
 import bz2
@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.errors import SettingsError, SkipstreamError
+from components.exporter import fasttext_model
 from components.names import quoted
+from components.subwords import Buckets
 
 _PACKED = (".gz", ".bz2")  # What gensim, too, unpacks by the name.
 _OTHER_PACKED = (".zst", ".xz", ".zip", ".lz4", ".7z", ".tar", ".tgz")
@@ -43,13 +45,17 @@ class Source(Protocol):
     def counts(self) -> _Counts | None:
         """int64 [types], occurrences in the corpus by id; None if they are not known."""
 
+    def buckets(self) -> Buckets | None:
+        """The vectors of n-grams; None if it has none."""
+
 
 class _Table(NamedTuple):
-    """What is written: tokens, vectors and counts, by id."""
+    """What is written: tokens, vectors and counts by id, and for fastText the n-grams."""
 
     tokens: Sequence[str]
     vectors: _Vectors
     counts: _Counts | None
+    buckets: Buckets | None
 
 
 def check(format: str, output: Path) -> None:
@@ -85,7 +91,7 @@ def write(embeddings: Source, *, format: str, output: Path) -> list[Path]:
 
     Args:
         embeddings: The model.
-        format: word2vec-text, word2vec-binary, keyedvectors, projector or npz.
+        format: word2vec-text, word2vec-binary, fasttext, keyedvectors, projector or npz.
         output: The file to write, packed if a word2vec format's name ends in .gz or .bz2; for
             projector, the directory; for keyedvectors, the file that `KeyedVectors.load` takes,
             whose vectors lie beside it as `<output>.vectors.npy`.
@@ -101,7 +107,12 @@ def write(embeddings: Source, *, format: str, output: Path) -> list[Path]:
     try:
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             written = Path(scratch) / output.name
-            table = _Table(embeddings.tokens(), embeddings.vectors(), embeddings.counts())
+            table = _Table(
+                embeddings.tokens(),
+                embeddings.vectors(),
+                embeddings.counts(),
+                embeddings.buckets(),
+            )
             _WRITERS[format](written, table)
             if written.is_dir():
                 output.mkdir(exist_ok=True)
@@ -136,7 +147,7 @@ def _packed(path: Path) -> Iterator[BufferedIOBase]:
 
 
 def _word2vec_text(path: Path, table: _Table) -> None:
-    tokens, vectors, _ = table
+    tokens, vectors, *_ = table
     with _packed(path) as file:
         file.write(b"%d %d\n" % vectors.shape)
         step = _rows_per_block(vectors)
@@ -156,9 +167,14 @@ def _word2vec_binary(path: Path, table: _Table) -> None:
         )
 
 
+def _fasttext(path: Path, table: _Table) -> None:
+    with path.open("wb") as file:
+        fasttext_model.write(file, *table)
+
+
 def _keyedvectors(path: Path, table: _Table) -> None:
     """What gensim 4's `KeyedVectors.save` leaves when it stores the vectors apart."""
-    tokens, vectors, counts = table
+    tokens, vectors, counts, _ = table
     np.save(path.with_name(f"{path.name}.vectors.npy"), vectors)
     state = {
         "vector_size": vectors.shape[1],
@@ -184,7 +200,7 @@ def _keyedvectors(path: Path, table: _Table) -> None:
 
 
 def _projector(path: Path, table: _Table) -> None:
-    tokens, vectors, _ = table
+    tokens, vectors, *_ = table
     path.mkdir()
     with (path / "vectors.tsv").open("wb") as file:
         step = _rows_per_block(vectors)
@@ -203,7 +219,7 @@ def _projector(path: Path, table: _Table) -> None:
 
 
 def _npz(path: Path, table: _Table) -> None:
-    tokens, vectors, counts = table
+    tokens, vectors, counts, _ = table
     longest = max(map(len, tokens), default=0)
     if longest * 4 * len(tokens) > _PADDED_WORDS_BYTES:
         raise SkipstreamError(
@@ -220,6 +236,7 @@ def _npz(path: Path, table: _Table) -> None:
 _WRITERS: dict[str, Callable[[Path, _Table], None]] = {
     "word2vec-text": _word2vec_text,
     "word2vec-binary": _word2vec_binary,
+    "fasttext": _fasttext,
     "keyedvectors": _keyedvectors,
     "projector": _projector,
     "npz": _npz,
