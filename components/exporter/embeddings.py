@@ -12,11 +12,7 @@ from components.artifacts import versions_in
 from components.errors import SkipstreamError
 from components.exporter.storage import Stored
 from components.names import quoted
-<<<<<<< HEAD
 from components.subwords import Buckets, Subwords
-=======
-from components.subwords import Buckets
->>>>>>> files
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
 COUNTS = "assets.extra/counts.txt"
