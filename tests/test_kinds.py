@@ -81,6 +81,16 @@ def test_kinds_of_odd_words_are_those_of_naive_dicts(name: str, subwords: Subwor
     check(VOCABULARIES[name], subwords)
 
 
+def test_lists_of_some_are_as_they_are_one_by_one() -> None:
+    of = kinds(random_tokens(0), SUBWORDS[1]).kinds
+    some = np.int32([0, 3, 4, 17, len(of.splits) - 2])
+    ids, numbers = of.of(some)
+    every = lists(of)
+    assert ids.tolist() == [id_ for one in some for id_ in every[one]]
+    assert numbers.tolist() == [n for n, one in enumerate(some) for _ in every[one]]
+    assert [part.tolist() for part in of.of(some[:0])] == [[], []]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_kinds_are_those_of_naive_dicts(seed: int) -> None:
     check(random_tokens(seed), SUBWORDS[seed % 3])
@@ -100,14 +110,25 @@ def test_words_without_ngrams_are_all_their_own() -> None:
     assert not len(got.buckets)
 
 
-def written(path: Path, of: Kinds, moved: np.ndarray, before: Buckets | None) -> dict[int, list]:
-    np.save(path / "parts.npy", moved)
-    write_buckets(path, of, before)
+def written(path: Path, of: Kinds, before: Buckets | None) -> tuple[dict[int, np.ndarray], ...]:
+    """The buckets, and what they should be, if parts have moved anyhow."""
+    draw = np.random.default_rng(0)
+    own, shared = (
+        draw.normal(size=(len(rows), 3)).astype(np.float32) for rows in (of.parts, of.sizes)
+    )
+    write_buckets(path, of, own, shared, before)
     assert sorted(file.name for file in path.iterdir()) == ["bucket_ids.npy", "buckets.npy"]
     ids, rows = np.load(path / "bucket_ids.npy"), np.load(path / "buckets.npy")
     assert (ids.dtype, rows.dtype) == (np.int32, np.float32)
     assert (np.diff(ids) > 0).all()
-    return dict(zip(ids.tolist(), rows.tolist(), strict=True))
+    expected: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(3, np.float32))
+    for bucket, row in zip(of.buckets.tolist(), of.rows.tolist(), strict=True):
+        kind = row - len(own)
+        expected[bucket] += own[row] if kind < 0 else shared[kind] / of.sizes[kind]
+    if before:
+        for bucket, was in zip(before.ids.tolist(), before.rows, strict=True):
+            expected[bucket] += was
+    return dict(zip(ids.tolist(), rows, strict=True)), expected
 
 
 @pytest.mark.parametrize("block", [7, 65_536])
@@ -116,27 +137,21 @@ def test_buckets_are_what_they_were_and_how_far_they_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, begins: str
 ) -> None:
     monkeypatch.setattr(module, "BLOCK_ROWS", block)
-    draw = np.random.default_rng(0)
-    tokens, subwords = ["banana", "banal", "cats", "cat"], Subwords(3, 4, 60)
-    of = kinds(tokens, subwords)
-    moved = draw.normal(size=(len(tokens) + len(of.sizes), 3)).astype(np.float32)
+    subwords = Subwords(3, 4, 60)
+    of = kinds(["banana", "banal", "cats", "cat"], subwords)
     ids = {
         "with some": np.arange(0, 60, 2),
         "with others": np.setdiff1d(np.arange(60), of.buckets),
         "with all": np.arange(60),
     }.get(begins, np.zeros(0))
-    rows = draw.normal(size=(len(ids), 3)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(len(ids), 3)).astype(np.float32)
     before = Buckets(subwords, ids.astype(np.int32), rows) if begins != "with none" else None
-    expected = defaultdict(lambda: np.zeros(3, np.float32))
-    for bucket, words in holders(tokens, subwords).items():
-        of_kind = lists(of.words).index(list(words)) + len(tokens) if len(words) > 1 else words[0]
-        expected[bucket] = expected[bucket] + moved[of_kind]
-    for bucket, row in zip(ids.tolist(), rows, strict=True):
-        expected[bucket] = expected[bucket] + row
-    found = written(tmp_path, of, moved, before)
-    assert found == {bucket: row.tolist() for bucket, row in sorted(expected.items())}
+    found, expected = written(tmp_path, of, before)
+    assert list(found) == sorted(expected)
+    for bucket, row in found.items():
+        np.testing.assert_allclose(row, expected[bucket], rtol=1e-6)
 
 
 def test_a_vocabulary_without_ngrams_has_no_buckets(tmp_path: Path) -> None:
     of = kinds(["banana"], Subwords(15, 20, 1000))
-    assert written(tmp_path, of, np.ones((1, 3), np.float32), None) == {}
+    assert written(tmp_path, of, None) == ({}, {})

@@ -14,6 +14,7 @@ from components.trainer import sharing
 from components.trainer.kinds import kinds, write_buckets
 from components.trainer.merge import Delta, Directions
 from components.trainer.sharing import Sharing
+from components.trainer.tables import Table
 from components.trainer.workers import Workers
 
 HARDER = 4
@@ -85,30 +86,64 @@ class Naive:
         return np.array(sums) / np.array(parts)[:, np.newaxis]
 
 
-def share(one: Sharing, vectors: np.ndarray, found: Move, workers: Workers) -> None:
-    """As a round does: first the words move, each as a whole."""
-    vectors[found.ids] += found.moves
-    one.share(vectors, *found, workers)
+def begun(tokens: list[str], subwords: Subwords, vectors: np.ndarray) -> Sharing:
+    start = Table(*vectors.shape)
+    start.rows[:] = vectors
+    return Sharing(kinds(tokens, subwords), start)
+
+
+def now(one: Sharing, workers: Workers) -> np.ndarray:
+    """The vectors of all words."""
+    one.compose(np.arange(one.start.types, dtype=np.int32), workers)
+    return one.vectors.rows
+
+
+def buckets_of(one: Sharing, path: Path) -> Buckets:
+    """What a training that ends here writes."""
+    write_buckets(path, one.kinds, one.own.rows, one.shared.rows, None)
+    ids, rows = (np.load(path / f"{name}.npy") for name in ("bucket_ids", "buckets"))
+    return Buckets(SUBWORDS, ids, rows)
 
 
 @pytest.mark.parametrize("part", [5, 1 << 16])
 @pytest.mark.parametrize("seed", range(6))
 def test_parts_move_as_in_a_naive_loop(
-    seed: int, part: int, workers: Workers, monkeypatch: pytest.MonkeyPatch
+    seed: int, part: int, workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharing, "_PART", part)
     draw = np.random.default_rng(seed)
     tokens, dimensions = tokens_of(seed), int(draw.integers(1, 9))
-    one = Sharing(kinds(tokens, SUBWORDS), dimensions)
     vectors = draw.normal(size=(len(tokens), dimensions)).astype(np.float32)
-    naive = Naive(tokens, SUBWORDS, vectors)
+    one, naive = begun(tokens, SUBWORDS, vectors), Naive(tokens, SUBWORDS, vectors)
     for _ in range(3):
         found = random_move(draw, len(tokens), dimensions)
-        share(one, vectors, found, workers)
+        one.share(*found, workers)
         naive.share(found)
-    np.testing.assert_allclose(vectors, naive.vectors(), rtol=1e-3, atol=1e-3)
-    of_buckets = np.array([naive.buckets[b] for b in one.kinds.buckets.tolist()])
-    np.testing.assert_allclose(one.moved.rows[one.kinds.rows], of_buckets, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(now(one, workers), naive.vectors(), rtol=1e-3, atol=1e-3)
+    buckets = buckets_of(one, tmp_path)
+    expected = [naive.buckets[bucket] for bucket in buckets.ids.tolist()]
+    np.testing.assert_allclose(buckets.rows, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_vectors_are_made_of_words_that_are_asked_for_and_made_anew_when_parts_move(
+    workers: Workers,
+) -> None:
+    draw = np.random.default_rng(0)
+    tokens = tokens_of(0)
+    start = draw.normal(size=(len(tokens), 4)).astype(np.float32)
+    one, other = begun(tokens, SUBWORDS, start), begun(tokens, SUBWORDS, start)
+    for _ in range(3):
+        found = random_move(draw, len(tokens), 4)
+        one.share(*found, workers)
+        other.share(*found, workers)
+        some = np.flatnonzero(draw.random(len(tokens)) < 0.3).astype(np.int32)
+        one.compose(some, workers)
+        one.compose(some[::2], workers)
+        made = one.vectors.rows[some].copy()
+        np.testing.assert_array_equal(made, now(other, workers)[some])
+    one.own.rows[:], one.shared.rows[:] = 0, 0  # As a checkpoint's are loaded.
+    one.forget()
+    np.testing.assert_array_equal(now(one, workers), start)
 
 
 def test_a_cut_into_parts_has_no_part_in_the_bits(
@@ -117,52 +152,48 @@ def test_a_cut_into_parts_has_no_part_in_the_bits(
     tokens, found = tokens_of(0), []
     for part in (1, 5, 64, 1 << 16):
         monkeypatch.setattr(sharing, "_PART", part)
-        draw = np.random.default_rng(0)
-        one = Sharing(kinds(tokens, SUBWORDS), 16)
-        vectors = np.zeros((len(tokens), 16), np.float32)
-        share(one, vectors, random_move(draw, len(tokens), 16), workers)
-        found.append((vectors, one.moved.rows))
-    for vectors, moved in found[1:]:
-        np.testing.assert_array_equal(vectors, found[0][0])
-        np.testing.assert_array_equal(moved, found[0][1])
+        one = begun(tokens, SUBWORDS, np.zeros((len(tokens), 16), np.float32))
+        one.share(*random_move(np.random.default_rng(0), len(tokens), 16), workers)
+        found.append((now(one, workers), one.own.rows, one.shared.rows))
+    for tables in found[1:]:
+        for table, expected in zip(tables, found[0], strict=True):
+            np.testing.assert_array_equal(table, expected)
 
 
 def test_a_word_that_shares_nothing_moves_as_without_ngrams(workers: Workers) -> None:
     tokens = ["banal", "xyzw", "cats", "cat", "東京"]  # `banal` holds no n-gram twice.
     draw = np.random.default_rng(0)
-    one = Sharing(kinds(tokens, FASTTEXTS), 8)
-    vectors = draw.normal(size=(5, 8)).astype(np.float32)
-    expected = vectors.copy()
+    start = draw.normal(size=(5, 8)).astype(np.float32)
+    one = begun(tokens, FASTTEXTS, start)
     found = random_move(draw, 5, 8)._replace(
         ids=np.arange(5, dtype=np.int32),
         moves=draw.normal(size=(5, 8)).astype(np.float32),
         paths=np.full(5, 30, np.float32),
     )
-    share(one, vectors, found, workers)
-    expected += found.moves
+    one.share(*found, workers)
+    vectors, expected = now(one, workers), start + found.moves
     np.testing.assert_allclose(vectors[[0, 1, 4]], expected[[0, 1, 4]], rtol=1e-5, atol=1e-6)
     assert (np.abs(vectors[[2, 3]] - expected[[2, 3]]).max(axis=1) > 0.01).all()
 
 
 def test_words_without_ngrams_move_to_the_same_bits(workers: Workers) -> None:
     draw = np.random.default_rng(0)
-    one = Sharing(kinds(["a", "b", "c"], Subwords(15, 20, 1000)), 8)
-    vectors = draw.normal(size=(3, 8)).astype(np.float32)
+    expected = draw.normal(size=(3, 8)).astype(np.float32)
+    one = begun(["a", "b", "c"], Subwords(15, 20, 1000), expected)
     found = random_move(draw, 3, 8)
-    expected = vectors.copy()
     expected[found.ids] += found.moves
-    share(one, vectors, found, workers)
-    np.testing.assert_array_equal(vectors, expected)
+    one.share(*found, workers)
+    np.testing.assert_array_equal(now(one, workers), expected)
 
 
 def test_words_that_hold_an_ngram_of_those_that_moved_move_along(workers: Workers) -> None:
     tokens = ["walking", "walked", "東京"]
-    one = Sharing(kinds(tokens, FASTTEXTS), 4)
-    vectors = np.zeros((3, 4), np.float32)
+    one = begun(tokens, FASTTEXTS, np.zeros((3, 4), np.float32))
     along = Directions(np.eye(4, 1, dtype=np.float32), np.ones(1, np.float32), np.float32(0.1))
     move = np.float32([[1, 2, 3, 4]])
     found = Move(np.int32([0]), move, np.float32([1000]), along)
-    share(one, vectors, found, workers)
+    one.share(*found, workers)
+    vectors = now(one, workers)
     # One word alone moved: its n-grams go as far as it went, however long its path.
     np.testing.assert_allclose(vectors[0], move[0], rtol=1e-6)
     common = np.intersect1d(*(ngrams([token], FASTTEXTS).buckets for token in tokens[:2]))
@@ -174,15 +205,15 @@ def test_words_that_hold_an_ngram_of_those_that_moved_move_along(workers: Worker
 def test_words_of_the_same_ngrams_move_together_but_for_their_own_parts(workers: Workers) -> None:
     # One bucket: all n-grams are the same, and `ab` and `cd` have as many of them.
     tokens = ["ab", "cd"]
-    one = Sharing(kinds(tokens, Subwords(2, 3, 1)), 4)
-    vectors = np.zeros((2, 4), np.float32)
+    one = begun(tokens, Subwords(2, 3, 1), np.zeros((2, 4), np.float32))
     draw = np.random.default_rng(0)
     found = random_move(draw, 2, 4)._replace(
         ids=np.int32([0, 1]),
         moves=draw.normal(size=(2, 4)).astype(np.float32),
         paths=np.float32([3, 5]),
     )
-    share(one, vectors, found, workers)
+    one.share(*found, workers)
+    vectors = now(one, workers)
     parts = 1 + len(ngrams(["ab"], Subwords(2, 3, 1)).buckets)
     apart = (vectors[0] - vectors[1]) * parts
     np.testing.assert_allclose(apart, found.moves[0] - found.moves[1], rtol=1e-4, atol=1e-5)
@@ -194,31 +225,28 @@ def test_what_buckets_make_of_a_word_is_its_vector_but_for_its_own_part(
 ) -> None:
     draw = np.random.default_rng(1)
     tokens = tokens_of(1)
-    one = Sharing(kinds(tokens, SUBWORDS), 8)
-    vectors = (0.1 * draw.normal(size=(len(tokens), 8))).astype(np.float32)
-    own = vectors.astype(np.float64) * one.kinds.parts[:, np.newaxis]
+    start = (0.1 * draw.normal(size=(len(tokens), 8))).astype(np.float32)
+    one = begun(tokens, SUBWORDS, start)
+    own = start.astype(np.float64) * one.kinds.parts[:, np.newaxis]
     for _ in range(rounds):
         found = random_move(draw, len(tokens), 8)
         own[found.ids] += found.moves
-        share(one, vectors, found, workers)
-    one.moved.save(tmp_path / "parts.npy")
-    write_buckets(tmp_path, one.kinds, None)
-    ids, rows = (np.load(tmp_path / f"{name}.npy") for name in ("bucket_ids", "buckets"))
-    composed = Buckets(SUBWORDS, ids, rows).own(tokens, vectors)
-    np.testing.assert_allclose(composed, own, rtol=1e-4, atol=1e-3)
+        one.share(*found, workers)
+    left = buckets_of(one, tmp_path).own(tokens, now(one, workers))
+    np.testing.assert_allclose(left, own, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("where", ["moves", "paths"])
 def test_what_is_not_a_number_does_not_get_lost(workers: Workers, where: str) -> None:
     tokens = ["walking", "walked", "東京"]
-    one = Sharing(kinds(tokens, FASTTEXTS), 4)
-    vectors = np.zeros((3, 4), np.float32)
+    one = begun(tokens, FASTTEXTS, np.zeros((3, 4), np.float32))
     found = random_move(np.random.default_rng(0), 3, 4)._replace(
         ids=np.int32([0, 2]), moves=np.ones((2, 4), np.float32), paths=np.ones(2, np.float32)
     )
     getattr(found, where)[0] = np.nan
-    share(one, vectors, found, workers)
+    one.share(*found, workers)
+    vectors = now(one, workers)
     assert np.isnan(vectors[1]).all()  # Of a word that did not move by itself, too.
-    assert np.isnan(one.moved.largest_norm())
+    assert np.isnan(one.vectors.largest_norm())
     assert np.isfinite(vectors[2]).all()

@@ -104,9 +104,9 @@ threads.limit(int(sys.argv[4]))
 from components import trainer
 from components.artifacts import Examples, Model
 from components.settings import TrainerSettings
-from components.trainer import callbacks, training
+from components.trainer import callbacks, sharing, training
 threads.make_devices()
-training._PART = 200
+training._PART = sharing._PART = 200
 moment, position = sys.argv[5], (int(sys.argv[6]), int(sys.argv[7]))
 save, write_json = callbacks.Progress.on_train_batch_end, callbacks.write_json
 def kill():
@@ -148,9 +148,10 @@ def process(
     assert done.returncode == expected, done.stderr
 
 
-def digests(model: Path) -> list[str]:
-    names = ("vectors.npy", "contexts.npy")
-    return [hashlib.sha256((model / name).read_bytes()).hexdigest() for name in names]
+def digests(model: Path) -> dict[str, str]:
+    """Of all tables: vectors, contexts, and those of n-grams, if there are."""
+    files = sorted(model.glob("*.npy"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def newest_checkpoint(model: Path) -> tuple[int, int]:

@@ -44,9 +44,12 @@ def train(
     return trainer.build(examples, settings=settings, out=Model(path, path.name), start=start)
 
 
-def with_tokens(path: Path, tokens: list[str]) -> Examples:
+def with_tokens(
+    path: Path, tokens: list[str], documents: list[list[int]] | None = None
+) -> Examples:
     """Examples whose ids mean `tokens`."""
-    examples = write_examples(path, random_documents(1, 300, len(tokens)), types=len(tokens))
+    documents = documents or random_documents(1, 300, len(tokens))
+    examples = write_examples(path, documents, types=len(tokens))
     counts = Vocabulary.load_counts(path / "vocabulary.tsv")
     Vocabulary(tuple(tokens), counts).save(path / "vocabulary.tsv")
     return examples

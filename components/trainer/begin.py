@@ -20,7 +20,10 @@ from components.vocabulary import Vocabulary
 _FROM_FILE = "start-buckets.npy"
 
 
-def from_files(paths: Sequence[str], model: SkipGram, examples: Examples, directory: Path) -> None:
+Known = npt.NDArray[np.bool_]
+
+
+def from_files(paths: Sequence[str], model: SkipGram, examples: Examples, directory: Path) -> Known:
     """Give the words that files know their vectors, later files winning.
 
     Of a model of fastText's words also get their context vectors, and with n-grams its n-grams are
@@ -32,16 +35,19 @@ def from_files(paths: Sequence[str], model: SkipGram, examples: Examples, direct
         examples: Their vocabulary.
         directory: Where n-grams find room.
 
+    Returns:
+        bool [types], which words the files know.
+
     Raises:
         SkipstreamError: A file knows none of the words, or cannot be read.
     """
+    known = np.zeros(model.vectors.types, np.bool_)
     tokens = Vocabulary.load(examples / VOCABULARY).tokens if paths else ()
     wanted = {token: id_ for id_, token in enumerate(tokens)}
-    known = np.zeros(len(tokens), np.bool_)
     buckets = None
     for path in map(Path, paths):
         if fasttext_files.is_one(path):
-            buckets = _file_of_buckets(model.training.settings, directory)
+            buckets = _file_of_buckets(model.training.settings, directory / _FROM_FILE)
             tables = model.vectors.rows, model.contexts.rows
             ids = fasttext_files.read(path, wanted, *tables, buckets)
             if buckets:  # Only the words' own parts came.
@@ -61,14 +67,21 @@ def from_files(paths: Sequence[str], model: SkipGram, examples: Examples, direct
             )
     if buckets:
         _compose(model.vectors, np.flatnonzero(~known), tokens, buckets)
+    return known
 
 
 def carry_over(
-    start: Model, model: SkipGram, examples: Examples, untouched: bool
+    start: Model, model: SkipGram, examples: Examples, given: Known | None
 ) -> dict[str, str | int]:
     """Let the words that `start` knows go on from there, and say how many do.
 
-    With n-grams on both sides, a word that it does not know begins with what its n-grams make.
+    With n-grams on both sides, a word that nobody knows begins with what its n-grams make.
+
+    Args:
+        start: Another model.
+        model: To be trained.
+        examples: Their vocabulary.
+        given: bool [types], which words have vectors of files; None: it is being trained already.
     """
     ids = warm_start.ids_in(start, examples / VOCABULARY)
     known = int(np.count_nonzero(ids >= 0))
@@ -78,12 +91,12 @@ def carry_over(
             "none: name another model, or leave it out"
         )
     buckets = _same(start.buckets, model.training.settings)
-    if untouched:
+    if given is not None:
         tables = {"vectors": model.vectors, "contexts": model.contexts}
         warm_start.carry_over(start, ids, tables)
         if buckets:
             tokens = Vocabulary.load(examples / VOCABULARY).tokens
-            _compose(model.vectors, np.flatnonzero(ids < 0), tokens, buckets)
+            _compose(model.vectors, np.flatnonzero((ids < 0) & ~given), tokens, buckets)
     return {
         "warm_start": start.fingerprint,
         "words_carried_over": known,
@@ -96,9 +109,16 @@ def buckets(start: Model | None, settings: TrainerSettings, directory: Path) -> 
     """The n-grams that a training began with, not in memory; None: with none."""
     if start and (found := _same(start.buckets, settings)):
         return found
-    subwords, path = Subwords.of(settings), directory / _FROM_FILE
-    if not subwords or not path.exists():
+    if not (subwords := Subwords.of(settings)):
         return None
+    files = [file for file in map(Path, settings.start_vectors) if fasttext_files.is_one(file)]
+    if not files:
+        return None
+    path = directory / _FROM_FILE
+    if not path.exists():  # The training began on another machine, and only its tables came here.
+        none, part = np.zeros((0, settings.dimensions), np.float32), path.with_suffix(".part")
+        fasttext_files.read(files[-1], {}, none, buckets=_file_of_buckets(settings, part))
+        part.rename(path)
     return Buckets(subwords, _all(subwords), np.load(path, mmap_mode="r"))
 
 
@@ -116,11 +136,11 @@ def _same(found: Buckets | None, settings: TrainerSettings) -> Buckets | None:
     return found if found and found.subwords == Subwords.of(settings) else None
 
 
-def _file_of_buckets(settings: TrainerSettings, directory: Path) -> Buckets | None:
+def _file_of_buckets(settings: TrainerSettings, path: Path) -> Buckets | None:
     if not (subwords := Subwords.of(settings)):
         return None
     shape = subwords.buckets, settings.dimensions
-    rows = np.lib.format.open_memmap(directory / _FROM_FILE, "w+", np.float32, shape)
+    rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     return Buckets(subwords, _all(subwords), rows)
 
 

@@ -79,10 +79,11 @@ def build(
     model = SkipGram(train, settings, Sharing.of(examples / VOCABULARY, settings))
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
-    untouched = not history and not progress.round
-    if untouched:
-        begin.from_files(settings.start_vectors, model, examples, out.path)
-    carried_over = begin.carry_over(start, model, examples, untouched) if start else {}
+    given = None
+    if not history and not progress.round:
+        given = begin.from_files(settings.start_vectors, model, examples, out.path)
+    carried_over = begin.carry_over(start, model, examples, given) if start else {}
+    buckets = begin.buckets(start, settings, out.path)
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):
@@ -115,9 +116,8 @@ def build(
     for name, table in model.whole().items():
         table.save(out.path / f"{name}.npy")
     if sharing := model.training.sharing:
-        before = begin.buckets(start, settings, out.path)
         moved = sharing.own.rows, sharing.shared.rows
-        write_buckets(out.path, sharing.kinds, *moved, before)
+        write_buckets(out.path, sharing.kinds, *moved, buckets)
     shutil.copyfile(examples / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
         settings,

@@ -1,0 +1,324 @@
+"""Training with n-grams: repeats its bits, resumes, and starts from files and other models."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_dataset import random_documents, write_examples
+from test_trainer import (
+    SETTINGS,
+    Elsewhere,
+    digests,
+    losses,
+    newest_checkpoint,
+    process,
+    train,
+    vectors,
+)
+from test_warm_start import with_tokens
+
+from components import trainer
+from components.artifacts import Examples, Model
+from components.errors import SkipstreamError
+from components.settings import TrainerSettings
+from components.subwords import Subwords
+from components.trainer.callbacks import Progress
+
+SUBWORDS = Subwords(3, 6, 2000)
+NGRAMS = {"min_ngram": 3, "max_ngram": 6, "buckets": 2000}
+WITH = SETTINGS.model_copy(update=NGRAMS)
+# Rates so low that nothing moves: what a training starts from is what it ends with.
+STILL = WITH.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
+TABLES = {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.npy"}
+UNKNOWN = ["w1", "w77", "w7777", "unheard"]
+
+
+# Tables of 50 x 16, as in most tests of the trainer: XLA compiles for each shape.
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    documents = random_documents(0, 3000)
+    tokens = [f"w{id_ + 10}" for id_ in range(50)]
+    return with_tokens(tmp_path_factory.mktemp("examples") / "examples", tokens, documents)
+
+
+@pytest.fixture(scope="module")
+def trained(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return train(examples, tmp_path_factory.mktemp("trained"), WITH)
+
+
+def contexts(model: Model) -> np.ndarray:
+    return np.load(model.path / "contexts.npy")
+
+
+def composed(model: Model, words: list[str]) -> np.ndarray:
+    assert model.buckets
+    return model.buckets.compose(words)
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path: Path) -> None:
+    # Nine blocks for three shards; merges have parts, and so has what words share.
+    documents = random_documents(0, 3600, types=2000)
+    examples = write_examples(tmp_path / "examples", documents, types=2000)
+    changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
+    settings = WITH.model_copy(update=changes)
+    one, two = tmp_path / "one", tmp_path / "two"
+    process(examples, one, settings, threads=1)
+    process(examples, two, settings, 2, killed=("unkept", 1, 2))
+    assert newest_checkpoint(two) == (1, 1)
+    process(examples, two, settings, threads=2)
+    assert digests(one).keys() == TABLES
+    assert digests(one) == digests(two)
+    assert losses(one) == losses(two)
+    here = train(examples, tmp_path / "here", settings)  # With other parts, on one device.
+    assert digests(here.path) == digests(one)
+
+
+def test_a_model_has_vectors_of_unknown_words(trained: Model, examples: Examples) -> None:
+    history = trained.summary["history"]
+    assert history[0]["held_out_loss"] > history[-1]["held_out_loss"]
+    assert {file.name for file in trained.path.glob("*.npy")} == TABLES
+    assert np.abs(composed(trained, UNKNOWN[:3])).max(axis=1).min() > 0.01
+    # What n-grams and an own part make is the word's vector; here it is near what it was.
+    assert trained.buckets
+    tokens = [f"w{id_ + 10}" for id_ in range(50)]
+    own = trained.buckets.own(tokens, vectors(trained))
+    assert np.isfinite(own).all()
+    loss = trainer.held_out_loss(trained, examples, WITH)
+    assert loss == pytest.approx(trained.summary["held_out_loss"], rel=1e-6)
+
+
+def test_ngrams_that_no_word_has_change_nothing(examples: Examples, tmp_path: Path) -> None:
+    without = train(examples, tmp_path / "without")
+    assert digests(without.path).keys() == {"vectors.npy", "contexts.npy"}
+    longer = SETTINGS.model_copy(update={"min_ngram": 15, "max_ngram": 20})
+    other = train(examples, tmp_path / "with", longer)
+    # The same moves are added up in another order.
+    np.testing.assert_allclose(vectors(other), vectors(without), atol=1e-3)
+    np.testing.assert_allclose(contexts(other), contexts(without), atol=1e-3)
+    assert np.load(other.path / "buckets.npy").shape == (0, 16)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_shards_are_as_many_as_the_settings_say(
+    examples: Examples, trained: Model, tmp_path: Path, shards: int
+) -> None:
+    model = train(examples, tmp_path, WITH.model_copy(update={"shards": shards}))
+    loss = model.summary["held_out_loss"]
+    assert loss == pytest.approx(trained.summary["held_out_loss"], abs=0.05)
+
+
+def test_the_best_epoch_has_the_ngrams_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Too few documents for so many epochs: the held-out loss falls, then rises.
+    documents = random_documents(2, 60) * 4
+    examples = write_examples(tmp_path / "examples", documents, types=50)
+    changes = {"epochs": 60, "learning_rate": 0.3, "patience": 2}
+    settings = WITH.model_copy(update=changes)
+    model = train(examples, tmp_path / "model", settings)
+    best = 1 + int(np.argmin([epoch["held_out_loss"] for epoch in model.summary["history"]]))
+    assert 1 < best < len(model.summary["history"]) < 60
+    seen = []
+    finish = Progress.finish_epoch
+
+    def spy(self: Progress, history: list[dict[str, Any]]) -> None:
+        if len(history) == best:
+            training = self._skip_gram.training
+            assert training.sharing
+            seen.append((training.sharing.own.rows.copy(), self._skip_gram.whole()["vectors"]))
+            seen.append(seen[0][1].rows.copy())
+        finish(self, history)
+
+    monkeypatch.setattr(Progress, "finish_epoch", spy)
+    again = train(examples, tmp_path / "again", settings)
+    assert digests(again.path) == digests(model.path)
+    np.testing.assert_array_equal(vectors(again), seen[1])
+
+
+# From here on: what a training starts from.
+
+
+@pytest.fixture(scope="module")
+def fasttext_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of most words of `examples`, and of others."""
+    fasttext = pytest.importorskip("fasttext", reason="fasttext-numpy2 is not there")
+    draw = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("fasttext") / "model.bin"
+    text = path.with_suffix(".txt")
+    words = [f"w{number}" for number in range(20, 70)]
+    lines = [" ".join(draw.choice(words, 10)) + "\n" for _ in range(300)]
+    text.write_text("".join(lines))
+    shape = {"minn": SUBWORDS.shortest, "maxn": SUBWORDS.longest, "bucket": SUBWORDS.buckets}
+    # Each thread fills a tenth of the matrix at the start; with fewer, the rest is not set.
+    common = {"dim": 16, "minCount": 1, "epoch": 2, "verbose": 0, "thread": 10}
+    model = fasttext.train_unsupervised(str(text), **shape, **common)
+    model.save_model(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def fasttexts(fasttext_file: Path) -> Any:
+    import fasttext
+
+    return fasttext.load_model(str(fasttext_file))
+
+
+def words_of(model: Any, words: list[str]) -> np.ndarray:
+    return np.stack([model.get_word_vector(word) for word in words])
+
+
+def test_a_file_of_fasttexts_starts_words_and_ngrams(
+    examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
+) -> None:
+    settings = STILL.model_copy(update={"start_vectors": (str(fasttext_file),)})
+    model = train(examples, tmp_path / "model", settings)
+    tokens = [f"w{id_ + 10}" for id_ in range(50)]  # The first ten are not in the file.
+    np.testing.assert_allclose(vectors(model), words_of(fasttexts, tokens), atol=1e-5)
+    rows = [fasttexts.get_word_id(token) for token in tokens[10:]]
+    outputs = fasttexts.get_output_matrix()
+    np.testing.assert_allclose(contexts(model)[10:], outputs[rows], atol=1e-5)
+    assert np.abs(contexts(model)[:10]).max() < 1e-5
+    np.testing.assert_allclose(composed(model, UNKNOWN), words_of(fasttexts, UNKNOWN), atol=1e-5)
+    assert {file.name for file in model.path.glob("*.npy")} == TABLES
+
+
+def test_without_ngrams_words_start_from_whole_vectors(
+    examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
+) -> None:
+    none = {"min_ngram": 0, "max_ngram": 0, "start_vectors": (str(fasttext_file),)}
+    model = train(examples, tmp_path / "model", STILL.model_copy(update=none))
+    tokens = [f"w{id_ + 10}" for id_ in range(50)]
+    np.testing.assert_allclose(vectors(model)[10:], words_of(fasttexts, tokens[10:]), atol=1e-5)
+    assert np.abs(vectors(model)[:10]).max() < 0.5 / 16 + 1e-5
+    assert {file.name for file in model.path.glob("*.npy")} == {"vectors.npy", "contexts.npy"}
+
+
+def test_files_of_vectors_and_files_of_fasttexts_go_together(
+    examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\nw10 {line}\nw30 {line}\n")  # One that the other has, one that it lacks.
+    settings = STILL.model_copy(update={"start_vectors": (str(fasttext_file), str(file))})
+    model = train(examples, tmp_path / "model", settings)
+    np.testing.assert_allclose(vectors(model)[[0, 20]], 0.5, rtol=1e-5)
+    others = [f"w{id_ + 10}" for id_ in range(50) if id_ not in (0, 20)]
+    found = np.delete(vectors(model), [0, 20], axis=0)
+    np.testing.assert_allclose(found, words_of(fasttexts, others), atol=1e-5)
+    np.testing.assert_allclose(composed(model, UNKNOWN), words_of(fasttexts, UNKNOWN), atol=1e-5)
+    # Of such a file alone nobody knows what n-grams have to do with the vectors.
+    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
+    model = train(examples, tmp_path / "alone", settings)
+    np.testing.assert_allclose(vectors(model)[[0, 20]], 0.5, rtol=1e-5)
+    assert np.abs(composed(model, UNKNOWN)).max() < 1e-5
+
+
+def test_files_of_other_ngrams_get_one_line(
+    examples: Examples, fasttext_file: Path, tmp_path: Path
+) -> None:
+    changes = {"min_ngram": 2, "start_vectors": (str(fasttext_file),)}
+    said = "must have trainer.min_ngram, max_ngram and buckets = 2, 6 and 2000, got 3, 6 and 2000"
+    with pytest.raises(SkipstreamError, match=said) as caught:
+        train(examples, tmp_path / "model", STILL.model_copy(update=changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("when", ["in an epoch", "before the manifest", "on another machine"])
+@pytest.mark.parametrize("begins", ["from a file", "from a model"])
+def test_interrupted_trainings_end_with_the_same_bits(
+    examples: Examples,
+    trained: Model,
+    fasttext_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begins: str,
+    when: str,
+) -> None:
+    changes: dict[str, Any] = {"epochs": 2, "checkpoint_minutes": 1e-9}
+    if begins == "from a file":
+        changes["start_vectors"] = (str(fasttext_file),)
+    settings = WITH.model_copy(update=changes)
+    start = trained if begins == "from a model" else None
+
+    def build(name: str, remote: Any = None) -> Model:
+        (tmp_path / name).mkdir(exist_ok=True)
+        out = Model(tmp_path / name, "m", {}, remote)
+        return trainer.build(examples, settings=settings, out=out, start=start)
+
+    whole, name, remote = build("whole"), "gone", None
+    if when == "on another machine":
+        remote = Elsewhere(tmp_path / "other", lambda state: state["round"] > 1)
+        name = "other"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if when == "in an epoch":
+            patch.setattr(Progress, "finish_epoch", interrupt)
+        elif when == "before the manifest":
+            patch.setattr(Model, "finish", interrupt)
+        build("gone", remote)
+    if remote:
+        shutil.rmtree(tmp_path / "gone")
+    resumed = build(name)
+    assert digests(resumed.path) == digests(whole.path)
+    assert digests(whole.path).keys() == TABLES
+    assert {path.name for path in resumed.path.iterdir()} == {
+        path.name for path in whole.path.iterdir()
+    }
+
+
+def test_words_that_come_and_go_have_their_ngrams(trained: Model, tmp_path: Path) -> None:
+    # `w10` to `w19` have left the vocabulary, three are new; one has n-grams that nobody trained.
+    tokens = ["w77", *(f"w{number}" for number in range(20, 60)), "w70", "unheard"]
+    today = train_from(trained, tokens, tmp_path, STILL)
+    np.testing.assert_allclose(vectors(today)[1:41], vectors(trained)[10:], atol=1e-5)
+    new = composed(trained, ["w77", "w70"])
+    assert np.abs(new).max() > 0.01
+    np.testing.assert_allclose(vectors(today)[[0, 41]], new, atol=1e-5)
+    assert 0 < np.abs(vectors(today)[42]).max() < 0.5 / 16 + 1e-5
+    for words in ([f"w{number}" for number in range(10, 20)], UNKNOWN):
+        np.testing.assert_allclose(composed(today, words), composed(trained, words), atol=1e-5)
+    assert trained.buckets and today.buckets
+    assert np.isin(trained.buckets.ids, today.buckets.ids).all()
+    assert today.summary["words_carried_over"] == 40
+    assert today.summary["buckets_carried_over"] == len(trained.buckets.ids)
+
+
+def test_words_that_the_model_lacks_start_from_given_vectors(
+    trained: Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\nw20 {line}\nw77 {line}\n")
+    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
+    today = train_from(trained, ["w77", "w20", "w78"], tmp_path, settings)
+    np.testing.assert_allclose(vectors(today)[0], 0.5, atol=1e-5)
+    np.testing.assert_allclose(vectors(today)[1], vectors(trained)[10], atol=1e-5)
+    np.testing.assert_allclose(vectors(today)[2], composed(trained, ["w78"])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("now", ["with", "without", "with others"])
+def test_models_of_other_ngrams_give_their_words_alone(
+    examples: Examples, trained: Model, tmp_path: Path, now: str
+) -> None:
+    before = trained if now != "with" else train(examples, tmp_path / "before")
+    shapes = {"without": {"min_ngram": 0, "max_ngram": 0}, "with others": {"max_ngram": 5}}
+    settings = STILL.model_copy(update=shapes.get(now, {}))
+    today = train_from(before, ["w77", "w20"], tmp_path, settings)
+    np.testing.assert_allclose(vectors(today)[1], vectors(before)[10], atol=1e-5)
+    assert np.abs(vectors(today)[0]).max() < 0.5 / 16 + 1e-5
+    assert "buckets_carried_over" not in today.summary
+    assert (today.buckets is None) == (now == "without")
+    if today.buckets:
+        assert np.abs(composed(today, UNKNOWN)).max() < 1e-5
+
+
+def train_from(start: Model, tokens: list[str], path: Path, settings: TrainerSettings) -> Model:
+    (path / "today").mkdir()
+    examples = with_tokens(path / "examples", tokens)
+    out = Model(path / "today", "today")
+    return trainer.build(examples, settings=settings, out=out, start=start)
