@@ -36,6 +36,7 @@ class Training:
         settings: Of the algorithm.
         tables: The vectors and the contexts, as they are now.
         sharing: What the vectors are made of; None: each is its own.
+        probes: int32 [probes], the words that `directions` looks at.
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class Training:
         draw = np.random.Generator(np.random.Philox(key=[settings.seed, 2**62]))
         cells = draw.integers(0, data.types, _PROBES)
         threshold, alias = map(np.asarray, data.noise)
-        self._probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
+        probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
+        self.probes = probes.astype(np.int32)
 
     @property
     def state(self) -> dict[str, Table]:
@@ -155,6 +157,7 @@ class Training:
             for table, delta in zip(self.tables, found[0].deltas, strict=True):
                 table.rows[delta.ids] = delta.rows
             return
+        self.compose([self.probes], workers)
         along = list(workers.map(self.directions, range(2)))
         parts = [(which, part) for which in range(2) for part in range(self.parts(which))]
 
@@ -167,8 +170,8 @@ class Training:
             pass
 
     def directions(self, which: int) -> Directions:
-        """Those of the vectors, 0, or of the contexts, 1."""
-        return merge.directions(self.tables[1 - which].rows[self._probes])
+        """Those of the vectors, 0, or of the contexts, 1; of these once `probes` are composed."""
+        return merge.directions(self.tables[1 - which].rows[self.probes])
 
     @property
     def named(self) -> int:

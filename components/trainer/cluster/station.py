@@ -223,9 +223,8 @@ class Station:
                 moved = deltas[0]
             else:
                 rows = self.training.tables[table].rows
-                if table == 0:
-                    ids = [delta.ids for delta in deltas]
-                    self.training.compose(ids, self._workers)
+                ids = [delta.ids for delta in deltas] if table == 0 else [self.training.probes]
+                self.training.compose(ids, self._workers)
                 moved = merged(rows, deltas, self._directions(state, table))
         if index == 0:
             record = {name: sum(getattr(head, name) for head in heads) for name in SUMS}
