@@ -164,8 +164,7 @@ class Buckets:
             float32 [words, dimensions], the mean over all n-grams of each; zeros without one.
         """
         sums, counts = self.sums(words)
-        means: Vectors = sums / np.maximum(counts, 1)[:, np.newaxis].astype(np.float32)
-        return means
+        return np.asarray(sums / np.maximum(counts, 1)[:, np.newaxis], np.float32)
 
     def own(self, words: Sequence[str], vectors: Vectors) -> Vectors:
         """The parts that words of the vocabulary have for themselves.

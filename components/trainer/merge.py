@@ -119,7 +119,7 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
     place[several] = np.arange(len(several))
     counts = shards[several].astype(np.float32)[:, np.newaxis]
     before = table[several + low]
-    moves = np.zeros((-(-len(several) // _EVEN) * _EVEN, table.shape[1]), np.float32)
+    moves = np.zeros((even(len(several)), table.shape[1]), np.float32)
     np.multiply(before, -counts, out=moves[: len(several)])
     # What is read and written goes through the same memory again and again, which stays in caches.
     found, sums = (np.empty((max(map(_rows, deltas)), table.shape[1]), np.float32) for _ in "ab")
@@ -133,9 +133,30 @@ def merge(table: Floats, deltas: Sequence[Delta], along: Directions) -> None:
             _take(moves, places, sums), _take(delta.rows, shared, found), out=sums[: len(places)]
         )
     if len(several):
-        _damp(moves, paths[several][:, np.newaxis], counts, along)
+        damp(moves, paths[several][:, np.newaxis], counts, along)
         before += moves[: len(several)]
         table[several + low] = before
+
+
+def paths(ids: npt.NDArray[np.int32], deltas: Sequence[Delta]) -> Floats:
+    """The sums of the shards' paths of some rows.
+
+    Args:
+        ids: int32 [rows], ascending, all that the shards name.
+        deltas: Of the shards, in their order.
+
+    Returns:
+        float32 [rows].
+    """
+    sums = np.zeros(len(ids), np.float32)
+    for delta in deltas:
+        sums[np.searchsorted(ids, delta.ids)] += delta.paths
+    return sums
+
+
+def even(rows: int) -> int:
+    """How many rows `damp` takes for so many."""
+    return -(-rows // _EVEN) * _EVEN
 
 
 def _rows(delta: Delta) -> int:
@@ -146,11 +167,11 @@ def _take(table: Floats, rows: npt.NDArray[np.int64 | np.int32], out: Floats) ->
     return np.take(table, rows, 0, out=out[: len(rows)], mode="clip")
 
 
-def _damp(moves: Floats, paths: Floats, shards: Floats, along: Directions) -> None:
+def damp(moves: Floats, paths: Floats, shards: Floats, along: Directions) -> None:
     """Scale the sums of the shards' moves along each direction, in place.
 
     Args:
-        moves: float32 [rows and some of zeros, dimensions]; see _EVEN.
+        moves: float32 [even(rows), dimensions], those behind are zeros.
         paths: float32 [rows, 1] of all shards together.
         shards: float32 [rows, 1] how many moved each row.
         along: The directions.

@@ -14,6 +14,7 @@ from components.settings import Chosen
 from components.trainer.dataset import SkipGrams, Spans
 from components.trainer.rounds import Round
 from components.trainer.shard import SUMS
+from components.trainer.sharing import Sharing
 from components.trainer.skipgrams import Rows
 from components.trainer.tables import Table
 from components.trainer.training import Training
@@ -32,18 +33,19 @@ class SkipGram(keras.Model):
         rate: Learning rate of the last round's first step.
     """
 
-    def __init__(self, data: SkipGrams, settings: Chosen) -> None:
+    def __init__(self, data: SkipGrams, settings: Chosen, sharing: Sharing | None = None) -> None:
         """Make the tables: contexts of zeros, vectors uniform in ±0.5 / dimensions, as word2vec.c.
 
         Args:
             data: What it is trained on, or measured by.
             settings: Of the algorithm.
+            sharing: What the vectors are made of, to train them with n-grams.
         """
         super().__init__(name="skip_gram")
         self.vectors = Table(data.types, settings.dimensions)
         self.contexts = Table(data.types, settings.dimensions)
         self.vectors.fill_uniform(0.5 / settings.dimensions, settings.seed)
-        self.training = Training(data, settings, list(self.tables.values()))
+        self.training = Training(data, settings, [self.vectors, self.contexts], sharing)
         self.steps, self.rate = 0, settings.learning_rate
         self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
         cpus = threads.devices("CPU")
@@ -60,8 +62,10 @@ class SkipGram(keras.Model):
 
     @property
     def tables(self) -> dict[str, Table]:
-        """By name: "vectors" of the targets, and "contexts"."""
-        return {"vectors": self.vectors, "contexts": self.contexts}
+        """By name: "vectors" of the targets, "contexts", and "parts" of vectors, if they have."""
+        sharing = self.training.sharing
+        parts = {"parts": sharing.moved} if sharing else {}
+        return {"vectors": self.vectors, "contexts": self.contexts, **parts}
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""

@@ -78,12 +78,17 @@ class _Compact(NamedTuple):
     numbers: list[npt.NDArray[np.int32]]
 
 
+def named(types: int, arrays: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+    """The rows of a table that `arrays` name, ascending, int32 [rows]."""
+    found = np.zeros(types, np.bool_)
+    for array in arrays:
+        found[array] = True
+    return np.flatnonzero(found).astype(np.int32)
+
+
 def _compact(types: int, arrays: Sequence[npt.NDArray[np.int32]]) -> _Compact:
     """The rows that `arrays` name."""
-    named = np.zeros(types, np.bool_)
-    for array in arrays:
-        named[array] = True
-    ids = np.flatnonzero(named).astype(np.int32)
+    ids = named(types, arrays)
     number = np.empty(types, np.int32)
     number[ids] = np.arange(len(ids), dtype=np.int32)
     return _Compact(ids, [number[array] for array in arrays])

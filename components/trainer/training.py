@@ -9,10 +9,11 @@ import numpy.typing as npt
 from components.settings import Chosen
 from components.trainer import merge, shard
 from components.trainer.dataset import SkipGrams
-from components.trainer.merge import Delta, Directions
+from components.trainer.merge import Delta, Directions, Floats
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
-from components.trainer.shard import Found, Size
+from components.trainer.shard import Found, Size, named
+from components.trainer.sharing import Sharing
 from components.trainer.skipgrams import Rows
 from components.trainer.tables import Table
 from components.trainer.workers import Workers
@@ -33,17 +34,25 @@ class Training:
         data: What it is trained on.
         settings: Of the algorithm.
         tables: The vectors and the contexts.
+        sharing: What the vectors are made of; None: each is its own.
     """
 
-    def __init__(self, data: SkipGrams, settings: Chosen, tables: Sequence[Table]) -> None:
+    def __init__(
+        self,
+        data: SkipGrams,
+        settings: Chosen,
+        tables: Sequence[Table],
+        sharing: Sharing | None = None,
+    ) -> None:
         """Nothing runs yet.
 
         Args:
             data: With the rounds.
             settings: All of the algorithm's.
             tables: Are trained in place.
+            sharing: Is trained in place, too.
         """
-        self.data, self.settings, self.tables = data, settings, tables
+        self.data, self.settings, self.tables, self.sharing = data, settings, tables, sharing
         tokens = min(blocks_in(settings.round_tokens), max(1, data.blocks)) * BLOCK
         named = _expected(data, tokens)
         steps = tokens * data.steps / max(1, data.tokens)
@@ -90,6 +99,34 @@ class Training:
 
     def merge(self, found: Sequence[Found], workers: Workers) -> None:
         """Move the tables by what the shards found."""
+        if not self.sharing:
+            self._merge(found, workers)
+            return
+        deltas = [one.deltas[0] for one in found]
+        ids = named(self.data.types, [delta.ids for delta in deltas])
+        paths = merge.paths(ids, deltas)
+        before = self.tables[0].rows[ids]
+        self._merge(found, workers)
+        self.share(ids, before, paths, workers)
+
+    def share(
+        self, ids: npt.NDArray[np.int32], before: Floats, paths: Floats, workers: Workers
+    ) -> None:
+        """Let the n-grams of words, and all words that hold them, move with them.
+
+        Args:
+            ids: int32 [words], ascending, whose vectors a round named.
+            before: float32 [words, dimensions], where they were.
+            paths: float32 [words], of all shards; 0: not trained.
+            workers: That do it.
+        """
+        if self.sharing:
+            trained = paths != 0
+            ids, moves = ids[trained], self.tables[0].rows[ids[trained]] - before[trained]
+            along = self.directions(0)
+            self.sharing.share(self.tables[0].rows, ids, moves, paths[trained], along, workers)
+
+    def _merge(self, found: Sequence[Found], workers: Workers) -> None:
         if len(found) == 1:
             for table, delta in zip(self.tables, found[0].deltas, strict=True):
                 table.rows[delta.ids] = delta.rows
