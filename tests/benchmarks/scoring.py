@@ -130,9 +130,7 @@ def choose(tokens: Sequence[str], count: int) -> tuple[Ids, Ids]:
     return ids[places[::2]], ids[places[1::2]]
 
 
-def compare_trainings(
-    trained: Vectors, without: Vectors, left_out: Ids, stayed: Ids, tokens: Sequence[str]
-) -> Result:
+def compare_trainings(trained: Vectors, without: Vectors, left_out: Ids, stayed: Ids) -> Result:
     """How near the vectors of words in a training without them are to those of one with them.
 
     Args:
@@ -141,50 +139,45 @@ def compare_trainings(
             no text either for another reason.
         left_out: int64 ids.
         stayed: Those of words that both trainings have: what two trainings agree on at best.
-        tokens: The vocabulary.
 
     Returns:
         For each of the two lists, means over its words: the correlation of ranks (Spearman) of the
-        cosines to the LANDMARKS most frequent words, the share of the trained vector's NEAREST
-        words that are among the other's, and the median rank there of those words.
+        cosines to the LANDMARKS most frequent words, less those that words have on average (after
+        little training all vectors point to one side, and any two words are alike); the share of
+        the trained vector's NEAREST words that are among the other's; and the median rank there of
+        those words.
     """
     there = np.any(without != 0, axis=1)
     there[left_out] = there[stayed] = False
     common = np.flatnonzero(there)[:CANDIDATES]
-    ours, theirs = (scores.unit_rows(vectors) for vectors in (trained, without))
+    units = [scores.unit_rows(vectors) for vectors in (trained, without)]
     found: Result = {}
     for name, ids in {"left out": left_out, "stayed": stayed}.items():
-        parts = [
-            _likeness(ours[block] @ ours[common].T, theirs[block] @ theirs[common].T)
-            for block in np.split(ids, range(_BLOCK_WORDS, len(ids), _BLOCK_WORDS))
-        ]
-        likeness, hits, ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
-        found[f"{name}: cosines alike"] = float(likeness.mean())
-        found[f"{name}: {NEAREST} nearest kept"] = float(hits.mean())
-        found[f"{name}: their rank"] = float(np.median(ranks))
+        likeness: list[float] = []
+        places: list[list[int]] = []
+        for block in np.split(ids, range(_BLOCK_WORDS, len(ids), _BLOCK_WORDS)):
+            ours, theirs = cosines = [unit[block] @ unit[common].T for unit in units]
+            means = [unit[common[:LANDMARKS]] @ unit[common].mean(axis=0) for unit in units]
+            likeness += _correlations(
+                *(row[:, :LANDMARKS] - mean for row, mean in zip(cosines, means, strict=True))
+            )
+            nearest = np.argpartition(-ours, NEAREST, axis=1)[:, :NEAREST]
+            for row, chosen in zip(theirs, nearest, strict=True):
+                places.append([1 + np.count_nonzero(row > row[word]) for word in chosen])
+        found[f"{name}: cosines alike"] = float(np.mean(likeness))
+        found[f"{name}: {NEAREST} nearest kept"] = float(np.mean(np.array(places) <= NEAREST))
+        found[f"{name}: their rank"] = float(np.median(places))
     return found
 
 
-def _likeness(
-    trained: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Of each word, [words] Spearman's correlation and share kept, and [words, NEAREST] ranks.
-
-    Args:
-        trained, other: Cosines, float32 [words, common words], the most frequent first.
-    """
-    nothing = ~other.any(axis=1)
-    ranks = [
-        scores_.argsort(axis=1).argsort(axis=1)
-        for scores_ in (trained[:, :LANDMARKS], other[:, :LANDMARKS])
-    ]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    likeness = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    nearest = np.argpartition(-trained, NEAREST, axis=1)[:, :NEAREST]
-    order = np.argsort(np.argsort(-other, axis=1), axis=1)
-    places = np.take_along_axis(order, nearest, axis=1) + 1
-    places[nothing] = other.shape[1]
-    return np.where(nothing, 0, likeness), (places <= NEAREST).mean(axis=1), places
+def _correlations(a: Vectors, b: Vectors) -> list[float]:
+    """Spearman's, row by row."""
+    ranks = [rows.argsort(axis=1).argsort(axis=1).astype(np.float64) for rows in (a, b)]
+    x, y = (rows - rows.mean(axis=1, keepdims=True) for rows in ranks)
+    found: list[float] = (
+        (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    ).tolist()
+    return found
 
 
 def score_left_out(
@@ -199,11 +192,11 @@ def score_left_out(
         first, second, given = read_word_pairs(file)
         pairs = np.stack([_find_known(words, vocabulary) for words in (first, second)], axis=1)
         asked = (pairs >= 0).all(axis=1) & np.isin(pairs, left_out).any(axis=1)
-        found[f"{file.stem} pairs"] = int(asked.sum())
         for name, vectors in {"trained": trained, "composed": without}.items():
             unit = scores.unit_rows(vectors)
             cosines = np.einsum("pd,pd->p", *unit[pairs[asked].T])
-            found[f"{file.stem} {name}"] = scores.spearman(cosines, np.array(given)[asked])
+            column = f"{file.stem}, {asked.sum()} pairs: {name}"
+            found[column] = scores.spearman(cosines, np.array(given)[asked])
     return found
 
 

@@ -181,7 +181,7 @@ def train_without(
         arguments = trained[name], without, left_out
         rows.append(
             {"system": name, "seed": settings.seed}
-            | {"training_seconds": result["seconds"], "words": len(words)}
+            | {"training_seconds": result["seconds"]}
             | compare_trainings(*arguments, stayed)
             | score_left_out(examples, *arguments, flags.eval)
         )
