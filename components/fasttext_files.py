@@ -93,7 +93,7 @@ def read(
     vectors: _Rows,
     contexts: _Rows | None = None,
     buckets: Buckets | None = None,
-) -> int:
+) -> _Ids:
     """Copy what the file knows into tables; other rows stay as they are.
 
     With `buckets`, `vectors` gets the words' own parts, else their whole vectors: means of such a
@@ -109,7 +109,7 @@ def read(
         buckets: Its rows get those of the buckets that it names.
 
     Returns:
-        How many of the words are known.
+        int64 [words], the rows of those that are known.
 
     Raises:
         SkipstreamError: The file is cut short or damaged, of a classifier, quantised, or has other
@@ -141,7 +141,7 @@ def read(
                 contexts[ids[part]] = found
         if file.read(1):
             raise _damaged(path, "more behind its end")
-    return len(ids)
+    return ids
 
 
 @contextmanager

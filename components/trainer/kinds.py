@@ -6,12 +6,14 @@ own part, moves as the word does.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from components.subwords import Subwords, ngrams
+from components.subwords import Buckets, Subwords, ngrams
+from components.trainer.tables import BLOCK_ROWS
 
 Ids = npt.NDArray[np.int32]
 Splits = npt.NDArray[np.int64]
@@ -114,3 +116,37 @@ def kinds(tokens: Sequence[str], subwords: Subwords) -> Kinds:
         buckets,
         rows,
     )
+
+
+def write_buckets(directory: Path, kinds: Kinds, before: Buckets | None) -> None:
+    """Write buckets.npy and bucket_ids.npy, a block at a time, in place of parts.npy.
+
+    Args:
+        directory: Has parts.npy: how far words' own parts and kinds have moved.
+        kinds: Of the vocabulary.
+        before: What the buckets were when the training began; None: zeros.
+    """
+    moved = np.load(directory / "parts.npy", mmap_mode="r")
+    ids = kinds.buckets if before is None else np.union1d(kinds.buckets, before.ids)
+    shape = len(ids), moved.shape[1]
+    rows = np.lib.format.open_memmap(directory / "buckets.npy", "w+", np.float32, shape)
+    for start in range(0, len(ids), BLOCK_ROWS):
+        block = ids[start : start + BLOCK_ROWS]
+        here = rows[start : start + BLOCK_ROWS]
+        places, there = _places(kinds.buckets, block)
+        here[there] = moved[kinds.rows[places]]
+        if before:
+            places, there = _places(before.ids, block)
+            here[there] += before.rows[places]
+    rows.flush()
+    np.save(directory / "bucket_ids.npy", ids)
+    (directory / "parts.npy").unlink()
+
+
+def _places(ids: Ids, wanted: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where some are in ascending `ids`, and which of them are there."""
+    places = np.searchsorted(ids, wanted)
+    there = np.zeros(len(wanted), np.bool_)
+    inside = places < len(ids)
+    there[inside] = ids[places[inside]] == wanted[inside]
+    return places[there], there

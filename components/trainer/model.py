@@ -20,6 +20,8 @@ from components.trainer.tables import Table
 from components.trainer.training import Training
 from components.trainer.workers import Workers
 
+NAMES = "vectors", "contexts", "parts"  # Of tables.
+
 
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
@@ -63,9 +65,7 @@ class SkipGram(keras.Model):
     @property
     def tables(self) -> dict[str, Table]:
         """By name: "vectors" of the targets, "contexts", and "parts" of vectors, if they have."""
-        sharing = self.training.sharing
-        parts = {"parts": sharing.moved} if sharing else {}
-        return {"vectors": self.vectors, "contexts": self.contexts, **parts}
+        return dict(zip(NAMES, self.training.all_tables, strict=False))
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""

@@ -14,16 +14,20 @@ the word does.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.settings import TrainerSettings
+from components.subwords import Subwords
 from components.trainer import merge
-from components.trainer.kinds import Ids, Kinds, Lists
+from components.trainer.kinds import Ids, Kinds, Lists, kinds
 from components.trainer.merge import Directions, Floats
 from components.trainer.tables import Table
 from components.trainer.workers import Workers
+from components.vocabulary import Vocabulary
 
 # Times the bend of a row's own pairs. An n-gram's words move while the context vectors move, too:
 # with 1 time, rounds of 500,000 tokens diverge; 4 reaches the best scores, 16 shares less.
@@ -39,6 +43,14 @@ class Sharing:
         moved: float32 [words + kinds, dimensions], how far each word's own part has moved since the
             training began, and each kind.
     """
+
+    @classmethod
+    def of(cls, vocabulary: Path, settings: TrainerSettings) -> "Sharing | None":
+        """What a training with these settings needs; None: it is one without n-grams."""
+        if not (subwords := Subwords.of(settings)):
+            return None
+        tokens = Vocabulary.load(vocabulary).tokens
+        return cls(kinds(tokens, subwords), settings.dimensions)
 
     def __init__(self, kinds: Kinds, dimensions: int) -> None:
         """Nothing has moved.

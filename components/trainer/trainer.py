@@ -8,20 +8,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tensorflow as tf
 
-from components import threads, word2vec_files
+from components import threads
 from components.artifacts import VOCABULARY, Examples, Model
 from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
 from components.settings import Chosen, TrainerSettings
-from components.trainer import losses, warm_start
+from components.trainer import begin, losses, warm_start
 from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
 from components.trainer.dataset import SkipGrams
+from components.trainer.kinds import write_buckets
 from components.trainer.losses import of_pairs, reading
 from components.trainer.model import SkipGram, models_freed
-from components.vocabulary import Vocabulary
+from components.trainer.sharing import Sharing
 
 if TYPE_CHECKING:
     from components.trainer.cluster.launcher import Cluster
@@ -44,8 +44,8 @@ def build(
     Args:
         examples: Token ids and vocabulary.
         settings: All of the algorithm's.
-        out: Receives vectors.npy, contexts.npy, vocabulary.tsv, history.json, and logs/ for
-            TensorBoard.
+        out: Receives vectors.npy, contexts.npy, vocabulary.tsv, history.json, logs/ for
+            TensorBoard, and with n-grams buckets.npy and bucket_ids.npy.
         start: What the words that it knows go on from. None: all start from `start_vectors`, or
             from small random vectors.
         beam_options: With `settings.distributed`, where and how the Beam job runs.
@@ -76,14 +76,13 @@ def build(
             train.unpack()
         if pairs:
             pairs.unpack()
-    model = SkipGram(train, settings)
+    model = SkipGram(train, settings, Sharing.of(examples / VOCABULARY, settings))
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
     untouched = not history and not progress.round
     if untouched:
-        for path in settings.start_vectors:
-            _start_from(Path(path), model, examples)
-    carried_over = _carry_over(start, model, examples, untouched) if start else {}
+        begin.from_files(settings.start_vectors, model, examples, out.path)
+    carried_over = begin.carry_over(start, model, examples, untouched) if start else {}
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):
@@ -112,6 +111,9 @@ def build(
     best = history[-1 - worse]
     seconds = progress.seconds()
     progress.write_tables(best=worse > 0)
+    if sharing := model.training.sharing:
+        before = begin.buckets(start, settings, out.path)
+        write_buckets(out.path, sharing.kinds, before)
     shutil.copyfile(examples / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
         settings,
@@ -124,6 +126,7 @@ def build(
         held_out_loss=best["held_out_loss"],
         history=history,
     )
+    begin.clean_up(out.path)
     progress.clean_up()  # Not before: a run killed in between goes on from here.
     if cluster:
         cluster.clean_up()
@@ -187,41 +190,6 @@ def _fit_epoch(
     if not loss:
         raise _no_pairs(train)
     return loss, of_pairs(curve.get("val_loss", [0.0])[0])
-
-
-def _start_from(path: Path, model: SkipGram, examples: Examples) -> None:
-    """Give the words that `path` knows its vectors."""
-    vocabulary = Vocabulary.load(examples / VOCABULARY)
-    wanted = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
-    known = 0
-    for ids, start in word2vec_files.read(path, wanted, model.vectors.dimensions):
-        model.vectors.rows[ids] = start
-        known += len(ids)
-    if not known:
-        raise SkipstreamError(
-            f"trainer.start_vectors must know a word of the vocabulary, got {path} with none: "
-            "its words must be as the tokeniser writes them"
-        )
-
-
-def _carry_over(
-    start: Model, model: SkipGram, examples: Examples, untouched: bool
-) -> dict[str, str | int]:
-    """Let the words that `start` knows go on from there, and say how many do."""
-    ids = warm_start.ids_in(start, examples / VOCABULARY)
-    known = int(np.count_nonzero(ids >= 0))
-    if not known:
-        raise SkipstreamError(
-            f"trainer.warm_start must know a word of the vocabulary, got {start.address} with "
-            "none: name another model, or leave it out"
-        )
-    if untouched:
-        warm_start.carry_over(start, ids, model.tables)
-    return {
-        "warm_start": start.fingerprint,
-        "words_carried_over": known,
-        "new_words": len(ids) - known,
-    }
 
 
 def _no_pairs(train: SkipGrams) -> SkipstreamError:

@@ -1,7 +1,8 @@
 """Rounds on a pair of tables: shards train beside each other, then the tables are merged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from components.settings import Chosen
 from components.trainer import merge, shard
 from components.trainer.dataset import SkipGrams
-from components.trainer.merge import Delta, Directions, Floats
+from components.trainer.merge import Delta, Directions
 from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.rounds import BLOCK, Round, blocks_in
 from components.trainer.shard import Found, Size, named
@@ -64,6 +65,11 @@ class Training:
         threshold, alias = map(np.asarray, data.noise)
         self._probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
 
+    @property
+    def all_tables(self) -> list[Table]:
+        """The vectors, the contexts, and the parts of vectors, if they have."""
+        return [*self.tables, *([self.sharing.moved] if self.sharing else [])]
+
     def rate(self, epoch: int, block: int) -> float:
         """The learning rate at a block of an epoch: it falls in a straight line over all epochs."""
         whole = self.settings.epochs * max(1, self.data.blocks)
@@ -99,32 +105,28 @@ class Training:
 
     def merge(self, found: Sequence[Found], workers: Workers) -> None:
         """Move the tables by what the shards found."""
-        if not self.sharing:
+        with self.shared([one.deltas[0] for one in found], workers):
             self._merge(found, workers)
-            return
-        deltas = [one.deltas[0] for one in found]
-        ids = named(self.data.types, [delta.ids for delta in deltas])
-        paths = merge.paths(ids, deltas)
-        before = self.tables[0].rows[ids]
-        self._merge(found, workers)
-        self.share(ids, before, paths, workers)
 
-    def share(
-        self, ids: npt.NDArray[np.int32], before: Floats, paths: Floats, workers: Workers
-    ) -> None:
-        """Let the n-grams of words, and all words that hold them, move with them.
+    @contextmanager
+    def shared(self, deltas: Sequence[Delta], workers: Workers) -> Iterator[None]:
+        """Let the n-grams of words, and all that hold them, follow the moves made in this block.
 
         Args:
-            ids: int32 [words], ascending, whose vectors a round named.
-            before: float32 [words, dimensions], where they were.
-            paths: float32 [words], of all shards; 0: not trained.
+            deltas: Of the vectors: which words are moved, and their paths.
             workers: That do it.
         """
-        if self.sharing:
-            trained = paths != 0
-            ids, moves = ids[trained], self.tables[0].rows[ids[trained]] - before[trained]
-            along = self.directions(0)
-            self.sharing.share(self.tables[0].rows, ids, moves, paths[trained], along, workers)
+        if not self.sharing:
+            yield
+            return
+        vectors = self.tables[0].rows
+        ids = named(self.data.types, [delta.ids for delta in deltas])
+        paths = merge.paths(ids, deltas)
+        ids, paths = ids[paths != 0], paths[paths != 0]
+        before = vectors[ids]
+        yield
+        moves = vectors[ids] - before
+        self.sharing.share(vectors, ids, moves, paths, self.directions(0), workers)
 
     def _merge(self, found: Sequence[Found], workers: Workers) -> None:
         if len(found) == 1:

@@ -23,8 +23,10 @@ from components.trainer.cluster import work
 from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta, Directions, Floats
 from components.trainer.shard import SUMS
+from components.trainer.sharing import Sharing
 from components.trainer.tables import Table
 from components.trainer.training import Training
+from components.trainer.workers import Workers
 
 _stations: WeakValueDictionary[str, "Station"] = WeakValueDictionary()
 _one_at_a_time = threading.Lock()
@@ -79,12 +81,14 @@ class Station:
             write_json(examples.path / "statistics.json", facts["statistics"])
             (examples.path / VOCABULARY).write_bytes(_there(place.read(VOCABULARY)))
             self.data = _Packed(place, examples, settings)
+            sharing = Sharing.of(examples / VOCABULARY, settings)
         self.place, self.settings = place, settings
-        tables = [Table(self.data.types, settings.dimensions) for _ in work.NAMES]
-        self.training = Training(self.data, settings, tables)
+        tables = [Table(self.data.types, settings.dimensions) for _ in range(2)]
+        self.training = Training(self.data, settings, tables, sharing)
         self.schedule = work.Schedule.of(self.data, self.training)
-        self.snapshot = work.snapshot_of(tables)
+        self.snapshot = work.snapshot_of(self.training.all_tables)
         self.merged = work.merged_parts(self.training)
+        self._workers = Workers(threads.devices("CPU"))
         self.devices: SimpleQueue[str] = SimpleQueue()
         for device in threads.devices("GPU") or threads.devices("CPU"):
             self.devices.put(device)
@@ -157,10 +161,16 @@ class Station:
             except GoneError:
                 self._load()
                 return
-            for (_, table, _), content in zip(self.merged, moved, strict=True):
-                ids, rows = work.read_rows(content, self.settings.dimensions)
-                self.training.tables[table].rows[ids] = rows
+            deltas = [work.read_delta(content, self.settings.dimensions) for content in moved]
+            with self.training.shared(self._of_table(0, deltas), self._workers):
+                for table, rows in enumerate(self.training.tables):
+                    for delta in self._of_table(table, deltas):
+                        rows.rows[delta.ids] = delta.rows
             self._set(state + 1)
+
+    def _of_table(self, table: int, deltas: Sequence[Delta]) -> list[Delta]:
+        """Of merged parts those of a table."""
+        return [delta for (_, of, _), delta in zip(self.merged, deltas, strict=True) if of == table]
 
     def catch_up(self, state: int) -> bool:
         """Load a newer state, where the others have come so far. Whether there was one."""
@@ -207,7 +217,7 @@ class Station:
 
             deltas = each(read, [str(shard) for shard in shards])
             if len(deltas) == 1:
-                moved = deltas[0].ids, deltas[0].rows
+                moved = deltas[0]
             else:
                 rows = self.training.tables[table].rows
                 moved = merged(rows, deltas, self._directions(state, table))
@@ -215,12 +225,12 @@ class Station:
             record = {name: sum(getattr(head, name) for head in heads) for name in SUMS}
             self.check()
             self.place.write(work.record_file(state), json.dumps(record).encode())
-        return work.packed_rows(*moved)
+        return work.packed_delta(moved)
 
     def rows(self, state: int, part: work.Part) -> bytes:
         """A part of the snapshot of a state."""
         with self.using(state):
-            return self.training.tables[part.table].rows[part.rows].astype("<f4").tobytes()
+            return self.training.all_tables[part.table].rows[part.rows].astype("<f4").tobytes()
 
     def clean(self, state: int) -> None:
         """Remove what nobody needs who is in a state, whose snapshot is whole or not there."""
@@ -283,7 +293,7 @@ class Station:
                 )
             self._set(-1)  # Until all is loaded: a failure leaves tables of two states.
             try:
-                load(self.place, state, self.training.tables)
+                load(self.place, state, self.training.all_tables)
             except GoneError:  # There is a newer one.
                 continue
             self._set(state)
@@ -312,10 +322,8 @@ def load(place: Place, state: int, tables: Sequence[Table]) -> None:
     each(read, list(parts))
 
 
-def merged(
-    table: Floats, deltas: Sequence[Delta], along: Directions
-) -> tuple[npt.NDArray[np.int32], Floats]:
-    """The rows that the shards trained, and where they are moved to; the table stays as it is.
+def merged(table: Floats, deltas: Sequence[Delta], along: Directions) -> Delta:
+    """The rows that the shards named, and where they are moved to; the table stays as it is.
 
     The bits are those of `components.trainer.merge.merge`.
 
@@ -330,7 +338,7 @@ def merged(
         delta._replace(ids=np.searchsorted(ids, delta.ids).astype(np.int32)) for delta in deltas
     ]
     merge.merge(rows, numbered, along)
-    return ids, rows
+    return Delta(ids, rows, merge.paths(ids, deltas))
 
 
 def _there(content: bytes | None) -> bytes:

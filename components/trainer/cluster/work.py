@@ -6,7 +6,8 @@
                              as ~id
     tables/STATE/NAME-PART   float32 rows of a table: a snapshot
     rounds/ROUND/shard-N     what a shard found, cut as the merge is
-    rounds/ROUND/NAME-PART   the rows of a part that the round moved, and where they went to
+    rounds/ROUND/NAME-PART   the rows of a part that the round moved, and where they went to; what
+                             the round's words share with their n-grams, each process adds itself
     rounds/ROUND/claim-FILE  who says to be making that file; only to spare the others the work
     records/ROUND            loss, pairs and steps
     stop                     all is done, or nothing more is wanted
@@ -15,7 +16,7 @@ Round N leads from state N of the tables to state N + 1; rounds are counted thro
 Numbers are little-endian.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta
+from components.trainer.model import NAMES
 from components.trainer.rounds import BLOCK, Round
 from components.trainer.shard import Found
 from components.trainer.tables import Table
@@ -31,7 +33,6 @@ from components.trainer.training import Training
 
 TRAINING = "training.json"
 STOP = "stop"
-NAMES = ("vectors", "contexts")
 TOKEN_BLOCKS = 2**22 // BLOCK  # 16 MiB, at 4 bytes a token.
 _TABLE_BYTES = 2**24  # Of a part of a snapshot.
 _LEAST_ROUNDS = 8  # Between two snapshots.
@@ -107,7 +108,7 @@ class Part(NamedTuple):
 
     Attributes:
         name: Of its file.
-        table: 0: the vectors; 1: the contexts.
+        table: Which of NAMES.
         rows: Which.
     """
 
@@ -117,21 +118,21 @@ class Part(NamedTuple):
 
 
 def snapshot_of(tables: Sequence[Table]) -> list[Part]:
-    """What a snapshot of the vectors and the contexts consists of."""
-    return snapshot_parts(tables[0].types, tables[0].dimensions)
+    """What a snapshot of the tables consists of."""
+    return snapshot_parts([table.types for table in tables], tables[0].dimensions)
 
 
-def snapshot_parts(types: int, dimensions: int) -> list[Part]:
-    """The same, of tables of a shape.
+def snapshot_parts(sizes: Sequence[int], dimensions: int) -> list[Part]:
+    """The same, of tables with so many rows.
 
-    >>> [part.name for part in snapshot_parts(types=50_000, dimensions=100)]
+    >>> [part.name for part in snapshot_parts([50_000, 50_000], dimensions=100)]
     ['vectors-0000', 'vectors-0001', 'contexts-0000', 'contexts-0001']
     """
     rows = max(1, _TABLE_BYTES // (4 * dimensions))
     return [
-        Part(f"{name}-{start // rows:04d}", table, slice(start, min(start + rows, types)))
-        for table, name in enumerate(NAMES)
-        for start in range(0, types, rows)
+        Part(f"{NAMES[table]}-{start // rows:04d}", table, slice(start, min(start + rows, size)))
+        for table, size in enumerate(sizes)
+        for start in range(0, size, rows)
     ]
 
 
@@ -142,7 +143,7 @@ def merged_parts(training: Training) -> list[tuple[str, int, int]]:
     """
     return [
         (f"{name}-{part:04d}", table, part)
-        for table, name in enumerate(NAMES)
+        for table, name in enumerate(NAMES[: len(training.tables)])
         for part in range(training.parts(table))
     ]
 
@@ -174,14 +175,14 @@ def packed(found: Found, training: Training) -> bytes:
     ]
     sums = np.array([found.loss, found.pairs], "<f8")
     counts = np.array([found.steps, *(len(delta.ids) for delta in deltas)], "<i8")
-    return b"".join([sums.tobytes(), counts.tobytes(), *(b for d in deltas for b in _bytes(*d))])
+    return b"".join([sums.tobytes(), counts.tobytes(), *map(packed_delta, deltas)])
 
 
-def _bytes(ids: npt.NDArray[np.int32], *floats: npt.NDArray[np.float32]) -> Iterator[bytes]:
+def packed_delta(delta: Delta) -> bytes:
+    """A part of what a shard found, or the file of a merged part."""
     # Paths before rows: all that is short comes first.
-    yield ids.astype("<i4").tobytes()
-    for array in reversed(floats):
-        yield array.astype("<f4").tobytes()
+    floats = (array.astype("<f4").tobytes() for array in (delta.paths, delta.rows))
+    return b"".join([delta.ids.astype("<i4").tobytes(), *floats])
 
 
 def read_head(content: bytes) -> Head:
@@ -199,23 +200,9 @@ def range_of(head: Head, index: int, dimensions: int) -> tuple[int, int]:
 
 
 def read_delta(content: bytes, dimensions: int) -> Delta:
-    """A part of what a shard found."""
+    """What `packed_delta` made."""
     count = len(content) // (4 * (2 + dimensions))
     ids = np.frombuffer(content, "<i4", count)
     paths = np.frombuffer(content, "<f4", count, 4 * count)
     rows = np.frombuffer(content, "<f4", offset=8 * count).reshape(count, dimensions)
     return Delta(ids, rows, paths)
-
-
-def packed_rows(ids: npt.NDArray[np.int32], rows: npt.NDArray[np.float32]) -> bytes:
-    """The file of a merged part."""
-    return b"".join(_bytes(ids, rows))
-
-
-def read_rows(
-    content: bytes, dimensions: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Ids and rows of a merged part."""
-    count = len(content) // (4 * (1 + dimensions))
-    rows = np.frombuffer(content, "<f4", offset=4 * count).reshape(count, dimensions)
-    return np.frombuffer(content, "<i4", count), rows
