@@ -18,13 +18,18 @@ def summary(report: Mapping[str, Any]) -> str:
     >>> print(summary({
     ...     "neighbors": {"tensor": [["tensors", 0.81], ["array", 0.7]], "gradient": []},
     ...     "loss": 2.5, "loss_of": "held-out", "frequency_loss": 2.65,
-    ...     "word_pairs": {"ws353": {"spearman": 0.61, "covered": 340, "total": 353}},
+    ...     "word_pairs": {
+    ...         "ws353": {"spearman": 0.61, "covered": 340, "total": 353},
+    ...         "rare": {"spearman": 0.41, "covered": 40, "total": 200,
+    ...                  "spearman_with_ngrams": 0.36, "covered_with_ngrams": 198},
+    ...     },
     ...     "analogies": {"google": {"accuracy": 0.25, "covered": 9000, "total": 19544}},
     ... }))
     tensor    tensors, array
     gradient
     held-out loss  2.5000 nats a pair, guessing by frequency 2.6500
     ws353          0.610 Spearman, 340 of 353 pairs covered
+    rare           0.410 Spearman, 40 of 200 pairs covered; 0.360 over 198 with n-grams
     google         25.0 % right, 9,000 of 19,544 questions covered
     """
     neighbors = dict(list(report.get("neighbors", {}).items())[:_WORDS])
@@ -40,9 +45,14 @@ def summary(report: Mapping[str, Any]) -> str:
     for name, score in report.get("word_pairs", {}).items():
         value = _number(score["spearman"], ".3f")
         scores[name] = f"{value} Spearman, {_coverage(score)} pairs covered"
+        if covered := score.get("covered_with_ngrams"):
+            value = _number(score["spearman_with_ngrams"], ".3f")
+            scores[name] += f"; {value} over {covered:,} with n-grams"
     for name, score in report.get("analogies", {}).items():
-        value = _number(score["accuracy"], ".1%").replace("%", " %")
-        scores[name] = f"{value} right, {_coverage(score)} questions covered"
+        scores[name] = f"{_share(score['accuracy'])} right, {_coverage(score)} questions covered"
+        if covered := score.get("covered_with_ngrams"):
+            value = _share(score["accuracy_with_ngrams"])
+            scores[name] += f"; {value} over {covered:,} with n-grams"
     width = max(map(len, scores), default=0)
     lines += [f"{name:<{width}}  {text}" for name, text in scores.items()]
     if before := report.get("before"):
@@ -61,8 +71,10 @@ def _beside(before: Mapping[str, Any]) -> Iterator[str]:
         yield f"  loss on {documents} held-out documents  {now}, was {then}, of the words of both"
     if drift := before["drift"]:
         overlap = _share(drift["neighbors"]["overlap"])
-        coverage = _share(drift["words"]["coverage"])
-        yield f"  {overlap} of the neighbours of frequent words stayed, {coverage} of the words"
+        coverage = f"{_share(drift['words']['coverage'])} of the words"
+        if (answered := drift["words"]["coverage_with_ngrams"]) is not None:
+            coverage += f" ({_share(answered)} with n-grams)"
+        yield f"  {overlap} of the neighbours of frequent words stayed, {coverage}"
 
 
 def drift(report: Mapping[str, Any]) -> str:
@@ -89,6 +101,8 @@ def drift(report: Mapping[str, Any]) -> str:
     for kind in ("new", "vanished"):
         listed = " ".join(map(_word, words[kind]["top"]))
         lines.append(_row(f"{words[kind]['types']:,}", f"{kind} words", listed))
+        if composed := words[kind]["composed"]:
+            lines.append(_by_ngrams(composed, "had" if kind == "new" else "have"))
     lines += [
         "",
         _row(
@@ -117,6 +131,15 @@ def drift(report: Mapping[str, Any]) -> str:
         cosine = _number(word["cosine"], ".3f")
         lines.append(f"{cosine:>12}  {word['kept']:>4}  {_word(word['token'])}: {was} -> {are}")
     return "\n".join(lines)
+
+
+def _by_ngrams(composed: Mapping[str, Any], had: str) -> str:
+    """What the n-grams of the other model make of new or vanished words."""
+    note = ""
+    if composed["self_cosine"]:
+        *_, (how, quantiles) = composed["self_cosine"].items()
+        note = f"median cosine with their own, {how.replace('_', ' ')}: {quantiles['0.5']:.3f}"
+    return _row(f"{composed['types']:,}", f"of them {had} a vector of n-grams", note)
 
 
 def corpus(report: Mapping[str, Any]) -> str:

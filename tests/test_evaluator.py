@@ -1,6 +1,8 @@
 """Scores against scipy and gensim, files of several kinds, and the gate."""
 
 import shutil
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +12,28 @@ from scipy.stats import spearmanr
 from test_dataset import random_documents, write_examples
 
 from components import trainer
-from components.artifacts import Evaluation, Examples, ExportedModel, Model
+from components.artifacts import (
+    VOCABULARY,
+    Evaluation,
+    Examples,
+    ExportedModel,
+    Model,
+    VersionBefore,
+)
 from components.evaluator import scores
-from components.evaluator.evaluator import build, find_ids, neighbors, probes
+from components.evaluator.evaluator import build, compose_by, find_ids, neighbors, probes
 from components.settings import (
     EvaluatorSettings,
     ExporterSettings,
     TrainerSettings,
     TransformSettings,
 )
+from components.subwords import Buckets, Subwords
 from components.trainer import SkipGrams
 from components.trainer.dataset import GROUP
 from components.trainer.skipgrams import frequency_scores
 from components.vocabulary import Vocabulary
+from pipeline import results
 
 WORDS = Vocabulary(("the", "cat", "café", "don't"), np.array([9, 5, 3, 1]))
 
@@ -69,6 +80,74 @@ def test_scores_equal_those_of_gensim(shared: Path) -> None:
     _, spearman, missing = theirs.evaluate_word_pairs(str(pairs))
     assert similarity.value == pytest.approx(spearman.statistic, abs=1e-5)
     assert 100 * (1 - similarity.covered / similarity.total) == pytest.approx(missing)
+
+
+def buckets(dimensions: int = 8, trained: int = 60, seed: int = 0) -> Buckets:
+    draw = np.random.default_rng(seed)
+    ids = np.sort(draw.permutation(100)[:trained]).astype(np.int32)
+    rows = draw.normal(size=(trained, dimensions)).astype(np.float32)
+    return Buckets(Subwords(3, 6, buckets=100), ids, rows)
+
+
+# Two are far behind the others, and no answers.
+MANY = Vocabulary(tuple(f"w{i}" for i in range(40)), np.ones(40, np.int64))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_ngrams_every_score_is_given_twice(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "ANALOGY_TYPES", 38)
+    draw = np.random.default_rng(seed)
+    unit = scores.unit_rows(draw.normal(size=(40, 3)).astype(np.float32))
+    compose = compose_by(buckets(3, seed=seed), TransformSettings())
+
+    def find(words: list[str]) -> np.ndarray:
+        return find_ids(words, MANY, TransformSettings())
+
+    def vector(word: str) -> np.ndarray:  # x, y and z have one n-gram each.
+        word = word.lower()
+        index = MANY.index.get(word)
+        return unit[index] if index is not None else scores.unit_rows(compose([word]))[0]
+
+    words = [*MANY.tokens, "New", "other", "unheard", "x", "y", "z"]
+    couples = draw.permutation(list(combinations(words, 2)))[:200]
+    pairs = [(str(a), str(b), float(draw.integers(9))) for a, b in couples]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\t{s}\n" for a, b, s in pairs))
+    score = scores.word_similarity(unit, find, tmp_path / "pairs.tsv", compose)
+    known = [pair for pair in pairs if pair[0] in MANY.tokens and pair[1] in MANY.tokens]
+    there = [pair for pair in pairs if vector(pair[0]).any() and vector(pair[1]).any()]
+    assert len(known) < len(there)
+    for some, value, covered in (
+        (known, score.value, score.covered),
+        (there, score.value_with_ngrams, score.covered_with_ngrams),
+    ):
+        assert covered == len(some)
+        found = spearmanr([vector(a) @ vector(b) for a, b, _ in some], [s for *_, s in some])
+        assert value == pytest.approx(found.statistic, abs=1e-5)
+    assert score.total == 200
+
+    questions = [list(draw.choice(words, 4)) for _ in range(300)]
+    text = "\n".join(" ".join(question) for question in questions)
+    (tmp_path / "analogies.txt").write_text(f": s\n{text}\n")
+
+    def right(question: list[str]) -> bool:
+        a, b, c, d = question
+        target = vector(b) - vector(a) + vector(c)
+        answers = [word for word in MANY.tokens[:38] if word not in (a, b, c)]
+        return max(answers, key=lambda word: float(vector(word) @ target)) == d
+
+    score, sections = scores.analogy_accuracy(unit, find, tmp_path / "analogies.txt", compose)
+    answers = {*MANY.tokens[:38]}
+    known = [question for question in questions if {*question} <= answers]
+    there = [q for q in questions if q[3] in answers and all(vector(w).any() for w in q)]
+    assert score.covered == len(known) < score.covered_with_ngrams == len(there)
+    assert score.value == pytest.approx(np.mean([*map(right, known)]), abs=1e-6)
+    assert score.value_with_ngrams == pytest.approx(np.mean([*map(right, there)]), abs=1e-6)
+    assert sections == {"s": score}
+    assert scores.analogy_accuracy(unit, find, tmp_path / "analogies.txt")[0] == replace(
+        score, value_with_ngrams=None, covered_with_ngrams=None
+    )
 
 
 def test_neighbours_are_sorted_and_leave_the_word_out() -> None:
@@ -226,3 +305,50 @@ def test_what_is_scored_is_what_is_served(trained: tuple[Model, Examples], tmp_p
     found, exact = (report["word_pairs"]["pairs.tsv"]["spearman"] for report in (rounded, whole))
     assert found != exact
     assert found == pytest.approx(exact, abs=0.05)
+
+
+def test_a_model_with_ngrams_says_what_they_answer_for(
+    trained: tuple[Model, Examples], tmp_path: Path
+) -> None:
+    model, examples = trained
+    with_ngrams = Model(tmp_path / "model", "with n-grams")
+    shutil.copytree(model.path, with_ngrams.path)
+    found = buckets(trained=100)
+    np.save(with_ngrams.path / "buckets.npy", found.rows)
+    np.save(with_ngrams.path / "bucket_ids.npy", found.ids)
+    changes = {"min_ngram": 3, "max_ngram": 6, "buckets": 100}
+    with_ngrams.finish(model.settings.model_copy(update=changes), **model.summary)
+    # The version before knew two words more. Its table stands in for its SavedModel.
+    old = Model(tmp_path / "old", "old")
+    shutil.copytree(with_ngrams.path, old.path)
+    vectors = np.load(old.path / "vectors.npy")
+    np.save(old.path / "vectors.npy", np.concatenate([vectors, vectors[:2]]))
+    tokens = (*Vocabulary.load(examples / VOCABULARY).tokens, "gone", "lost")
+    Vocabulary(tokens, np.ones(52, np.int64)).save(old.path / VOCABULARY)
+    before = VersionBefore(1, "old", lambda: old.path, None, None)
+
+    (tmp_path / "pairs.tsv").write_text("w1\tw2\t5\nw3\tw4\t2\nw5\tw6\t1\nw1\tunheard\t9\n")
+    (tmp_path / "analogies.txt").write_text(": s\nw1 w2 w3 w4\nw1 w2 unheard w3\nw1 w2 w3 un\n")
+    candidate = ExportedModel(tmp_path / "candidate", "candidate")
+    candidate.path.mkdir()
+    candidate.finish(ExporterSettings())
+    out = Evaluation(tmp_path, "evaluation")
+    settings = EvaluatorSettings(
+        word_pairs=[str(tmp_path / "pairs.tsv")], analogies=[str(tmp_path / "analogies.txt")]
+    )
+    report = build(
+        candidate, with_ngrams, examples, settings=settings, out=out, before=before
+    ).report
+    pairs, analogies = report["word_pairs"]["pairs.tsv"], report["analogies"]["analogies.txt"]
+    assert (pairs["covered"], pairs["covered_with_ngrams"], pairs["total"]) == (3, 4, 4)
+    assert report["before"]["word_pairs"]["pairs.tsv"]["covered_with_ngrams"] == 4
+    counts = [analogies[name] for name in ("covered", "covered_with_ngrams", "total")]
+    assert counts == [1, 2, 3]  # `un` can be no answer.
+    moved = report["before"]["drift"]["words"]
+    assert moved["vanished"]["composed"]["types"] == 2
+    assert (moved["coverage"], moved["coverage_with_ngrams"]) == (round(50 / 52, 6), 1)
+    assert out.summary["coverage_with_ngrams"] == 1
+    assert out.summary["analogies"]["analogies.txt"]["covered_with_ngrams"] == 2
+    text = results.summary(report)
+    assert "3 of 4 pairs covered; " in text
+    assert "96.2 % of the words (100.0 % with n-grams)" in text

@@ -48,7 +48,7 @@ def report(**changes: Any) -> dict[str, Any]:
             "analogies": {"questions.txt": {"accuracy": 0.2, "covered": 300}},
             "drift": {
                 "neighbors": {"overlap": 0.6},
-                "words": {"coverage": 0.95},
+                "words": {"coverage": 0.95, "coverage_with_ngrams": None},
                 "now": facts(),
                 "before": facts(),
             },
@@ -71,7 +71,7 @@ REFUSED = {
     "max_loss_increase": {"losses": {"documents_before": {"now": 2.9, "before": 2.5}}},
     "max_score_drop": {"word_pairs": {"pairs.tsv": {"spearman": 0.7, "covered": 300}}},
     "min_neighbor_overlap": drifted(neighbors={"overlap": 0.05}),
-    "min_coverage": drifted(words={"coverage": 0.5}),
+    "min_coverage": drifted(words={"coverage": 0.5, "coverage_with_ngrams": None}),
     "max_norm_ratio": drifted(now=facts(median_norm=4.1)),
     "max_cosine_increase": drifted(now=facts(mean_cosine=0.4)),
 }
@@ -83,6 +83,22 @@ def test_every_limit_refuses_and_can_be_lifted(setting: str) -> None:
     (reason,) = refusals(changed, EvaluatorSettings())
     assert f"evaluator.{setting}" in reason and "version 7" in reason
     assert refusals(changed, EvaluatorSettings.model_validate({setting: None})) == []
+
+
+def test_ngrams_do_not_make_a_word_known_but_the_reason_tells_of_them() -> None:
+    lost = drifted(words={"coverage": 0.5, "coverage_with_ngrams": 0.998})
+    assert refusals(report(**lost), EvaluatorSettings()) == [
+        "80% of the words of version 7 must still be known (evaluator.min_coverage), got 50.0% "
+        "(99.8% with what only n-grams answer for): another corpus needs another --output, or once "
+        "--force-push"
+    ]
+
+
+def test_scores_with_ngrams_are_told_and_not_judged() -> None:
+    worse = {"spearman": 0.6, "covered": 300, "spearman_with_ngrams": 0.1}
+    before = {"spearman": 0.6, "covered": 300, "spearman_with_ngrams": 0.5}
+    changed = report(word_pairs={"pairs.tsv": before}) | {"word_pairs": {"pairs.tsv": worse}}
+    assert refusals(changed, EvaluatorSettings()) == []
 
 
 def test_a_version_that_is_gone_is_not_taken_for_none() -> None:

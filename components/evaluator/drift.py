@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from components.artifacts import VOCABULARY, Model
 from components.evaluator.scores import unit_rows
-from components.exporter.alignment import FREQUENT, Fit, Ids, Vectors, fit, shared_words
+from components.exporter.alignment import FREQUENT, Ids, Vectors, fit, shared_words
 from components.exporter.embeddings import Embeddings
+from components.subwords import Buckets
 from components.vocabulary import Vocabulary
 
 ASKED = 1_000  # Words whose neighbours are compared, the most frequent that both know.
@@ -24,6 +25,9 @@ _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95)
 _BLOCK_ROWS = 65_536
 _ASKED_AT_ONCE = 100
 
+# float32 [words]: with the spaces as they are, and with one turned onto the other.
+Cosines = dict[str, npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
@@ -32,10 +36,12 @@ class Space:
     Attributes:
         tokens: By id, most frequent first.
         vectors: float32 [types, dimensions], finite.
+        buckets: The vectors of n-grams; None: there are none.
     """
 
     tokens: Sequence[str]
     vectors: Vectors
+    buckets: Buckets | None = None
 
     @classmethod
     def load(cls, path: Path, address: str | None = None) -> Self:
@@ -48,11 +54,12 @@ class Space:
         Raises:
             SkipstreamError: It is none of them, or damaged.
         """
-        if (path / "vectors.npy").exists() and Model.load(path):
+        if (path / "vectors.npy").exists() and (model := Model.load(path)):
             tokens = Vocabulary.load(path / VOCABULARY).tokens
-            return cls(tokens, np.load(path / "vectors.npy"))
+            buckets = model.buckets if (path / "buckets.npy").exists() else None
+            return cls(tokens, np.load(path / "vectors.npy"), buckets)
         embeddings = Embeddings.load(path, address)
-        return cls(embeddings.tokens(), embeddings.vectors())
+        return cls(embeddings.tokens(), embeddings.vectors(), embeddings.buckets())
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -86,7 +93,11 @@ def compare(now: Space, before: Space) -> dict[str, Any]:
     Returns:
         `now`, `before`: see `Space.facts`.
         `words`: how many are shared, new and vanished, with the most frequent of them, and
-        `coverage`, the share of the former vocabulary that is still there.
+        `coverage`, the share of the former vocabulary that is still there; and
+        `coverage_with_ngrams`, the share that still has a vector, be it of n-grams. Vanished and
+        new words have `composed`: of how many the n-grams of the other model make a vector
+        (`types`), and quantiles of the cosine of that with their own (`self_cosine`, as below).
+        None where that model has no n-grams.
         `neighbors`: of the most frequent shared words, the ten nearest among shared words: the
         mean share that stayed (`overlap`), its quantiles, and the words that kept none of them
         (`churned`).
@@ -104,21 +115,27 @@ def compare(now: Space, before: Space) -> dict[str, Any]:
     # Both count places among the shared words, so that they can be compared.
     kept = np.array([len(set(a) & set(b)) for a, b in zip(near, old_near, strict=True)], np.int64)
     most = near.shape[1]
-    cosines = _self_cosines(now.vectors, before.vectors, ids, old_ids, found)
+    turn = found.rotation if found else None
+    cosines = _self_cosines(now.vectors, before.vectors, ids, old_ids, turn)
     stayed = kept if cosines is None else list(cosines.values())[-1][: len(near)]
     order = np.argsort(stayed, kind="stable")
 
     def words(places: Sequence[int] | Ids) -> list[str]:
         return [now.tokens[int(ids[place])] for place in places]
 
+    new = _alone(now, ids, before, turn)
+    vanished = _alone(before, old_ids, now, None if turn is None else turn.T)
+    answered = len(ids) + vanished["composed"]["types"] if vanished["composed"] else None
+
     return {
         "now": now.facts,
         "before": before.facts,
         "words": {
             "shared": len(ids),
-            "coverage": round(len(ids) / max(1, len(before.tokens)), 6),
-            "new": _others(now.tokens, ids),
-            "vanished": _others(before.tokens, old_ids),
+            "coverage": _share(len(ids), before),
+            "coverage_with_ngrams": None if answered is None else _share(answered, before),
+            "new": new,
+            "vanished": vanished,
         },
         "neighbors": {
             "words": len(near),
@@ -131,9 +148,7 @@ def compare(now: Space, before: Space) -> dict[str, Any]:
             },
         },
         "procrustes": {"words": found.words, "residual": found.residual} if found else None,
-        "self_cosine": {name: _quantiles(values) for name, values in cosines.items()}
-        if cosines
-        else None,
+        "self_cosine": _all_quantiles(cosines),
         "moved": [
             {
                 "token": words([place])[0],
@@ -167,30 +182,68 @@ def _nearest(space: Space, ids: Ids) -> npt.NDArray[np.int64]:
 
 
 def _self_cosines(
-    vectors: Vectors, others: Vectors, ids: Ids, other_ids: Ids, found: Fit | None
-) -> dict[str, npt.NDArray[np.float32]] | None:
-    """float32 [shared] each: with the spaces as they are, and with one turned onto the other."""
-    if vectors.shape[1] != others.shape[1] or not len(ids):
-        return None
-    rotations = {"as_they_are": None} | ({"turned": found.rotation} if found else {})
-    cosines: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in rotations}
-    for start in range(0, len(ids), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        a, b = unit_rows(vectors[ids[block]]), unit_rows(others[other_ids[block]])
-        for name, rotation in rotations.items():
-            turned = a if rotation is None else a @ rotation
-            cosines[name].append(np.einsum("wd,wd->w", turned, b))
-    return {name: np.concatenate(parts) for name, parts in cosines.items()}
+    vectors: Vectors, others: Vectors, ids: Ids, other_ids: Ids, turn: Vectors | None
+) -> Cosines | None:
+    """Of the rows `ids` with the rows `other_ids` of the other space."""
+    blocks = (slice(start, start + _BLOCK_ROWS) for start in range(0, len(ids), _BLOCK_ROWS))
+    return _joined([_cosines(vectors[ids[b]], others[other_ids[b]], turn) for b in blocks])
 
 
-def _others(tokens: Sequence[str], shared: Ids) -> dict[str, Any]:
-    """Words that the other vocabulary lacks: how many, and the most frequent."""
-    alone = np.ones(len(tokens), bool)
-    alone[shared] = False
+def _alone(space: Space, shared: Ids, other: Space, turn: Vectors | None) -> dict[str, Any]:
+    """Words that another space lacks: how many, the most frequent, and what it makes of them.
+
+    Args:
+        space: Whose words they are.
+        shared: Ids in it of those that the other space has.
+        other: The other space.
+        turn: float32 [dimensions, dimensions], turns `space` onto it; None: nothing does.
+    """
+    left = np.ones(len(space.tokens), bool)
+    left[shared] = False
+    ids = np.flatnonzero(left)
     return {
-        "types": int(alone.sum()),
-        "top": [tokens[int(id_)] for id_ in np.flatnonzero(alone)[:_LISTED]],
+        "types": len(ids),
+        "top": [space.tokens[int(id_)] for id_ in ids[:_LISTED]],
+        "composed": _composed(space, ids, other.buckets, turn) if other.buckets else None,
     }
+
+
+def _composed(space: Space, ids: Ids, other: Buckets, turn: Vectors | None) -> dict[str, Any]:
+    """How many of the words `ids` have a vector of n-grams, and how near that is to their own."""
+    types, parts = 0, []
+    for start in range(0, len(ids), _BLOCK_ROWS):
+        block = ids[start : start + _BLOCK_ROWS]
+        composed = other.compose([space.tokens[int(id_)] for id_ in block])
+        there = composed.any(axis=1)
+        types += int(there.sum())
+        parts.append(_cosines(space.vectors[block[there]], composed[there], turn))
+    return {"types": types, "self_cosine": _all_quantiles(_joined(parts))}
+
+
+def _cosines(vectors: Vectors, others: Vectors, turn: Vectors | None) -> Cosines:
+    """Of each row with that of the other space; {} where vectors have another length."""
+    if vectors.shape[1] != others.shape[1]:
+        return {}
+    a, b = unit_rows(vectors), unit_rows(others)
+    spaces = {"as_they_are": a} | ({} if turn is None else {"turned": a @ turn})
+    return {name: np.einsum("wd,wd->w", rows, b) for name, rows in spaces.items()}
+
+
+def _joined(parts: Sequence[Cosines]) -> Cosines | None:
+    """None: there are no cosines."""
+    names = parts[0] if parts else ()
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return joined if any(map(len, joined.values())) else None
+
+
+def _share(words: int, before: Space) -> float:
+    return round(words / max(1, len(before.tokens)), 6)
+
+
+def _all_quantiles(cosines: Cosines | None) -> dict[str, dict[str, float]] | None:
+    if cosines is None:
+        return None
+    return {name: _quantiles(values) for name, values in cosines.items()}
 
 
 def _quantiles(values: npt.NDArray[Any]) -> dict[str, float]:

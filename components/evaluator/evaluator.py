@@ -22,12 +22,13 @@ from components.artifacts import (
 from components.defaults import chosen, share_left
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching, named
-from components.exporter.alignment import served_vectors
+from components.exporter.alignment import served_buckets, served_vectors
 from components.settings import (
     EvaluatorSettings,
     TrainerSettings,
     TransformSettings,
 )
+from components.subwords import Buckets
 from components.trainer import comparable_losses, frequency_loss, held_out_loss
 from components.vocabulary import Vocabulary
 
@@ -59,9 +60,10 @@ def build(
         SkipstreamError: A file of word pairs or analogies is missing or malformed.
     """
     vocabulary = Vocabulary.load(examples / VOCABULARY)
-    vectors = served_vectors(exported, model)
+    vectors, buckets = served_vectors(exported, model), served_buckets(exported, model)
     training, transform = model.settings, examples.settings
-    broken = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+    tables = [vectors, *([buckets.rows] if buckets else [])]
+    broken = sum(int(np.count_nonzero(~np.isfinite(rows).all(axis=1))) for rows in tables)
     files = {
         "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
         "analogies": named(matching(settings.analogies, "evaluator.analogies")),
@@ -70,7 +72,7 @@ def build(
     report: dict[str, Any] = {
         "broken_vectors": broken,
         **_learned(model, examples, training),
-        **_scored(unit, vocabulary, transform, files),
+        **_scored(unit, vocabulary, buckets, transform, files),
         "neighbors": neighbors(unit, probes(vocabulary, vectors), vocabulary),
         "before": None,
     }
@@ -86,10 +88,12 @@ def build(
         }
         if before.saved_model:
             old = drift.Space.load(before.saved_model)
-            report["before"]["drift"] = drift.compare(drift.Space(vocabulary.tokens, vectors), old)
+            now = drift.Space(vocabulary.tokens, vectors, buckets)
+            report["before"]["drift"] = drift.compare(now, old)
             if any(files.values()):
                 unit = scores.unit_rows(old.vectors)
-                report["before"] |= _scored(unit, _vocabulary(old.tokens), transform, files)
+                known = _vocabulary(old.tokens)
+                report["before"] |= _scored(unit, known, old.buckets, transform, files)
     reasons = gate.refusals(report, settings)
     for name in ("held_out_loss", "loss"):
         if report[name] is not None and not math.isfinite(report[name]):
@@ -106,7 +110,7 @@ def build(
         **(_summary(report["before"]) if report["before"] else {}),
         word_pairs=report["word_pairs"],
         analogies={
-            name: {key: score[key] for key in ("accuracy", "covered", "total")}
+            name: {key: number for key, number in score.items() if key != "sections"}
             for name, score in report["analogies"].items()
         },
     )
@@ -151,6 +155,7 @@ def _learned(model: Model, examples: Examples, training: TrainerSettings) -> dic
 def _scored(
     unit: npt.NDArray[np.float32],
     vocabulary: Vocabulary,
+    buckets: Buckets | None,
     transform: TransformSettings,
     files: dict[str, dict[str, Path]],
 ) -> dict[str, dict[str, Any]]:
@@ -159,13 +164,15 @@ def _scored(
     def find(words: list[str]) -> npt.NDArray[np.int64]:
         return find_ids(words, vocabulary, transform)
 
+    compose = compose_by(buckets, transform) if buckets else None
     report: dict[str, dict[str, Any]] = {"word_pairs": {}, "analogies": {}}
     for name, path in files["word_pairs"].items():
-        report["word_pairs"][name] = _as_json("spearman", scores.word_similarity(unit, find, path))
+        score = scores.word_similarity(unit, find, path, compose)
+        report["word_pairs"][name] = score.as_json("spearman")
     for name, path in files["analogies"].items():
-        total, sections = scores.analogy_accuracy(unit, find, path)
-        report["analogies"][name] = _as_json("accuracy", total) | {
-            "sections": {section: _as_json("accuracy", sections[section]) for section in sections}
+        total, sections = scores.analogy_accuracy(unit, find, path, compose)
+        report["analogies"][name] = total.as_json("accuracy") | {
+            "sections": {section: sections[section].as_json("accuracy") for section in sections}
         }
     return report
 
@@ -195,7 +202,9 @@ def _summary(before: dict[str, Any]) -> dict[str, Any]:
     summary = {"before_version": before["version"]}
     if moved := before["drift"]:
         summary["neighbor_overlap"] = moved["neighbors"]["overlap"]
-        summary["coverage"] = moved["words"]["coverage"]
+        for name in ("coverage", "coverage_with_ngrams"):
+            if (share := moved["words"][name]) is not None:
+                summary[name] = share
     return summary
 
 
@@ -207,22 +216,30 @@ def _vocabulary(tokens: Sequence[str]) -> Vocabulary:
 def find_ids(
     words: list[str], vocabulary: Vocabulary, transform: TransformSettings
 ) -> npt.NDArray[np.int64]:
-    """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one.
+    """Ids of `words` as the tokeniser writes them; -1 where it makes no one known token of one."""
+    index = vocabulary.index
+    return np.array([index.get(word, -1) for word in spelled(words, transform)], np.int64)
+
+
+def compose_by(buckets: Buckets, transform: TransformSettings) -> scores.Compose:
+    """Vectors of the n-grams of words, as the tokeniser writes these."""
+    return lambda words: buckets.compose(spelled(words, transform))
+
+
+def spelled(words: list[str], transform: TransformSettings) -> list[str]:
+    """Words as the tokeniser writes them.
 
     What it would split may be a phrase: `New_York` is, as for the signatures, a spelling of one.
     """
     given = tf.strings.strip(tf.constant(words, tf.string))
-    spelled, split = (
+    wholes, split = (
         function(given, tokenizer=transform.tokenizer, lowercase=transform.lowered)
         for function in (text.spell, text.tokenize)
     )
-    return np.array(
-        [
-            vocabulary.index.get((word[0] if len(word) == 1 else whole).decode(), -1)
-            for word, whole in zip(split.to_list(), spelled.numpy(), strict=True)
-        ],
-        np.int64,
-    )
+    return [
+        (word[0] if len(word) == 1 else whole).decode()
+        for word, whole in zip(split.to_list(), wholes.numpy(), strict=True)
+    ]
 
 
 def probes(vocabulary: Vocabulary, vectors: npt.NDArray[np.float32]) -> list[int]:
@@ -259,7 +276,3 @@ def neighbors(
             (vocabulary.tokens[near], round(float(similarity[near]), 4)) for near in nearest
         ]
     return found
-
-
-def _as_json(name: str, score: scores.Score) -> dict[str, float | int | None]:
-    return {name: score.value, "covered": score.covered, "total": score.total}

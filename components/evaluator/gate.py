@@ -117,6 +117,7 @@ def _against(
 
 
 def _moved(drift: dict[str, Any], version: str, settings: EvaluatorSettings) -> Iterator[str]:
+    """What moved too far. Only the vocabulary counts as known: n-grams answer for anything."""
     least, overlap = settings.min_neighbor_overlap, drift["neighbors"]["overlap"]
     if least is not None and overlap is not None and overlap < least:
         yield (
@@ -125,9 +126,12 @@ def _moved(drift: dict[str, Any], version: str, settings: EvaluatorSettings) -> 
         )
     least, coverage = settings.min_coverage, drift["words"]["coverage"]
     if least is not None and coverage < least:
+        answered = drift["words"]["coverage_with_ngrams"]
+        others = "" if answered is None else f" ({answered:.1%} with what only n-grams answer for)"
         yield (
             f"{least:.0%} of the words of {version} must still be known (evaluator.min_coverage), "
-            f"got {coverage:.1%}: another corpus needs another --output, or once --force-push"
+            f"got {coverage:.1%}{others}: another corpus needs another --output, or once "
+            "--force-push"
         )
     now, then = drift["now"], drift["before"]
     most, norm, old_norm = settings.max_norm_ratio, now["median_norm"], then["median_norm"]

@@ -78,6 +78,7 @@ class Progress(keras.callbacks.Callback):
         state = json.loads(whole[-1].read_text(encoding="utf-8"))
         for name, table in self._skip_gram.tables.items():
             table.load(whole[-1].parent / f"{name}.npy")
+        self._skip_gram.training.restored()
         self._skip_gram.steps = state["steps"]
         self.epoch, self.round, self._sums = state["epoch"], state["round"], state["sums"]
         self._began -= state["seconds"]
@@ -121,18 +122,11 @@ class Progress(keras.callbacks.Callback):
             path.unlink(missing_ok=True)
             table.save(path)
 
-    def write_tables(self, *, best: bool) -> None:
-        """Write vectors.npy and contexts.npy.
-
-        Args:
-            best: Whether to write what `keep_best` kept, in place of what the model holds.
-        """
+    def restore_best(self) -> None:
+        """Load what `keep_best` kept last."""
         for name, table in self._skip_gram.tables.items():
-            path = self._directory / f"{name}.npy"
-            if best:
-                shutil.copyfile(self._directory / f"best-{name}.npy", path)
-            else:
-                table.save(path)
+            table.load(self._directory / f"best-{name}.npy")
+        self._skip_gram.training.restored()
 
     def clean_up(self) -> None:
         """Delete what only an unfinished run needs."""
@@ -251,7 +245,7 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the norms of all rows."""
-        for name, table in self._skip_gram.tables.items():
+        for name, table in self._skip_gram.whole().items():
             norm = table.largest_norm()
             if not norm < LARGEST_NORM:
                 self._stop(f"a row of the {name} has a norm of {norm:.3g}")

@@ -37,6 +37,13 @@ class Lists(NamedTuple):
         lists = np.repeat(np.arange(high - low), np.diff(splits))
         return self.ids[splits[0] : splits[-1]], lists
 
+    def of(self, lists: Ids) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """Some lists, as `part` has those that follow each other."""
+        sizes = self.splits[lists + 1] - self.splits[lists]
+        shift = self.splits[lists] - (np.cumsum(sizes) - sizes)
+        where = np.arange(sizes.sum()) + np.repeat(shift, sizes)
+        return self.ids[where], np.repeat(np.arange(len(lists)), sizes)
+
     def turned(self, count: int) -> "Lists":
         """For each of the `count` others, the lists that hold it, ascending."""
         lists = np.repeat(np.arange(len(self.splits) - 1, dtype=np.int32), np.diff(self.splits))
@@ -118,29 +125,35 @@ def kinds(tokens: Sequence[str], subwords: Subwords) -> Kinds:
     )
 
 
-def write_buckets(directory: Path, kinds: Kinds, before: Buckets | None) -> None:
-    """Write buckets.npy and bucket_ids.npy, a block at a time, in place of parts.npy.
+def write_buckets(
+    directory: Path, kinds: Kinds, own: Floats, shared: Floats, before: Buckets | None
+) -> None:
+    """Write buckets.npy and bucket_ids.npy, a block at a time.
 
     Args:
-        directory: Has parts.npy: how far words' own parts and kinds have moved.
+        directory: Where.
         kinds: Of the vocabulary.
-        before: What the buckets were when the training began; None: zeros.
+        own: float32 [words, dimensions], how far each word's own part has moved in the training.
+        shared: float32 [kinds, dimensions], how far the buckets of each kind have together.
+        before: What the buckets were when it began; None: zeros.
     """
-    moved = np.load(directory / "parts.npy", mmap_mode="r")
     ids = kinds.buckets if before is None else np.union1d(kinds.buckets, before.ids)
-    shape = len(ids), moved.shape[1]
-    rows = np.lib.format.open_memmap(directory / "buckets.npy", "w+", np.float32, shape)
+    shape = len(ids), own.shape[1]
+    buckets = np.lib.format.open_memmap(directory / "buckets.npy", "w+", np.float32, shape)
     for start in range(0, len(ids), BLOCK_ROWS):
         block = ids[start : start + BLOCK_ROWS]
-        here = rows[start : start + BLOCK_ROWS]
+        here = buckets[start : start + BLOCK_ROWS]
         places, there = _places(kinds.buckets, block)
-        here[there] = moved[kinds.rows[places]]
+        rows = kinds.rows[places]
+        kind = rows[rows >= len(own)] - len(own)
+        moved = own[np.minimum(rows, len(own) - 1)]
+        moved[rows >= len(own)] = shared[kind] / kinds.sizes[kind, np.newaxis]
+        here[there] = moved
         if before:
             places, there = _places(before.ids, block)
             here[there] += before.rows[places]
-    rows.flush()
+    buckets.flush()
     np.save(directory / "bucket_ids.npy", ids)
-    (directory / "parts.npy").unlink()
 
 
 def _places(ids: Ids, wanted: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -20,8 +20,6 @@ from components.trainer.tables import Table
 from components.trainer.training import Training
 from components.trainer.workers import Workers
 
-NAMES = "vectors", "contexts", "parts"  # Of tables.
-
 
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
@@ -44,10 +42,10 @@ class SkipGram(keras.Model):
             sharing: What the vectors are made of, to train them with n-grams.
         """
         super().__init__(name="skip_gram")
-        self.vectors = Table(data.types, settings.dimensions)
+        self.vectors = sharing.start if sharing else Table(data.types, settings.dimensions)
         self.contexts = Table(data.types, settings.dimensions)
         self.vectors.fill_uniform(0.5 / settings.dimensions, settings.seed)
-        self.training = Training(data, settings, [self.vectors, self.contexts], sharing)
+        self.training = Training(data, settings, self.vectors, self.contexts, sharing)
         self.steps, self.rate = 0, settings.learning_rate
         self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
         cpus = threads.devices("CPU")
@@ -64,18 +62,28 @@ class SkipGram(keras.Model):
 
     @property
     def tables(self) -> dict[str, Table]:
-        """By name: "vectors" of the targets, "contexts", and "parts" of vectors, if they have."""
-        return dict(zip(NAMES, self.training.all_tables, strict=False))
+        """By name, all that is to be kept: see `Training.state`."""
+        return self.training.state
+
+    def whole(self) -> dict[str, Table]:
+        """By name: "vectors" and "contexts" as they are now, of all words."""
+        every = np.arange(self.vectors.types, dtype=np.int32)
+        self.training.compose([every], self._mergers)
+        vectors, contexts = self.training.tables
+        return {"vectors": vectors, "contexts": contexts}
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""
-        return tf.constant(self.vectors.rows[np.asarray(ids)])
+        self.training.compose([np.asarray(ids)], self._mergers)
+        return tf.constant(self.training.tables[0].rows[np.asarray(ids)])
 
     def train_step(self, spans: Spans) -> dict[str, tf.Tensor]:
         """One round."""
         epoch, round_ = int(spans.epoch[0]), Round(int(spans.first[0]), int(spans.blocks[0]))
         learn = partial(self.training.learn, epoch, round_)
-        found = list(self._workers.map(learn, _shards(spans)))
+        shards = _shards(spans)
+        self.training.prepare(shards, self._mergers)
+        found = list(self._workers.map(learn, shards))
         self.training.merge(found, self._mergers)
         sums = {name: sum(getattr(one, name) for one in found) for name in SUMS}
         self.finish_round(epoch, round_, sums)
@@ -95,7 +103,9 @@ class SkipGram(keras.Model):
 
     def test_step(self, spans: Spans) -> dict[str, tf.Tensor]:
         """The loss of all pairs, without an update."""
-        found = list(self._workers.map(self.training.measure, _shards(spans)))
+        shards = _shards(spans)
+        self.training.prepare(shards, self._mergers)
+        found = list(self._workers.map(self.training.measure, shards))
         self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
         return {"loss": self.pair_loss.result()}
 

@@ -19,6 +19,7 @@ from components.trainer.dataset import GROUP, TARGETS
 from components.trainer.merge import Delta, Floats
 from components.trainer.optimizer import RowGradients, Table, joined, moved
 from components.trainer.skipgrams import Parts, Rows, Scores
+from components.trainer.tables import aligned, in_place
 
 _GROWTH = 1.25  # Of sizes that XLA compiles for, from one to the next.
 
@@ -186,12 +187,10 @@ class _Copies(threading.local):
         dimensions = table.shape[1]
         key = name, size, dimensions
         if key not in self._known:
-            memory = np.zeros(size * dimensions + 16, np.float32)
-            start = -(memory.ctypes.data // 4) % 16  # TensorFlow wants multiples of 64 bytes.
-            array = memory[start : start + size * dimensions].reshape(size, dimensions)
+            array = aligned(size, dimensions)
             for known in [known for known in self._known if known[0] == name]:
                 del self._known[known]
-            self._known[key] = array, tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+            self._known[key] = array, in_place(array)
         array, tensor = self._known[key]
         np.take(table, ids, 0, out=array[: len(ids)], mode="clip")
         return tensor

@@ -23,7 +23,7 @@ import tensorflow as tf
 from components.settings import TrainerSettings
 from components.subwords import Subwords
 from components.trainer import merge
-from components.trainer.kinds import Ids, Kinds, Lists, kinds
+from components.trainer.kinds import Ids, Kinds, Splits, kinds
 from components.trainer.merge import Directions, Floats
 from components.trainer.tables import Table
 from components.trainer.workers import Workers
@@ -40,8 +40,10 @@ class Sharing:
 
     Attributes:
         kinds: Of n-grams.
-        moved: float32 [words + kinds, dimensions], how far each word's own part has moved since the
-            training began, and each kind.
+        start: The vectors when the training began.
+        own: How far each word's own part has moved since then.
+        shared: How far the buckets of each kind have moved together.
+        vectors: What they make, of the words that were asked for since anything moved.
     """
 
     @classmethod
@@ -50,75 +52,88 @@ class Sharing:
         if not (subwords := Subwords.of(settings)):
             return None
         tokens = Vocabulary.load(vocabulary).tokens
-        return cls(kinds(tokens, subwords), settings.dimensions)
+        return cls(kinds(tokens, subwords), Table(len(tokens), settings.dimensions))
 
-    def __init__(self, kinds: Kinds, dimensions: int) -> None:
+    def __init__(self, kinds: Kinds, start: Table) -> None:
         """Nothing has moved.
 
         Args:
             kinds: Of the vocabulary.
-            dimensions: Of a vector.
+            start: See above.
         """
-        self.kinds = kinds
-        self.types = len(kinds.parts)
-        self.moved = Table(self.types + len(kinds.sizes), dimensions)
-        self._kind_parts, self._word_parts = _cut(kinds.words), _cut(kinds.kinds)
+        self.kinds, self.start = kinds, start
+        self.own = Table(start.types, start.dimensions)
+        self.shared = Table(len(kinds.sizes), start.dimensions)
+        self.vectors = Table(start.types, start.dimensions)
+        self._current = np.zeros(start.types, np.bool_)
+        self._parts = _cut(kinds.words.splits)
 
-    def share(
-        self,
-        vectors: Floats,
-        ids: Ids,
-        moves: Floats,
-        paths: Floats,
-        along: Directions,
-        workers: Workers,
-    ) -> None:
-        """Move all parts, and the vectors with them.
+    def compose(self, ids: Ids, workers: Workers) -> None:
+        """See to it that some rows of `vectors` are as they are now.
 
         Args:
-            vectors: float32 [types, dimensions], where the round led; changed in place.
-            ids: int32 [words] that the round moved.
+            ids: int32 [words], ascending.
+            workers: That do it.
+        """
+        ids = ids[~self._current[ids]]
+        of_kinds, shared = self.kinds.kinds, self.shared.tensor
+
+        def make(part: tuple[int, int]) -> None:
+            some = ids[part[0] : part[1]]
+            held, lists = of_kinds.of(some)
+            sums = _sums(shared, held, lists, len(some))
+            sums += self.kinds.alone[some, np.newaxis] * self.own.rows[some]
+            sums /= self.kinds.parts[some, np.newaxis]
+            sums += self.start.rows[some]
+            self.vectors.rows[some] = sums
+
+        sizes = of_kinds.splits[ids + 1] - of_kinds.splits[ids]
+        _each(workers, make, _cut(np.concatenate([[0], np.cumsum(sizes)])))
+        self._current[ids] = True
+
+    def share(
+        self, ids: Ids, moves: Floats, paths: Floats, along: Directions, workers: Workers
+    ) -> None:
+        """Move all parts of the words that a round moved.
+
+        Args:
+            ids: int32 [words].
             moves: float32 [words, dimensions], by how much.
             paths: float32 [words], see `merge.Delta`; of all shards.
             along: The directions of vectors after the round.
             workers: That do it.
         """
-        kinds, types = self.kinds, self.types
+        kinds = self.kinds
         along = along._replace(bends=_HARDER * along.bends, rest=np.float32(_HARDER) * along.rest)
-        self.moved.rows[ids] += moves
-        place = np.full(types, -1, np.int32)
+        self.own.rows[ids] += moves
+        place = np.full(self.start.types, -1, np.int32)
         place[ids] = np.arange(len(ids), dtype=np.int32)
         found = tf.constant(moves)
-        # What each kind adds to the vectors of its words, before the mean is taken.
-        pulls = np.zeros((len(kinds.sizes), vectors.shape[1]), np.float32)
 
-        def move_kinds(part: tuple[int, int]) -> None:
-            words, lists = kinds.words.part(*part)
+        def move(part: tuple[int, int]) -> None:
+            low, high = part
+            words, lists = kinds.words.part(low, high)
             places = place[words]
-            moving = places >= 0
+            moving = np.flatnonzero(places >= 0)
             places, lists = places[moving], lists[moving]
-            held = np.bincount(lists, minlength=part[1] - part[0])
+            held = np.bincount(lists, minlength=high - low)
             here = np.flatnonzero(held)
             number = np.cumsum(held > 0) - 1
-            far = np.bincount(lists, paths[places], part[1] - part[0]).astype(np.float32)
+            far = np.bincount(lists, paths[places], high - low)[here].astype(np.float32)
             sums = _sums(found, places, number[lists], merge.even(len(here)))
             counts = held[here].astype(np.float32)
-            merge.damp(sums, far[here][:, np.newaxis], counts[:, np.newaxis], along)
-            here += part[0]
-            self.moved.rows[types + here] += sums[: len(here)]
-            pulls[here] = sums[: len(here)] * kinds.sizes[here][:, np.newaxis]
+            merge.damp(sums, far[:, np.newaxis], counts[:, np.newaxis], along)
+            here += low
+            # All buckets of a kind at once, as their words have use for them.
+            sums = sums[: len(here)] * kinds.sizes[here, np.newaxis]
+            self.shared.rows[here] += sums
 
-        def move_words(part: tuple[int, int]) -> None:
-            rows = slice(*part)
-            of_words, lists = kinds.kinds.part(*part)
-            sums = _sums(pulled, of_words, lists, part[1] - part[0])
-            sums /= kinds.parts[rows, np.newaxis]
-            vectors[rows] += sums
+        _each(workers, move, self._parts)
+        self.forget()
 
-        _each(workers, move_kinds, self._kind_parts)
-        vectors[ids] += moves * (kinds.alone[ids] / kinds.parts[ids] - 1)[:, np.newaxis]
-        pulled = tf.constant(pulls)
-        _each(workers, move_words, self._word_parts)
+    def forget(self) -> None:
+        """Take note that parts have moved."""
+        self._current[:] = False
 
 
 def _sums(rows: tf.Tensor, ids: Ids, segments: npt.NDArray[np.int64], count: int) -> Floats:
@@ -127,10 +142,10 @@ def _sums(rows: tf.Tensor, ids: Ids, segments: npt.NDArray[np.int64], count: int
     return sums
 
 
-def _cut(lists: Lists) -> list[tuple[int, int]]:
-    """From where to where the parts are that are worked on at once."""
-    cuts = np.searchsorted(lists.splits, np.arange(_PART, lists.splits[-1], _PART))
-    edges = np.unique(np.concatenate([[0], cuts, [len(lists.splits) - 1]])).tolist()
+def _cut(splits: Splits) -> list[tuple[int, int]]:
+    """From where to where lists are worked on at once."""
+    cuts = np.searchsorted(splits, np.arange(_PART, splits[-1], _PART))
+    edges = np.unique(np.concatenate([[0], cuts, [len(splits) - 1]])).tolist()
     return list(zip(edges, edges[1:], strict=False))
 
 

@@ -4,9 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 BLOCK_ROWS = 65_536
+
+
+def aligned(rows: int, dimensions: int) -> npt.NDArray[np.float32]:
+    """Zeros, float32 [rows, dimensions], in memory that TensorFlow can read in place."""
+    memory = np.zeros(rows * dimensions + 16, np.float32)
+    start = -(memory.ctypes.data // 4) % 16  # It wants multiples of 64 bytes.
+    return memory[start : start + rows * dimensions].reshape(rows, dimensions)
+
+
+def in_place(array: npt.NDArray[np.float32]) -> tf.Tensor:
+    """The memory of what `aligned` made, as a tensor."""
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 class Table:
@@ -20,7 +33,12 @@ class Table:
     def __init__(self, types: int, dimensions: int) -> None:
         """A table of zeros."""
         self.types, self.dimensions = types, dimensions
-        self.rows = np.zeros((types, dimensions), np.float32)
+        self.rows = aligned(types, dimensions)
+
+    @property
+    def tensor(self) -> tf.Tensor:
+        """The very same memory, for ops that read it before it changes again."""
+        return in_place(self.rows) if self.types else tf.constant(self.rows)
 
     def fill_uniform(self, bound: float, seed: int) -> None:
         """Uniform numbers in [-bound, bound), a function of seed and row."""

@@ -110,10 +110,14 @@ def build(
     worse = _epochs_without_gain(history) if settings.patience else 0
     best = history[-1 - worse]
     seconds = progress.seconds()
-    progress.write_tables(best=worse > 0)
+    if worse:
+        progress.restore_best()
+    for name, table in model.whole().items():
+        table.save(out.path / f"{name}.npy")
     if sharing := model.training.sharing:
         before = begin.buckets(start, settings, out.path)
-        write_buckets(out.path, sharing.kinds, before)
+        moved = sharing.own.rows, sharing.shared.rows
+        write_buckets(out.path, sharing.kinds, *moved, before)
     shutil.copyfile(examples / VOCABULARY, out.path / VOCABULARY)
     trained = out.finish(
         settings,

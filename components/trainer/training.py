@@ -34,7 +34,7 @@ class Training:
     Attributes:
         data: What it is trained on.
         settings: Of the algorithm.
-        tables: The vectors and the contexts.
+        tables: The vectors and the contexts, as they are now.
         sharing: What the vectors are made of; None: each is its own.
     """
 
@@ -42,7 +42,8 @@ class Training:
         self,
         data: SkipGrams,
         settings: Chosen,
-        tables: Sequence[Table],
+        vectors: Table,
+        contexts: Table,
         sharing: Sharing | None = None,
     ) -> None:
         """Nothing runs yet.
@@ -50,25 +51,45 @@ class Training:
         Args:
             data: With the rounds.
             settings: All of the algorithm's.
-            tables: Are trained in place.
+            vectors: Are trained in place; with `sharing`, its vectors when the training began.
+            contexts: Are trained in place.
             sharing: Is trained in place, too.
         """
-        self.data, self.settings, self.tables, self.sharing = data, settings, tables, sharing
+        self.data, self.settings, self.sharing = data, settings, sharing
+        self.tables = [sharing.vectors if sharing else vectors, contexts]
+        self._state = {"vectors": vectors, "contexts": contexts}
         tokens = min(blocks_in(settings.round_tokens), max(1, data.blocks)) * BLOCK
-        named = _expected(data, tokens)
+        expected = _expected(data, tokens)
         steps = tokens * data.steps / max(1, data.tokens)
-        rows = [math.ceil(1.05 * table.sum()) + 8 for table in named]
+        rows = [math.ceil(1.05 * table.sum()) + 8 for table in expected]
         self._size = Size(math.ceil(1.1 * steps) + 2, *rows)
-        self._cuts = [_cut(table, _PART) for table in named]
+        self._cuts = [_cut(table, _PART) for table in expected]
         draw = np.random.Generator(np.random.Philox(key=[settings.seed, 2**62]))
         cells = draw.integers(0, data.types, _PROBES)
         threshold, alias = map(np.asarray, data.noise)
         self._probes = np.where(draw.random(_PROBES) < threshold[cells], cells, alias[cells])
 
     @property
-    def all_tables(self) -> list[Table]:
-        """The vectors, the contexts, and the parts of vectors, if they have."""
-        return [*self.tables, *([self.sharing.moved] if self.sharing else [])]
+    def state(self) -> dict[str, Table]:
+        """All that a training that is interrupted needs, by name."""
+        sharing = self.sharing
+        return self._state | ({"own": sharing.own, "shared": sharing.shared} if sharing else {})
+
+    def prepare(self, shards: Sequence[Rows], workers: Workers) -> None:
+        """Make the vectors of all targets of some shards as they are now."""
+        window = self.settings.window
+        targets = [rows.tokens[:, window : window + self.data.length] for rows in shards]
+        self.compose(targets, workers)
+
+    def compose(self, arrays: Sequence[npt.NDArray[np.int32]], workers: Workers) -> None:
+        """Make the vectors of all words that `arrays` name as they are now."""
+        if self.sharing:
+            self.sharing.compose(named(self.data.types, arrays), workers)
+
+    def restored(self) -> None:
+        """Take note that `state` was filled with other values."""
+        if self.sharing:
+            self.sharing.forget()
 
     def rate(self, epoch: int, block: int) -> float:
         """The learning rate at a block of an epoch: it falls in a straight line over all epochs."""
@@ -123,10 +144,11 @@ class Training:
         ids = named(self.data.types, [delta.ids for delta in deltas])
         paths = merge.paths(ids, deltas)
         ids, paths = ids[paths != 0], paths[paths != 0]
+        self.compose([ids], workers)
         before = vectors[ids]
         yield
         moves = vectors[ids] - before
-        self.sharing.share(vectors, ids, moves, paths, self.directions(0), workers)
+        self.sharing.share(ids, moves, paths, self.directions(0), workers)
 
     def _merge(self, found: Sequence[Found], workers: Workers) -> None:
         if len(found) == 1:

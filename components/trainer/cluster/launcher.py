@@ -121,7 +121,8 @@ class Cluster:
             for callback in callbacks:
                 callback.on_train_batch_end(round_, logs)
         self._await(lambda: self._is_whole(end))
-        load(self._place, end, list(model.tables.values()))
+        load(self._place, end, model.tables)
+        model.training.restored()
         if held_out is not None:
             logs["val_loss"] = float(model.evaluate(held_out, verbose=0))
         for callback in callbacks:
@@ -152,7 +153,7 @@ class Cluster:
 
         files = -(-self._train.blocks // work.TOKEN_BLOCKS)
         each(upload, [work.token_file(number) for number in range(files)], _UPLOADS)
-        tables = list(self._model.tables.values())
+        tables = self._model.tables
         parts = {part.name: part for part in work.snapshot_of(tables)}
 
         def write(name: str) -> None:
@@ -241,7 +242,7 @@ class Cluster:
         return [name for name in self._place.names("records") if name.isdecimal()]
 
     def _is_whole(self, state: int) -> bool:
-        wanted = {part.name for part in work.snapshot_of(list(self._model.tables.values()))}
+        wanted = {part.name for part in work.snapshot_of(self._model.tables)}
         return wanted <= set(self._place.names(work.state_directory(state)))
 
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -83,10 +83,12 @@ class Station:
             self.data = _Packed(place, examples, settings)
             sharing = Sharing.of(examples / VOCABULARY, settings)
         self.place, self.settings = place, settings
-        tables = [Table(self.data.types, settings.dimensions) for _ in range(2)]
-        self.training = Training(self.data, settings, tables, sharing)
+        vectors, contexts = (Table(self.data.types, settings.dimensions) for _ in "ab")
+        if sharing:
+            vectors = sharing.start
+        self.training = Training(self.data, settings, vectors, contexts, sharing)
         self.schedule = work.Schedule.of(self.data, self.training)
-        self.snapshot = work.snapshot_of(self.training.all_tables)
+        self.snapshot = work.snapshot_of(self.training.state)
         self.merged = work.merged_parts(self.training)
         self._workers = Workers(threads.devices("CPU"))
         self.devices: SimpleQueue[str] = SimpleQueue()
@@ -194,6 +196,7 @@ class Station:
             # Text is cut on CPUs.
             with tf.device(device if "CPU" in device else "CPU:0"):
                 rows = self.data.span(epoch, round_.first + shard * round_.blocks, round_.blocks)
+            self.training.prepare([rows], self._workers)
             found = self.training.learn(epoch, round_, rows)
         return work.packed(found, self.training)
 
@@ -220,6 +223,9 @@ class Station:
                 moved = deltas[0]
             else:
                 rows = self.training.tables[table].rows
+                if table == 0:
+                    ids = [delta.ids for delta in deltas]
+                    self.training.compose(ids, self._workers)
                 moved = merged(rows, deltas, self._directions(state, table))
         if index == 0:
             record = {name: sum(getattr(head, name) for head in heads) for name in SUMS}
@@ -230,7 +236,7 @@ class Station:
     def rows(self, state: int, part: work.Part) -> bytes:
         """A part of the snapshot of a state."""
         with self.using(state):
-            return self.training.all_tables[part.table].rows[part.rows].astype("<f4").tobytes()
+            return self.training.state[part.table].rows[part.rows].astype("<f4").tobytes()
 
     def clean(self, state: int) -> None:
         """Remove what nobody needs who is in a state, whose snapshot is whole or not there."""
@@ -293,7 +299,8 @@ class Station:
                 )
             self._set(-1)  # Until all is loaded: a failure leaves tables of two states.
             try:
-                load(self.place, state, self.training.all_tables)
+                load(self.place, state, self.training.state)
+                self.training.restored()
             except GoneError:  # There is a newer one.
                 continue
             self._set(state)
@@ -305,7 +312,7 @@ class Station:
         self._changed.notify_all()
 
 
-def load(place: Place, state: int, tables: Sequence[Table]) -> None:
+def load(place: Place, state: int, tables: Mapping[str, Table]) -> None:
     """Fill tables with a snapshot.
 
     Raises:

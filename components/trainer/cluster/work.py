@@ -16,7 +16,7 @@ Round N leads from state N of the tables to state N + 1; rounds are counted thro
 Numbers are little-endian.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta
-from components.trainer.model import NAMES
 from components.trainer.rounds import BLOCK, Round
 from components.trainer.shard import Found
 from components.trainer.tables import Table
@@ -108,30 +107,31 @@ class Part(NamedTuple):
 
     Attributes:
         name: Of its file.
-        table: Which of NAMES.
+        table: See `Training.state`.
         rows: Which.
     """
 
     name: str
-    table: int
+    table: str
     rows: slice
 
 
-def snapshot_of(tables: Sequence[Table]) -> list[Part]:
+def snapshot_of(tables: Mapping[str, Table]) -> list[Part]:
     """What a snapshot of the tables consists of."""
-    return snapshot_parts([table.types for table in tables], tables[0].dimensions)
+    sizes = {name: table.types for name, table in tables.items()}
+    return snapshot_parts(sizes, next(iter(tables.values())).dimensions)
 
 
-def snapshot_parts(sizes: Sequence[int], dimensions: int) -> list[Part]:
+def snapshot_parts(sizes: Mapping[str, int], dimensions: int) -> list[Part]:
     """The same, of tables with so many rows.
 
-    >>> [part.name for part in snapshot_parts([50_000, 50_000], dimensions=100)]
-    ['vectors-0000', 'vectors-0001', 'contexts-0000', 'contexts-0001']
+    >>> [part.name for part in snapshot_parts({"vectors": 50_000}, dimensions=100)]
+    ['vectors-0000', 'vectors-0001']
     """
     rows = max(1, _TABLE_BYTES // (4 * dimensions))
     return [
-        Part(f"{NAMES[table]}-{start // rows:04d}", table, slice(start, min(start + rows, size)))
-        for table, size in enumerate(sizes)
+        Part(f"{name}-{start // rows:04d}", name, slice(start, min(start + rows, size)))
+        for name, size in sizes.items()
         for start in range(0, size, rows)
     ]
 
@@ -143,7 +143,7 @@ def merged_parts(training: Training) -> list[tuple[str, int, int]]:
     """
     return [
         (f"{name}-{part:04d}", table, part)
-        for table, name in enumerate(NAMES[: len(training.tables)])
+        for table, name in enumerate(("vectors", "contexts"))
         for part in range(training.parts(table))
     ]
 
