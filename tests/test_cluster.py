@@ -145,7 +145,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 def tables(there: Station) -> dict[str, str]:
     """As `digests`."""
     found = {}
-    for name, table in zip(work.NAMES, there.training.tables, strict=True):
+    for name, table in zip(("vectors", "contexts"), there.training.tables, strict=True):
         table.save(there.place.path / "saved.npy")  # type: ignore[attr-defined]
         content = (there.place.path / "saved.npy").read_bytes()  # type: ignore[attr-defined]
         found[f"{name}.npy"] = hashlib.sha256(content).hexdigest()
@@ -548,10 +548,11 @@ def test_parts_merged_apart_are_the_table_merged_as_a_whole() -> None:
         paths = draw.random(len(ids)).astype(np.float32)
         deltas.append(Delta(ids, table[ids] + moves, paths))
     before = table.copy()
-    ids, rows = station.merged(table, deltas, along)
+    ids, rows, paths = station.merged(table, deltas, along)
     assert (table == before).all()
     merge.merge(table, deltas, along)
     assert (table[ids] == rows).all()
+    assert (paths == merge.paths(ids, deltas)).all()
     others = np.setdiff1d(np.arange(300), ids)
     assert len(others)
     assert (table[others] == before[others]).all()
