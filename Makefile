@@ -76,6 +76,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--seeds 1 2 3 --eval eval/*'
+# make benchmark-training CORPUS='corpus/*.gz' ARGS='--subwords --unseen 2000 --eval eval/*'
 benchmark-training: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'

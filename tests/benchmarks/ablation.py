@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training import Result, alone, score, table, transform
+from scoring import Result, score, table
+from training import alone, transform
 
 from components import threads
 from components.artifacts import Examples, Model

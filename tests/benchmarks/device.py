@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 from report import Row, about, examples_of, markdown, parser_for, write
-from training import alone, score, train_skipstream
+from scoring import score
+from training import alone, train_skipstream
 
 from components import threads
 from components.artifacts import Examples

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from training import is_analogies
+from scoring import is_analogies
 from transform import read_lines
 
 from components.exporter.embeddings import resolve

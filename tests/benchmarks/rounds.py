@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from report import Row, about, examples_of, markdown, parser_for, write
-from training import alone, score, train_skipstream
+from scoring import score
+from training import alone, train_skipstream
 
 from components import threads
 from components.artifacts import Examples

@@ -21,16 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training import (
-    Result,
-    _tokens_of,
-    alone,
-    score,
-    table,
-    train_gensim,
-    train_skipstream,
-    transform,
-)
+from peers import train_gensim
+from scoring import Result, score, table
+from training import _tokens_of, alone, train_skipstream, transform
 
 from components.settings import TrainerSettings
 

@@ -1,14 +1,23 @@
 """Trains skipstream, gensim and fastText on the same tokens; prints what they cost and reach.
 
     make benchmark-training CORPUS='corpus/*.gz' ARGS="--epochs 5 --seeds 1 2 3 --eval eval/*"
+    make benchmark-training CORPUS='corpus/*.gz' ARGS="--subwords --unseen 2000 --eval eval/*"
 
 Fair by construction: the others read the very tokens that skipstream trains on, on two threads and
-through their own fastest paths (gensim: `corpus_file`; fastText: C++, no subwords), with the same
-dimensions, window, negatives, sample and epochs, and are scored by the same code. Each training has
-a process of its own. Seconds are of the training alone, without start-up, reading the vocabulary or
-writing vectors; building the graph, the held-out loss and checkpoints are part of ours. Peak memory
-is that of the process when the training ends. One difference stays: fastText draws noise words by
-their counts to the power .5, which is fixed in its source.
+through their own fastest paths (gensim: `corpus_file`; fastText: C++), with the same dimensions,
+window, negatives, sample and epochs, and are scored by the same code. Each training has a process
+of its own. Seconds are of the training alone, without start-up, reading the vocabulary or writing
+vectors; building the graph, the held-out loss and checkpoints are part of ours. Peak memory is that
+of the process when the training ends. One difference stays: fastText draws noise words by their
+counts to the power .5, which is fixed in its source.
+
+--subwords: skipstream and fastText train with the same n-grams, 3 to 6 characters long, in as many
+buckets. fastText 0.10.4 starts a tenth of its words and buckets for each thread from random numbers
+(`DenseMatrix::uniformThread` of its source cuts the table into 10, whatever the threads), the rest
+from zeros. --peer-threads 2 10 trains it with 2 threads, and with 10, which fill the whole table.
+
+--unseen: both train again, on the text without so many words, and scoring.py asks how near the
+vectors that n-grams give those words are to what the same system learned from the whole text.
 """
 
 import argparse
@@ -22,29 +31,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import THREADS, peak_megabytes, train_fasttext, train_gensim
+from scoring import (
+    Result,
+    Vectors,
+    choose,
+    compare_trainings,
+    score,
+    score_left_out,
+    table,
+    unknown_words,
+)
 
 from components import threads
 from components.artifacts import Examples, Model
-from components.settings import TrainerSettings, TransformSettings
+from components.settings import TrainerSettings
 from components.vocabulary import Vocabulary
 from pipeline import baseline
 
-Result = dict[str, Any]
+Training = tuple[Callable[..., Result], tuple[Any, ...]]  # And its own arguments.
 
-THREADS = 2
+NGRAMS = 3, 6
 PEERS = ("gensim", "fasttext-numpy2")
-
-
-def peak_megabytes() -> int:
-    """Peak resident memory of this process, in MB. (getrusage's begins with the parent's.)"""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) // 1024 if found else 0
 
 
 def cpu() -> str:
@@ -53,11 +67,11 @@ def cpu() -> str:
     return f"{os.cpu_count()} x {found[1] if found else platform.machine()}"
 
 
-def transform(patterns: list[str], output: Path) -> Examples:
+def transform(patterns: list[str], output: Path, settings: Sequence[str] = ()) -> Examples:
     """The corpus as the real command prepares it."""
     subprocess.run(
         [sys.executable, "-m", "pipeline", "transform", "--output", str(output)]
-        + ["--input", *patterns],
+        + ["--input", *patterns, *(["--set", *settings] if settings else [])],
         check=True,
     )
     return baseline.examples(str(output))
@@ -75,95 +89,37 @@ def write_tokens(examples: Examples, path: Path) -> None:
             file.write(" ".join(tokens[id_] for id_ in ids) + "\n")
 
 
-def train_skipstream(examples: Examples, work: Path, settings: TrainerSettings) -> Result:
-    """As the real command trains: TFRecords through tf.data included."""
+def write_without(words: set[str], path: Path, other: Path) -> Result:
+    """The text at `path` without so many words, to `other`."""
+    with path.open(encoding="utf-8") as file, other.open("w", encoding="utf-8") as filtered:
+        for line in file:
+            filtered.write(" ".join(word for word in line.split() if word not in words) + "\n")
+    return {}
+
+
+def train_skipstream(
+    examples: Examples, work: Path, settings: TrainerSettings, unknown: Sequence[str] = ()
+) -> Result:
+    """As the real command trains: TFRecords through tf.data included.
+
+    vectors.npy has the vectors of the vocabulary, then those of unknown words.
+    """
     threads.limit(settings.threads)
     from components import trainer
 
     path = work / f"skipstream-{settings.seed}"
     path.mkdir()
     model = trainer.build(examples, settings=settings, out=Model(path, path.name))
-    np.save(work / "vectors.npy", np.load(model.path / "vectors.npy"))
+    peak = peak_megabytes()
+    vectors = np.load(model.path / "vectors.npy")
+    if model.buckets:
+        vectors = np.concatenate([vectors, model.buckets.compose(unknown)])
+    np.save(work / "vectors.npy", vectors)
     return {
         "seconds": model.summary["training_seconds"],
+        "peak_mb": peak,
         "held_out_loss": model.summary["held_out_loss"],
     }
-
-
-def save_by_id(
-    examples: Examples,
-    work: Path,
-    settings: TrainerSettings,
-    known: Container[str],
-    vector_of: Callable[[str], np.ndarray],
-) -> None:
-    """Write what another system learned as vectors.npy, by our ids; zeros for the unknown."""
-    tokens = Vocabulary.load(examples.path / "vocabulary.tsv").tokens
-    vectors = np.zeros((len(tokens), settings.dimensions), np.float32)
-    for id_, token in enumerate(tokens):
-        if token in known:
-            vectors[id_] = vector_of(token)
-    np.save(work / "vectors.npy", vectors)
-
-
-def train_gensim(examples: Examples, work: Path, settings: TrainerSettings, alpha: float) -> Result:
-    """gensim's Word2Vec."""
-    from gensim.models import Word2Vec
-
-    file = str(work / "tokens.txt")
-    model = Word2Vec(
-        vector_size=settings.dimensions,
-        window=settings.window,
-        negative=settings.negatives,
-        ns_exponent=settings.noise_exponent,
-        sample=settings.sample,
-        seed=settings.seed,
-        alpha=alpha,
-        sg=1,
-        min_count=1,
-        workers=THREADS,
-    )
-    model.build_vocab(corpus_file=file)
-    start = time.monotonic()
-    model.train(
-        corpus_file=file,
-        total_examples=model.corpus_count,
-        total_words=model.corpus_total_words,
-        epochs=settings.epochs,
-    )
-    result = {"seconds": round(time.monotonic() - start, 1), "peak_mb": peak_megabytes()}
-    save_by_id(examples, work, settings, model.wv, model.wv.get_vector)
-    return result
-
-
-def train_fasttext(examples: Examples, work: Path, settings: TrainerSettings) -> Result:
-    """fastText's skip-gram, at its own default rate, which is ours, too; no seed."""
-    import fasttext
-
-    def train(epochs: int) -> tuple[Any, float]:
-        start = time.monotonic()
-        model = fasttext.train_unsupervised(
-            str(work / "tokens.txt"),
-            model="skipgram",
-            lr=settings.learning_rate,
-            dim=settings.dimensions,
-            ws=settings.window,
-            neg=settings.negatives,
-            t=settings.sample,
-            epoch=epochs,
-            minCount=1,
-            minn=0,
-            maxn=0,
-            thread=THREADS,
-            verbose=0,
-        )
-        return model, time.monotonic() - start
-
-    reading = train(0)[1]  # It reads the vocabulary in the same call.
-    model, seconds = train(settings.epochs)
-    result = {"seconds": round(seconds - reading, 1), "peak_mb": peak_megabytes()}
-    save_by_id(examples, work, settings, set(model.words), model.get_word_vector)
-    return result
 
 
 def read_pairs(examples: Examples, settings: TrainerSettings) -> Result:
@@ -197,35 +153,44 @@ def alone(train: Any, *arguments: Any) -> Result:
     return result
 
 
-def is_analogies(file: Path) -> bool:
-    """Whether a file is in the format of questions-words.txt, else it is one of word pairs."""
-    return file.read_text(encoding="utf-8").lstrip().startswith(":")
-
-
-def score(examples: Examples, vectors: np.ndarray, files: list[Path]) -> Result:
-    """Spearman or accuracy by file, and the share of its pairs or questions that is covered."""
-    from components.evaluator import scores
-    from components.evaluator.evaluator import find_ids
-
+def train_without(
+    examples: Examples,
+    work: Path,
+    settings: TrainerSettings,
+    trainings: dict[str, Training],
+    trained: dict[str, Vectors],
+    flags: argparse.Namespace,
+) -> list[Result]:
+    """A row for each system: trained without --unseen words, beside its training with them."""
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
-    unit = scores.unit_rows(vectors)
+    left_out, stayed = choose(vocabulary.tokens, flags.unseen)
+    words = [vocabulary.tokens[id_] for id_ in left_out]
+    text, other = work / "without.txt", work / "without"
+    write_without(set(words), work / "tokens.txt", text)
+    as_they_are = ["transform.tokenizer=whitespace", "transform.min_count=1"]
+    fewer = transform([str(text)], flags.output / "without", as_they_are)
+    other.mkdir(exist_ok=True)
+    alone(_tokens_of, fewer, other)
+    tokens = (*Vocabulary.load(fewer.path / "vocabulary.tsv").tokens, *words)
+    ids = np.array([vocabulary.index[token] for token in tokens])
+    rows = []
+    for name, (train, more) in trainings.items():
+        result = alone(train, fewer, other, settings, *more, words)
+        without = np.zeros_like(trained[name])
+        without[ids] = np.load(other / "vectors.npy")
+        arguments = trained[name], without, left_out
+        rows.append(
+            {"system": name, "seed": settings.seed}
+            | {"training_seconds": result["seconds"]}
+            | compare_trainings(*arguments, stayed)
+            | score_left_out(examples, *arguments, flags.eval)
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
 
-    def find(words: list[str]) -> np.ndarray:
-        return find_ids(words, vocabulary, TransformSettings())
 
-    found: Result = {}
-    for file in files:
-        if is_analogies(file):
-            result = scores.analogy_accuracy(unit, find, file)[0]
-        else:
-            result = scores.word_similarity(unit, find, file)
-        found[file.stem] = result.value
-        found[f"{file.stem} covered"] = result.covered / result.total
-    return found
-
-
-def main() -> None:
-    """Parse, train, print, and write the JSON."""
+def parse() -> argparse.Namespace:
+    """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", nargs="+", required=True, help="the corpus")
     parser.add_argument("--output", type=Path, default=Path("build/benchmark-training"))
@@ -234,23 +199,41 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.025, 0.05])
+    parser.add_argument("--subwords", action="store_true", help="with n-grams; gensim is left out")
+    parser.add_argument("--unseen", type=int, default=0, help="words to leave out, with --subwords")
     parser.add_argument(
-        "--systems",
-        nargs="+",
-        default=["skipstream", "gensim", "fasttext"],
-        choices=["skipstream", "gensim", "fasttext"],
+        "--peer-threads", type=int, nargs="+", default=[THREADS], help="fastText, once for each"
     )
+    systems = ["skipstream", "gensim", "fasttext"]
+    parser.add_argument("--systems", nargs="+", choices=systems)
     parser.add_argument("--eval", type=Path, nargs="*", default=[], help="pairs, analogies")
     flags = parser.parse_args()
+    if flags.unseen and not flags.subwords:
+        parser.error("--unseen needs --subwords: only n-grams give a word left out a vector")
+    if flags.subwords and "gensim" in (flags.systems or ()):
+        parser.error("--subwords must go with --systems skipstream and fasttext, got gensim")
+    flags.systems = flags.systems or [s for s in systems if not (flags.subwords and s == "gensim")]
+    return flags
 
+
+def main() -> None:
+    """Train, print, and write the JSON."""
+    flags = parse()
     examples = transform(flags.input, flags.output)
     work = Path(tempfile.mkdtemp(dir=flags.output))
     alone(_tokens_of, examples, work)
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
 
+    shortest, longest = NGRAMS if flags.subwords else (0, 0)
     settings = TrainerSettings(
-        epochs=flags.epochs, sample=flags.sample, dimensions=flags.dimensions, threads=THREADS
+        epochs=flags.epochs,
+        sample=flags.sample,
+        dimensions=flags.dimensions,
+        threads=THREADS,
+        min_ngram=shortest,
+        max_ngram=longest,
     )
+    unknown = unknown_words(examples, flags.eval) if flags.subwords else []
     about = {
         "settings": settings.model_dump(exclude={"seed"}),
         "tokens": tokens,
@@ -262,56 +245,46 @@ def main() -> None:
     pairs_rate = round(tokens / reading)
     print(f"the input pipeline alone: {pairs_rate:,} words/s", flush=True)
 
+    trainings: dict[str, Training] = {}
+    if "skipstream" in flags.systems:
+        trainings["skipstream"] = train_skipstream, ()
+    if "gensim" in flags.systems:
+        trainings |= {f"gensim alpha {alpha}": (train_gensim, (alpha,)) for alpha in flags.alphas}
+    if "fasttext" in flags.systems:
+        for peer in flags.peer_threads:
+            name = "fastText" if peer == THREADS else f"fastText, {peer} threads"
+            trainings[name] = train_fasttext, (peer,)
+
     rows: list[Result] = []
+    compared: list[Result] = []
     for seed in flags.seeds:
         settings = settings.model_copy(update={"seed": seed})
-        trainings: dict[str, list[tuple[str, Any, tuple[Any, ...]]]] = {
-            "skipstream": [("skipstream", train_skipstream, ())],
-            "gensim": [(f"gensim alpha {a}", train_gensim, (a,)) for a in flags.alphas],
-            "fasttext": [("fastText", train_fasttext, ())],
-        }
-        for name, train, more in (one for system in flags.systems for one in trainings[system]):
-            result = alone(train, examples, work, settings, *more)
+        trained: dict[str, Vectors] = {}
+        for name, (train, more) in trainings.items():
+            asked = (unknown,) if flags.subwords else ()
+            result = alone(train, examples, work, settings, *more, *asked)
             vectors = np.load(work / "vectors.npy")
+            trained[name] = vectors[: len(vectors) - len(unknown)]
             rate = round(tokens * flags.epochs / result["seconds"])
             rows.append(
                 {"system": name, "seed": seed, "words_per_second": rate}
                 | result
-                | score(examples, vectors, flags.eval)
+                | score(examples, vectors, flags.eval, unknown)
             )
             print(json.dumps(rows[-1]), flush=True)
+        if flags.unseen:
+            compared += train_without(examples, work, settings, trainings, trained, flags)
     print(table(rows))
+    if compared:
+        print(f"\n{table(compared)}")
     shutil.rmtree(work)
-    content = about | {"pipeline_words_per_second": pairs_rate, "rows": rows}
+    content = about | {"pipeline_words_per_second": pairs_rate, "rows": rows, "unseen": compared}
     (flags.output / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _tokens_of(examples: Examples, work: Path) -> Result:
     write_tokens(examples, work / "tokens.txt")
     return {}
-
-
-def table(rows: list[Result]) -> str:
-    """Means over the seeds, as a Markdown table."""
-    systems = list(dict.fromkeys(row["system"] for row in rows))
-    columns = [key for key in rows[0] if key not in ("system", "seed")]
-    lines = [f"| | {systems[0]} is faster by | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-
-    def mean(system: str, column: str) -> float | None:
-        chosen = [row for row in rows if row["system"] == system]
-        values = [row[column] for row in chosen if row.get(column) is not None]
-        return float(np.mean(values)) if values else None
-
-    for system in systems:
-        numbers = {column: mean(system, column) for column in columns}
-        ratio = (numbers["seconds"] or 0) / (mean(systems[0], "seconds") or 1)
-        cells = [
-            "" if value is None else f"{value:,.0f}" if value > 20 else f"{value:.3f}"
-            for value in numbers.values()
-        ]
-        lines.append(f"| {system} | {ratio:.1f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
