@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from test_dataset import random_documents, write_examples
 
 from components import trainer
-from components.artifacts import Examples, Model
+from components.artifacts import VOCABULARY, Examples, Model
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
 from components.places.directory import Directory
 from components.places.place import open_place
@@ -35,6 +35,7 @@ from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta
 from components.trainer.model import SkipGram
 from components.trainer.rounds import BLOCK
+from components.trainer.sharing import Sharing
 from components.trainer.trainer import chosen
 
 # Two epochs of some rounds of a block for each shard; no tokens are left for one in the last round.
@@ -78,8 +79,9 @@ def train(examples: Examples, path: Path, *flags: str, **options: Any) -> Model:
 
 
 def digests(model: Model) -> dict[str, str]:
-    names = "vectors.npy", "contexts.npy"
-    return {name: hashlib.sha256((model.path / name).read_bytes()).hexdigest() for name in names}
+    """Of all tables."""
+    files = sorted(model.path.glob("*.npy"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def losses(model: Model) -> list[Any]:
@@ -104,8 +106,8 @@ def directory(examples: Examples, tmp_path: Path) -> Path:
 def prepare(examples: Examples, path: Path, **update: Any) -> None:
     settings = chosen(SETTINGS.model_copy(update=update), examples)
     data = SkipGrams(examples, settings)
-    cluster = Cluster(str(path), [], SkipGram(data, settings), data, settings)
-    cluster._prepare(examples, 0)
+    model = SkipGram(data, settings, Sharing.of(examples / VOCABULARY, settings))
+    Cluster(str(path), [], model, data, settings)._prepare(examples, 0)
 
 
 def new_station(path: Path) -> Station:
@@ -190,6 +192,30 @@ def test_hands_with_tables_of_their_own_share_the_work(
     kept = sum(schedule.is_kept(state) for state in range(1, rounds + 1))
     each_round = SHARDS + len(machines[0].merged) + 1  # The record.
     assert len(made) == len(set(made)) == rounds * each_round + kept * len(machines[0].snapshot)
+
+
+def test_with_ngrams_any_number_of_hands_gives_the_bits_of_one_machine(
+    examples: Examples, schedule: Schedule, tmp_path: Path
+) -> None:
+    ngrams = {"min_ngram": 3, "max_ngram": 6, "buckets": 1000}
+    alone = train(examples, tmp_path / "alone", settings={"distributed": False, **ngrams})
+    assert digests(alone).keys() == {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.npy"}
+    flags = "--direct_num_workers=3", "--direct_running_mode=multi_threading"
+    together = train(examples, tmp_path / "together", *flags, settings=ngrams)
+    assert digests(together) == digests(alone)
+    assert losses(together) == losses(alone)
+    # A hand that comes late has what was moved, and no vector yet.
+    prepare(examples, tmp_path / "work", **ngrams)
+    first = new_station(tmp_path / "work")
+    work_until(first, schedule.ends[0] + 3)
+    late = new_station(tmp_path / "work")
+    assert late.state < first.state
+    finish(late)
+    finish(first)
+    for one in first, late:
+        one.training.compose([np.arange(50, dtype=np.int32)], one._workers)
+        for name, table in zip(("vectors", "contexts"), one.training.tables, strict=True):
+            np.testing.assert_array_equal(table.rows, np.load(alone.path / f"{name}.npy"))
 
 
 def test_who_comes_late_or_falls_behind_catches_up(
@@ -373,7 +399,7 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 from components import trainer
-from components.artifacts import Examples, Model
+from components.artifacts import VOCABULARY, Examples, Model
 from components.settings import TrainerSettings
 settings = TrainerSettings.model_validate_json(sys.argv[3])
 examples = Examples(Path(sys.argv[1]), "examples")
