@@ -68,8 +68,8 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path:
     examples = write_examples(tmp_path / "examples", documents, types=2000)
     changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
     settings = WITH.model_copy(update=changes)
-    one, two = tmp_path / "one", tmp_path / "two"
-    process(examples, one, settings, threads=1)
+    two = tmp_path / "two"
+    one = train(examples, tmp_path / "one", settings).path  # On one device.
     process(examples, two, settings, 2, killed=("unkept", 1, 2))
     assert newest_checkpoint(two) == (1, 1)
     process(examples, two, settings, threads=2)
