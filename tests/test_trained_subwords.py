@@ -105,6 +105,15 @@ def test_one_shard_learns_the_same(examples: Examples, trained: Model, tmp_path:
     assert loss == pytest.approx(trained.summary["held_out_loss"], abs=0.05)
 
 
+@pytest.mark.parametrize("changes", [{"min_ngram": 2, "max_ngram": 4}, {"buckets": 10}], ids=str)
+def test_ngrams_that_all_words_have_are_stable(
+    examples: Examples, trained: Model, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    model = train(examples, tmp_path, WITH.model_copy(update=changes))
+    loss = model.summary["held_out_loss"]
+    assert loss == pytest.approx(trained.summary["held_out_loss"], abs=0.05)
+
+
 def test_the_best_epoch_has_the_ngrams_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,7 @@ class Sharing:
             ids: int32 [words].
             moves: float32 [words, dimensions], by how much.
             paths: float32 [words], see `merge.Delta`; of all shards.
-            along: The directions of vectors after the round.
+            along: The directions of vectors, before the round and after it.
             workers: That do it.
         """
         kinds = self.kinds

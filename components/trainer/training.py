@@ -147,10 +147,13 @@ class Training:
         paths = merge.paths(ids, deltas)
         ids, paths = ids[paths != 0], paths[paths != 0]
         self.compose([ids], workers)
-        before = vectors[ids]
+        before, partners = vectors[ids], self.tables[1].rows[self.probes]
         yield
         moves = vectors[ids] - before
-        self.sharing.share(ids, moves, paths, self.directions(0), workers)
+        # While little is learned, a round turns the contexts: of those behind it alone, the way
+        # that words went together seems free, their n-grams go far too far, and it diverges.
+        along = merge.directions(np.concatenate([partners, self.tables[1].rows[self.probes]]))
+        self.sharing.share(ids, moves, paths, along, workers)
 
     def _merge(self, found: Sequence[Found], workers: Workers) -> None:
         if len(found) == 1:
