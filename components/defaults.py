@@ -43,10 +43,10 @@ class Least(NamedTuple):
     shard: int
 
 
-_WITHOUT_NGRAMS = Least(rounds=40, shard=100_000)
+WITHOUT_NGRAMS = Least(rounds=40, shard=100_000)
 # n-grams move once a round. Of three epochs of 21 million tokens, rounds of 1.6 million reach
 # SimLex-999 .285 and MEN .674, of .4 million .297 and .683.
-_WITH_NGRAMS = Least(rounds=120, shard=50_000)
+WITH_NGRAMS = Least(rounds=120, shard=50_000)
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
@@ -56,7 +56,7 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
     counts = Vocabulary.load_counts(examples / VOCABULARY)
     found = for_text(tokens, counts, settings.sample) | settings.model_dump(exclude_none=True)
-    least = _WITH_NGRAMS if settings.max_ngram else _WITHOUT_NGRAMS
+    least = WITH_NGRAMS if settings.max_ngram else WITHOUT_NGRAMS
     how = cut(tokens, found["epochs"], settings.shards, settings.round_tokens, least)
     return Chosen.model_validate(found | how)
 
@@ -92,7 +92,7 @@ def cut(
     epochs: int,
     shards: int | None = None,
     round_tokens: int | None = None,
-    least: Least = _WITHOUT_NGRAMS,
+    least: Least = WITHOUT_NGRAMS,
 ) -> dict[str, int]:
     """`shards` and `round_tokens` for a training of so many tokens, so many times.
 
@@ -107,7 +107,7 @@ def cut(
     {'shards': 1, 'round_tokens': 100000}
     >>> cut(tokens=20_000_000, epochs=3)
     {'shards': 8, 'round_tokens': 187500}
-    >>> cut(tokens=20_000_000, epochs=3, least=_WITH_NGRAMS)
+    >>> cut(tokens=20_000_000, epochs=3, least=WITH_NGRAMS)
     {'shards': 8, 'round_tokens': 62500}
     """
     together = min(_ROUND, tokens * epochs // least.rounds)

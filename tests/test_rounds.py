@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.defaults import _SHARD, cut
+from components.defaults import WITH_NGRAMS, WITHOUT_NGRAMS, Least, cut
 from components.trainer.rounds import BLOCK, Round, blocks_in, order, rounds
 
 
@@ -65,19 +65,20 @@ def test_blocks_hold_all_tokens() -> None:
     assert [blocks_in(tokens) for tokens in (0, 1, BLOCK, BLOCK + 1)] == [0, 1, 1, 2]
 
 
-def test_small_texts_have_one_shard_and_large_ones_many() -> None:
-    found = [cut(10**exponent, 5) for exponent in range(3, 12)]
+@pytest.mark.parametrize("least", [WITHOUT_NGRAMS, WITH_NGRAMS])
+def test_small_texts_have_one_shard_and_large_ones_many(least: Least) -> None:
+    found = [cut(10**exponent, 5, least=least) for exponent in range(3, 12)]
     shards = [one["shards"] for one in found]
     assert shards == sorted(shards)
     assert shards[0] == 1 and shards[-1] >= 16
     for exponent, one in zip(range(3, 12), found, strict=True):
         together = one["shards"] * one["round_tokens"]
-        assert one["round_tokens"] >= _SHARD
-        assert one["shards"] == 1 or together * 40 <= 5 * 10**exponent
+        assert one["round_tokens"] >= least.shard
+        assert one["shards"] == 1 or together * least.rounds <= 5 * 10**exponent
 
 
 @pytest.mark.parametrize("shards", [1, 3, 1024])
 def test_shards_that_are_set_stay(shards: int) -> None:
     for tokens in (1, 10**6, 10**9):
         found = cut(tokens, 5, shards)
-        assert found["shards"] == shards and found["round_tokens"] >= _SHARD
+        assert found["shards"] == shards and found["round_tokens"] >= WITHOUT_NGRAMS.shard
