@@ -181,7 +181,8 @@ def override(setting: str, text: str) -> str:
     ('transform.lowercase=false', 'trainer.epochs=3')
     """
     written = f"{setting}={text.lower() if text in ('True', 'False', 'None') else text}"
-    load(None, [written, *_WITH.get(setting, ())])
+    partner = _WITH.get(setting, []) if text.strip() != "0" else []
+    load(None, [written, *partner])
     return written
 
 

@@ -73,7 +73,11 @@ class Naive:
                 for _ in range(held.count(bucket))
                 if id_ in moves
             ]
-            self.buckets[bucket] += merged(np.zeros((1, len(found.moves[0]))), shards, harder)[0]
+            move = merged(np.zeros((1, len(found.moves[0]))), shards, harder)[0]
+            far = np.linalg.norm(move)
+            if len(shards) > 1 and far > 1.6 * found.along.length:
+                move *= 1.6 * found.along.length / far
+            self.buckets[bucket] += move
         for id_, move in moves.items():
             self.own[id_] += move
 

@@ -56,8 +56,7 @@ class Space:
         """
         if (path / "vectors.npy").exists() and (model := Model.load(path)):
             tokens = Vocabulary.load(path / VOCABULARY).tokens
-            buckets = model.buckets if (path / "buckets.npy").exists() else None
-            return cls(tokens, np.load(path / "vectors.npy"), buckets)
+            return cls(tokens, np.load(path / "vectors.npy"), model.buckets)
         embeddings = Embeddings.load(path, address)
         return cls(embeddings.tokens(), embeddings.vectors(), embeddings.buckets())
 

@@ -81,7 +81,8 @@ def carry_over(
         start: Another model.
         model: To be trained.
         examples: Their vocabulary.
-        given: bool [types], which words have vectors of files; None: it is being trained already.
+        given: bool [types], which words have vectors of files; those that go on are added. None: it
+            is being trained already.
     """
     ids = warm_start.ids_in(start, examples / VOCABULARY)
     known = int(np.count_nonzero(ids >= 0))
@@ -92,11 +93,12 @@ def carry_over(
         )
     buckets = _same(start.buckets, model.training.settings)
     if given is not None:
+        given |= ids >= 0
         tables = {"vectors": model.vectors, "contexts": model.contexts}
         warm_start.carry_over(start, ids, tables)
         if buckets:
             tokens = Vocabulary.load(examples / VOCABULARY).tokens
-            _compose(model.vectors, np.flatnonzero((ids < 0) & ~given), tokens, buckets)
+            _compose(model.vectors, np.flatnonzero(~given), tokens, buckets)
     return {
         "warm_start": start.fingerprint,
         "words_carried_over": known,

@@ -136,10 +136,14 @@ class Progress(keras.callbacks.Callback):
 
     def _save(self) -> None:
         before = sorted(self._checkpoints.glob("*"), key=_number)
+        whole = [path for path in before if (path / STATE).exists()]
         new = self._checkpoints / str(_number(before[-1]) + 1 if before else 1)
         new.mkdir(parents=True)
         for name, table in self._skip_gram.tables.items():
-            table.save(new / f"{name}.npy")
+            if whole and table is self._skip_gram.training.fixed:
+                link(whole[-1] / f"{name}.npy", new / f"{name}.npy")
+            else:
+                table.save(new / f"{name}.npy")
         for kept in self._directory.glob("best-*.npy"):
             link(kept, new / kept.name)
         state = {

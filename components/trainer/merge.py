@@ -67,6 +67,13 @@ class Directions(NamedTuple):
     bends: Floats
     rest: np.float32
 
+    @property
+    def length(self) -> float:
+        """Of the partners, the root of the mean square."""
+        dimensions, told = self.basis.shape
+        total = float(self.bends.sum()) + (dimensions - told) * float(self.rest)
+        return float(np.sqrt(total / _BEND))
+
 
 def apart(dimensions: int) -> int:
     """How many directions are told from the others."""

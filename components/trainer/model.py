@@ -7,6 +7,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from components import threads
@@ -71,6 +72,12 @@ class SkipGram(keras.Model):
         self.training.compose([every], self._mergers)
         vectors, contexts = self.training.tables
         return {"vectors": vectors, "contexts": contexts}
+
+    def settle(self, given: npt.NDArray[np.bool_]) -> None:
+        """See `Sharing.settle`; of the words that are given, bool [types]."""
+        if self.training.sharing and given.any():
+            ids = np.flatnonzero(given).astype(np.int32)
+            self.training.sharing.settle(ids, self._mergers)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Look up vectors by id."""

@@ -11,6 +11,9 @@ place and moved each by itself. Where they moved each in a direction of its own,
 sum, as it would pair by pair; where all have gone the whole way, by about one of them. So the rule
 is that of `components.trainer.merge`, with a harder bend. A part that one word alone holds moves as
 the word does.
+
+The load of a bucket is that of all its words. As a row moves by no more than so many lengths of its
+partners in a step (`components.trainer.optimizer`), a bucket does in a round.
 """
 
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from components.subwords import Subwords
 from components.trainer import merge
 from components.trainer.kinds import Ids, Kinds, Splits, kinds
 from components.trainer.merge import Directions, Floats
+from components.trainer.optimizer import LONGEST_MOVE
 from components.trainer.tables import Table
 from components.trainer.workers import Workers
 from components.vocabulary import Vocabulary
@@ -32,6 +36,7 @@ from components.vocabulary import Vocabulary
 # Times the bend of a row's own pairs. An n-gram's words move while the context vectors move, too:
 # with 1 time, rounds of 500,000 tokens diverge; 4 reaches the best scores, 16 shares less.
 _HARDER = 4.0
+_PASSES = 10  # Of `settle`; later ones change little.
 _PART = 1 << 16  # n-grams that a thread adds up at once: tens of MB.
 
 
@@ -76,7 +81,9 @@ class Sharing:
             workers: That do it.
         """
         ids = ids[~self._current[ids]]
-        of_kinds, shared = self.kinds.kinds, self.shared.tensor
+        of_kinds = self.kinds.kinds
+        with tf.device("CPU:0"):
+            shared = self.shared.tensor
 
         def make(part: tuple[int, int]) -> None:
             some = ids[part[0] : part[1]]
@@ -103,12 +110,13 @@ class Sharing:
             along: The directions of vectors, before the round and after it.
             workers: That do it.
         """
-        kinds = self.kinds
+        kinds, longest = self.kinds, LONGEST_MOVE * along.length
         along = along._replace(bends=_HARDER * along.bends, rest=np.float32(_HARDER) * along.rest)
         self.own.rows[ids] += moves
         place = np.full(self.start.types, -1, np.int32)
         place[ids] = np.arange(len(ids), dtype=np.int32)
-        found = tf.constant(moves)
+        with tf.device("CPU:0"):
+            found = tf.constant(moves)
 
         def move(part: tuple[int, int]) -> None:
             low, high = part
@@ -119,16 +127,42 @@ class Sharing:
             held = np.bincount(lists, minlength=high - low)
             here = np.flatnonzero(held)
             number = np.cumsum(held > 0) - 1
-            far = np.bincount(lists, paths[places], high - low)[here].astype(np.float32)
+            path = np.bincount(lists, paths[places], high - low)[here].astype(np.float32)
             sums = _sums(found, places, number[lists], merge.even(len(here)))
             counts = held[here].astype(np.float32)
-            merge.damp(sums, far[:, np.newaxis], counts[:, np.newaxis], along)
+            merge.damp(sums, path[:, np.newaxis], counts[:, np.newaxis], along)
             here += low
+            sums = sums[: len(here)]
+            far = np.sqrt(np.einsum("kd,kd->k", sums, sums))
+            too_far = np.flatnonzero((counts > 1) & (far > longest))
+            sums[too_far] *= (longest / far[too_far])[:, np.newaxis]
             # All buckets of a kind at once, as their words have use for them.
-            sums = sums[: len(here)] * kinds.sizes[here, np.newaxis]
-            self.shared.rows[here] += sums
+            self.shared.rows[here] += sums * kinds.sizes[here, np.newaxis]
 
         _each(workers, move, self._parts)
+        self.forget()
+
+    def settle(self, ids: Ids, workers: Workers) -> None:
+        """Let n-grams have their part in where some words start, and leave the words there.
+
+        Whoever starts words from vectors without n-grams would else know nothing of other words.
+        Each pass moves every n-gram by the mean of what its words lack, and so nearer to the least
+        squares; what is left in the end stays the words' own.
+
+        Args:
+            ids: int32 [words], ascending. Nothing has been trained yet.
+            workers: That do it.
+        """
+        goal = self.start.rows[ids]
+        self.start.rows[ids] = 0
+        far = np.full(len(ids), 1e6, np.float32)  # Nothing is to be added up, all to be averaged.
+        one = np.ones(1, np.float32)
+        along = Directions(np.eye(self.start.dimensions, 1, dtype=np.float32), one, one[0])
+        for _ in range(_PASSES):
+            self.compose(ids, workers)
+            self.share(ids, goal - self.vectors.rows[ids], far, along, workers)
+        self.compose(ids, workers)
+        self.start.rows[ids] = goal - self.vectors.rows[ids]
         self.forget()
 
     def forget(self) -> None:

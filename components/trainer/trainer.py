@@ -84,6 +84,8 @@ def build(
         given = begin.from_files(settings.start_vectors, model, examples, out.path)
     carried_over = begin.carry_over(start, model, examples, given) if start else {}
     buckets = begin.buckets(start, settings, out.path)
+    if given is not None and buckets is None:
+        model.settle(given)
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):

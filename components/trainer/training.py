@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from components.settings import Chosen
 from components.trainer import merge, shard
@@ -76,6 +77,11 @@ class Training:
         """All that a training that is interrupted needs, by name."""
         sharing = self.sharing
         return self._state | ({"own": sharing.own, "shared": sharing.shared} if sharing else {})
+
+    @property
+    def fixed(self) -> Table | None:
+        """What of `state` no training changes: with n-grams, where the vectors started."""
+        return self.sharing.start if self.sharing else None
 
     def prepare(self, shards: Sequence[Rows], workers: Workers) -> None:
         """Make the vectors of all targets of some shards as they are now."""
@@ -150,9 +156,11 @@ class Training:
         before, partners = vectors[ids], self.tables[1].rows[self.probes]
         yield
         moves = vectors[ids] - before
-        # While little is learned, a round turns the contexts: of those behind it alone, the way
-        # that words went together seems free, their n-grams go far too far, and it diverges.
-        along = merge.directions(np.concatenate([partners, self.tables[1].rows[self.probes]]))
+        # Early rounds turn the contexts. By the contexts after the round alone, the words seem to
+        # have far to go in the direction that they all went, and n-grams overshoot.
+        partners = np.concatenate([partners, self.tables[1].rows[self.probes]])
+        with tf.device("CPU:0"):
+            along = merge.directions(partners)
         self.sharing.share(ids, moves, paths, along, workers)
 
     def _merge(self, found: Sequence[Found], workers: Workers) -> None:

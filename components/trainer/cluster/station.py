@@ -164,6 +164,7 @@ class Station:
                 self._load()
                 return
             deltas = [work.read_delta(content, self.settings.dimensions) for content in moved]
+            self._set(-1)  # A failure in the midst of it leaves tables of two states.
             with self.training.shared(self._of_table(0, deltas), self._workers):
                 for table, rows in enumerate(self.training.tables):
                     for delta in self._of_table(table, deltas):
