@@ -12,7 +12,7 @@ tokens of English Wikipedia (`make benchmark-small`; see Small texts in the READ
   by heart, and scores fall.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,22 +31,12 @@ _WARM_SHARE = 0.4
 _ROUND = 3_200_000  # Tokens of a round, at most.
 
 
-class Least(NamedTuple):
-    """What rounds are made of, at least.
-
-    Attributes:
-        rounds: Of a training.
-        shard: Tokens of a shard in a round.
-    """
-
-    rounds: int
-    shard: int
-
-
-WITHOUT_NGRAMS = Least(rounds=40, shard=100_000)
-# n-grams move once a round. Of three epochs of 21 million tokens, rounds of 1.6 million reach
-# SimLex-999 .285 and MEN .674, of .4 million .297 and .683.
-WITH_NGRAMS = Least(rounds=120, shard=50_000)
+_ROUNDS = 40  # Of a training, at least.
+_SHARD = 100_000  # Tokens of a shard in a round, at least.
+# n-grams move once a round, so with them rounds are shorter: at three epochs of 21 million tokens,
+# rounds of 1.6 million reach SimLex-999 .285 and MEN .674, of .4 million .297 and .683. But each
+# costs some time for each word of the vocabulary, so a round has so many tokens for each, too.
+_NGRAM_ROUNDS, _NGRAM_SHARD, _TOKENS_A_TYPE = 120, 50_000, 6
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
@@ -56,8 +46,8 @@ def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
     tokens = examples.statistics["splits"]["train"]["kept_tokens"]
     counts = Vocabulary.load_counts(examples / VOCABULARY)
     found = for_text(tokens, counts, settings.sample) | settings.model_dump(exclude_none=True)
-    least = WITH_NGRAMS if settings.max_ngram else WITHOUT_NGRAMS
-    how = cut(tokens, found["epochs"], settings.shards, settings.round_tokens, least)
+    types = len(counts) if settings.max_ngram else 0
+    how = cut(tokens, found["epochs"], settings.shards, settings.round_tokens, types)
     return Chosen.model_validate(found | how)
 
 
@@ -92,7 +82,7 @@ def cut(
     epochs: int,
     shards: int | None = None,
     round_tokens: int | None = None,
-    least: Least = WITHOUT_NGRAMS,
+    with_ngrams: int = 0,
 ) -> dict[str, int]:
     """`shards` and `round_tokens` for a training of so many tokens, so many times.
 
@@ -101,21 +91,24 @@ def cut(
         epochs: How often.
         shards: What is set, which stays.
         round_tokens: The same.
-        least: How finely it is cut, so that little is lost.
+        with_ngrams: Words of the vocabulary if they have n-grams; 0: they have none.
 
     >>> cut(tokens=100_000, epochs=12)
     {'shards': 1, 'round_tokens': 100000}
     >>> cut(tokens=20_000_000, epochs=3)
     {'shards': 8, 'round_tokens': 187500}
-    >>> cut(tokens=20_000_000, epochs=3, least=WITH_NGRAMS)
+    >>> cut(tokens=20_000_000, epochs=3, with_ngrams=80_000)
     {'shards': 8, 'round_tokens': 62500}
     """
-    together = min(_ROUND, tokens * epochs // least.rounds)
+    together, shard = min(_ROUND, tokens * epochs // _ROUNDS), _SHARD
+    if with_ngrams:
+        shorter = max(tokens * epochs // _NGRAM_ROUNDS, _TOKENS_A_TYPE * with_ngrams)
+        together, shard = min(together, shorter), _NGRAM_SHARD
     if shards is None:
         shards = 1
-        while 2 * shards * (round_tokens or least.shard) <= together:
+        while 2 * shards * (round_tokens or shard) <= together:
             shards *= 2
-    return {"shards": shards, "round_tokens": round_tokens or max(least.shard, together // shards)}
+    return {"shards": shards, "round_tokens": round_tokens or max(shard, together // shards)}
 
 
 def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.defaults import WITH_NGRAMS, WITHOUT_NGRAMS, Least, cut
+from components.defaults import cut
 from components.trainer.rounds import BLOCK, Round, blocks_in, order, rounds
 
 
@@ -65,20 +65,30 @@ def test_blocks_hold_all_tokens() -> None:
     assert [blocks_in(tokens) for tokens in (0, 1, BLOCK, BLOCK + 1)] == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize("least", [WITHOUT_NGRAMS, WITH_NGRAMS])
-def test_small_texts_have_one_shard_and_large_ones_many(least: Least) -> None:
-    found = [cut(10**exponent, 5, least=least) for exponent in range(3, 12)]
+@pytest.mark.parametrize(("types", "shard"), [(0, 100_000), (10_000, 50_000)])
+def test_small_texts_have_one_shard_and_large_ones_many(types: int, shard: int) -> None:
+    found = [cut(10**exponent, 5, with_ngrams=types) for exponent in range(3, 12)]
     shards = [one["shards"] for one in found]
     assert shards == sorted(shards)
     assert shards[0] == 1 and shards[-1] >= 16
     for exponent, one in zip(range(3, 12), found, strict=True):
         together = one["shards"] * one["round_tokens"]
-        assert one["round_tokens"] >= least.shard
-        assert one["shards"] == 1 or together * least.rounds <= 5 * 10**exponent
+        assert one["round_tokens"] >= shard
+        assert one["shards"] == 1 or together * 40 <= 5 * 10**exponent
+
+
+def test_with_ngrams_rounds_are_short_but_long_for_many_words() -> None:
+    def together(types: int) -> int:
+        found = cut(20_000_000, 3, with_ngrams=types)
+        return found["shards"] * found["round_tokens"]
+
+    assert together(10_000) == 500_000  # A 120th of all.
+    assert together(200_000) == 1_200_000
+    assert together(2_000_000) == together(0) == 1_500_000  # A fortieth.
 
 
 @pytest.mark.parametrize("shards", [1, 3, 1024])
 def test_shards_that_are_set_stay(shards: int) -> None:
     for tokens in (1, 10**6, 10**9):
         found = cut(tokens, 5, shards)
-        assert found["shards"] == shards and found["round_tokens"] >= WITHOUT_NGRAMS.shard
+        assert found["shards"] == shards and found["round_tokens"] >= 100_000
