@@ -36,7 +36,7 @@ _SHARD = 100_000  # Tokens of a shard in a round, at least.
 # n-grams move once a round, so with them rounds are shorter: at three epochs of 21 million tokens,
 # rounds of 1.6 million reach SimLex-999 .285 and MEN .674, of .4 million .297 and .683. But each
 # costs some time for each word of the vocabulary, so a round has so many tokens for each, too.
-_NGRAM_ROUNDS, _NGRAM_SHARD, _TOKENS_A_TYPE = 120, 50_000, 6
+_NGRAM_ROUNDS, _TOKENS_A_TYPE = 120, 6
 
 
 def chosen(settings: TrainerSettings, examples: Examples) -> Chosen:
@@ -98,17 +98,17 @@ def cut(
     >>> cut(tokens=20_000_000, epochs=3)
     {'shards': 8, 'round_tokens': 187500}
     >>> cut(tokens=20_000_000, epochs=3, with_ngrams=80_000)
-    {'shards': 8, 'round_tokens': 62500}
+    {'shards': 4, 'round_tokens': 125000}
     """
-    together, shard = min(_ROUND, tokens * epochs // _ROUNDS), _SHARD
+    together = min(_ROUND, tokens * epochs // _ROUNDS)
     if with_ngrams:
         shorter = max(tokens * epochs // _NGRAM_ROUNDS, _TOKENS_A_TYPE * with_ngrams)
-        together, shard = min(together, shorter), _NGRAM_SHARD
+        together = min(together, shorter)
     if shards is None:
         shards = 1
-        while 2 * shards * (round_tokens or shard) <= together:
+        while 2 * shards * (round_tokens or _SHARD) <= together:
             shards *= 2
-    return {"shards": shards, "round_tokens": round_tokens or max(shard, together // shards)}
+    return {"shards": shards, "round_tokens": round_tokens or max(_SHARD, together // shards)}
 
 
 def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float32]:

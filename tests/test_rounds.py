@@ -65,15 +65,15 @@ def test_blocks_hold_all_tokens() -> None:
     assert [blocks_in(tokens) for tokens in (0, 1, BLOCK, BLOCK + 1)] == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize(("types", "shard"), [(0, 100_000), (10_000, 50_000)])
-def test_small_texts_have_one_shard_and_large_ones_many(types: int, shard: int) -> None:
+@pytest.mark.parametrize("types", [0, 10_000])
+def test_small_texts_have_one_shard_and_large_ones_many(types: int) -> None:
     found = [cut(10**exponent, 5, with_ngrams=types) for exponent in range(3, 12)]
     shards = [one["shards"] for one in found]
     assert shards == sorted(shards)
     assert shards[0] == 1 and shards[-1] >= 16
     for exponent, one in zip(range(3, 12), found, strict=True):
         together = one["shards"] * one["round_tokens"]
-        assert one["round_tokens"] >= shard
+        assert one["round_tokens"] >= 100_000
         assert one["shards"] == 1 or together * 40 <= 5 * 10**exponent
 
 

@@ -16,7 +16,6 @@ The load of a bucket is that of all its words. As a row moves by no more than so
 partners in a step (`components.trainer.optimizer`), a bucket does in a round.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,15 @@ from components.trainer import merge
 from components.trainer.kinds import Ids, Kinds, Splits, kinds
 from components.trainer.merge import Directions, Floats
 from components.trainer.optimizer import LONGEST_MOVE
-from components.trainer.tables import Table
-from components.trainer.workers import Workers
+from components.trainer.tables import Table, aligned, in_place
+from components.trainer.workers import Workers, each
 from components.vocabulary import Vocabulary
 
 # Times the bend of a row's own pairs. An n-gram's words move while the context vectors move, too:
 # with 1 time, rounds of 500,000 tokens diverge; 4 reaches the best scores, 16 shares less.
 _HARDER = 4.0
 _PASSES = 10  # Of `settle`; later ones change little.
+_ROW = 16  # n-grams that are as much work as to move a row.
 _PART = 1 << 16  # n-grams that a thread adds up at once: tens of MB.
 
 
@@ -95,7 +95,7 @@ class Sharing:
             self.vectors.rows[some] = sums
 
         sizes = of_kinds.splits[ids + 1] - of_kinds.splits[ids]
-        _each(workers, make, _cut(np.concatenate([[0], np.cumsum(sizes)])))
+        each(workers, make, _cut(np.concatenate([[0], np.cumsum(sizes)])))
         self._current[ids] = True
 
     def share(
@@ -112,11 +112,14 @@ class Sharing:
         """
         kinds, longest = self.kinds, LONGEST_MOVE * along.length
         along = along._replace(bends=_HARDER * along.bends, rest=np.float32(_HARDER) * along.rest)
-        self.own.rows[ids] += moves
         place = np.full(self.start.types, -1, np.int32)
         place[ids] = np.arange(len(ids), dtype=np.int32)
         with tf.device("CPU:0"):
-            found = tf.constant(moves)
+            found = in_place(moves)
+
+        def move_own(part: tuple[int, int]) -> None:
+            some = slice(*part)
+            self.own.rows[ids[some]] += moves[some]
 
         def move(part: tuple[int, int]) -> None:
             low, high = part
@@ -139,7 +142,8 @@ class Sharing:
             # All buckets of a kind at once, as their words have use for them.
             self.shared.rows[here] += sums * kinds.sizes[here, np.newaxis]
 
-        _each(workers, move, self._parts)
+        each(workers, move_own, _cut(np.arange(len(ids) + 1) * _ROW))
+        each(workers, move, self._parts)
         self.forget()
 
     def settle(self, ids: Ids, workers: Workers) -> None:
@@ -160,7 +164,9 @@ class Sharing:
         along = Directions(np.eye(self.start.dimensions, 1, dtype=np.float32), one, one[0])
         for _ in range(_PASSES):
             self.compose(ids, workers)
-            self.share(ids, goal - self.vectors.rows[ids], far, along, workers)
+            moves = aligned(*goal.shape)
+            np.subtract(goal, self.vectors.rows[ids], out=moves)
+            self.share(ids, moves, far, along, workers)
         self.compose(ids, workers)
         self.start.rows[ids] = goal - self.vectors.rows[ids]
         self.forget()
@@ -181,10 +187,3 @@ def _cut(splits: Splits) -> list[tuple[int, int]]:
     cuts = np.searchsorted(splits, np.arange(_PART, splits[-1], _PART))
     edges = np.unique(np.concatenate([[0], cuts, [len(splits) - 1]])).tolist()
     return list(zip(edges, edges[1:], strict=False))
-
-
-def _each(
-    workers: Workers, work: Callable[[tuple[int, int]], None], parts: list[tuple[int, int]]
-) -> None:
-    for _ in workers.map(work, parts):
-        pass

@@ -18,7 +18,9 @@ def aligned(rows: int, dimensions: int) -> npt.NDArray[np.float32]:
 
 
 def in_place(array: npt.NDArray[np.float32]) -> tf.Tensor:
-    """The memory of what `aligned` made, as a tensor."""
+    """The memory of what `aligned` made, as a tensor; of other arrays, or of nothing, a copy."""
+    if array.ctypes.data % 64 or not array.size:
+        return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
@@ -38,7 +40,7 @@ class Table:
     @property
     def tensor(self) -> tf.Tensor:
         """The very same memory, for ops that read it before it changes again."""
-        return in_place(self.rows) if self.types else tf.constant(self.rows)
+        return in_place(self.rows)
 
     def fill_uniform(self, bound: float, seed: int) -> None:
         """Uniform numbers in [-bound, bound), a function of seed and row."""

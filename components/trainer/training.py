@@ -17,8 +17,8 @@ from components.trainer.rounds import BLOCK, Round, blocks_in
 from components.trainer.shard import Found, Size, named
 from components.trainer.sharing import Sharing
 from components.trainer.skipgrams import Rows
-from components.trainer.tables import Table
-from components.trainer.workers import Workers
+from components.trainer.tables import Table, aligned
+from components.trainer.workers import Workers, each
 
 LAST_RATE = 1e-4  # Of the first one, as in word2vec.c.
 _FEW = 100  # Steps of an epoch of which all are measured; that costs a third of their time.
@@ -153,9 +153,19 @@ class Training:
         paths = merge.paths(ids, deltas)
         ids, paths = ids[paths != 0], paths[paths != 0]
         self.compose([ids], workers)
-        before, partners = vectors[ids], self.tables[1].rows[self.probes]
+        moves = aligned(len(ids), vectors.shape[1])
+        parts = [slice(start, start + _PART) for start in range(0, len(ids), _PART)]
+
+        def before(part: slice) -> None:
+            np.take(vectors, ids[part], 0, out=moves[part], mode="clip")
+
+        def after(part: slice) -> None:
+            np.subtract(vectors[ids[part]], moves[part], out=moves[part])
+
+        each(workers, before, parts)
+        partners = self.tables[1].rows[self.probes]
         yield
-        moves = vectors[ids] - before
+        each(workers, after, parts)
         # Early rounds turn the contexts. By the contexts after the round alone, the words seem to
         # have far to go in the direction that they all went, and n-grams overshoot.
         partners = np.concatenate([partners, self.tables[1].rows[self.probes]])
@@ -177,8 +187,7 @@ class Training:
             deltas = [self.part_of(one.deltas[which], which, part) for one in found]
             merge.merge(self.tables[which].rows, deltas, along[which])
 
-        for _ in workers.map(add, parts):
-            pass
+        each(workers, add, parts)
 
     def directions(self, which: int) -> Directions:
         """Those of the vectors, 0, or of the contexts, 1; of these once `probes` are composed."""

@@ -38,3 +38,9 @@ class Workers:
                 self._free.put(device)
 
         return self._pool.map(apply, items)
+
+
+def each(workers: Workers, work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Let work be done on all items; the first failure is raised."""
+    for _ in workers.map(work, items):
+        pass
