@@ -254,3 +254,32 @@ def test_what_is_not_a_number_does_not_get_lost(workers: Workers, where: str) ->
     assert np.isnan(vectors[1]).all()  # Of a word that did not move by itself, too.
     assert np.isnan(one.vectors.largest_norm())
     assert np.isfinite(vectors[2]).all()
+
+
+def test_words_that_start_without_ngrams_give_theirs_what_they_have_in_common(
+    workers: Workers,
+) -> None:
+    tokens = ["walking", "talking", "walked", "talked", "東京"]
+    start = np.float32([[1, 1], [1, -1], [-1, 1], [-1, -1], [5, 5]])
+    one = begun(tokens, FASTTEXTS, start.copy())
+    one.settle(np.arange(4, dtype=np.int32), workers)
+    np.testing.assert_allclose(now(one, workers), start, atol=1e-5)
+    assert (one.start.rows[4] == start[4]).all()
+    # `ing` is of the first two, `ked` of the others, and so is what they have in common.
+    kinds = one.kinds
+    shared = dict(zip(kinds.buckets.tolist(), kinds.rows.tolist(), strict=True))
+    for ngram, sign in (("alking>", 1), ("alked>", -1)):
+        bucket = ngrams([ngram[:-1]], FASTTEXTS).buckets[-1]  # ing> and ked>
+        row = one.shared.rows[shared[int(bucket)] - len(tokens)]
+        assert sign * row[0] > 2 * abs(row[1])
+    assert np.abs(one.start.rows[:4]).mean() < 0.5
+
+
+def test_no_bucket_moves_by_more_than_some_lengths_of_its_partners(workers: Workers) -> None:
+    tokens = [f"w{number}" for number in range(200)]
+    one = begun(tokens, Subwords(1, 2, 1), np.zeros((200, 4), np.float32))
+    ids, along = np.arange(200, dtype=np.int32), random_directions(np.random.default_rng(0), 4, 2)
+    moves = np.full((200, 4), 0.1, np.float32)
+    one.share(ids, moves, np.full(200, 1e-6, np.float32), along, workers)
+    far = np.linalg.norm(one.shared.rows / one.kinds.sizes[:, np.newaxis], axis=1)
+    assert far.max() <= 1.6 * along.length * (1 + 1e-5)

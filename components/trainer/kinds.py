@@ -128,7 +128,7 @@ def kinds(tokens: Sequence[str], subwords: Subwords) -> Kinds:
 def write_buckets(
     directory: Path, kinds: Kinds, own: Floats, shared: Floats, before: Buckets | None
 ) -> None:
-    """Write buckets.npy and bucket_ids.npy, a block at a time.
+    """Write buckets.npy and bucket_ids.npy, a block at a time; buckets of zeros are left out.
 
     Args:
         directory: Where.
@@ -137,21 +137,32 @@ def write_buckets(
         shared: float32 [kinds, dimensions], how far the buckets of each kind have together.
         before: What the buckets were when it began; None: zeros.
     """
+    words = len(own)
+
+    def now(ids: Ids) -> Floats:
+        rows = np.zeros((len(ids), own.shape[1]), np.float32)
+        places, there = _places(kinds.buckets, ids)
+        of = kinds.rows[places]
+        kind = of[of >= words] - words
+        moved = own[np.minimum(of, words - 1)]
+        moved[of >= words] = shared[kind] / kinds.sizes[kind, np.newaxis]
+        rows[there] = moved
+        if before:
+            places, there = _places(before.ids, ids)
+            rows[there] += before.rows[places]
+        return rows
+
     ids = kinds.buckets if before is None else np.union1d(kinds.buckets, before.ids)
+    blocks = [ids[start : start + BLOCK_ROWS] for start in range(0, len(ids), BLOCK_ROWS)]
+    # Twice, since how many there are must be known before the first is written.
+    blocks = [block[now(block).any(axis=1)] for block in blocks]
+    ids = np.concatenate([np.zeros(0, np.int32), *blocks])
     shape = len(ids), own.shape[1]
     buckets = np.lib.format.open_memmap(directory / "buckets.npy", "w+", np.float32, shape)
-    for start in range(0, len(ids), BLOCK_ROWS):
-        block = ids[start : start + BLOCK_ROWS]
-        here = buckets[start : start + BLOCK_ROWS]
-        places, there = _places(kinds.buckets, block)
-        rows = kinds.rows[places]
-        kind = rows[rows >= len(own)] - len(own)
-        moved = own[np.minimum(rows, len(own) - 1)]
-        moved[rows >= len(own)] = shared[kind] / kinds.sizes[kind, np.newaxis]
-        here[there] = moved
-        if before:
-            places, there = _places(before.ids, block)
-            here[there] += before.rows[places]
+    start = 0
+    for block in blocks:
+        buckets[start : start + len(block)] = now(block)
+        start += len(block)
     buckets.flush()
     np.save(directory / "bucket_ids.npy", ids)
 
