@@ -128,8 +128,15 @@ class Sharing:
             moving = np.flatnonzero(places >= 0)
             places, lists = places[moving], lists[moving]
             held = np.bincount(lists, minlength=high - low)
-            here = np.flatnonzero(held)
-            number = np.cumsum(held > 0) - 1
+            # All buckets of a kind at once, as their words have use for them.
+            alone = held[lists] == 1
+            here = low + lists[alone]
+            # A path that is not a number must not get lost.
+            sizes = kinds.sizes[here] + 0 * paths[places[alone]]
+            self.shared.rows[here] += moves[places[alone]] * sizes[:, np.newaxis]
+            places, lists = places[~alone], lists[~alone]
+            here = np.flatnonzero(held > 1)
+            number = np.cumsum(held > 1) - 1
             path = np.bincount(lists, paths[places], high - low)[here].astype(np.float32)
             sums = _sums(found, places, number[lists], merge.even(len(here)))
             counts = held[here].astype(np.float32)
@@ -137,9 +144,8 @@ class Sharing:
             here += low
             sums = sums[: len(here)]
             far = np.sqrt(np.einsum("kd,kd->k", sums, sums))
-            too_far = np.flatnonzero((counts > 1) & (far > longest))
+            too_far = np.flatnonzero(far > longest)
             sums[too_far] *= (longest / far[too_far])[:, np.newaxis]
-            # All buckets of a kind at once, as their words have use for them.
             self.shared.rows[here] += sums * kinds.sizes[here, np.newaxis]
 
         each(workers, move_own, _cut(np.arange(len(ids) + 1) * _ROW))
