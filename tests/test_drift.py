@@ -186,7 +186,7 @@ def artifact(
     np.save(path / "vectors.npy", rows)
     Vocabulary(tuple(tokens), np.ones(len(tokens), np.int64)).save(path / "vocabulary.tsv")
     if not trained:
-        return Model(path, path.name).finish().path
+        return Model(path, path.name).finish(TrainerSettings()).path
     np.save(path / "buckets.npy", trained.rows)
     np.save(path / "bucket_ids.npy", trained.ids)
     shortest, longest, number = trained.subwords

@@ -7,7 +7,6 @@ from components.errors import SkipstreamError
 from components.places.place import open_place
 from components.pusher import pusher
 from components.pusher.destination import Destination, open_destination
-from components.subwords import Subwords
 from pipeline import cache
 from pipeline.baseline import local_copy
 from pipeline.store import SERVING, Store
@@ -59,7 +58,8 @@ def local(model: str) -> Path:
         return place.local("", copy, last="saved_model.pb")
     output, _, fingerprint = place.address.rpartition(f"/{Model.STAGE}/")
     if output and (trained := Store.open(output).find(Model, fingerprint)):
-        ngrams = ["buckets.npy", "bucket_ids.npy"] if Subwords.of(trained.settings) else []
+        has_ngrams = trained.settings.max_ngram
+        ngrams = ["buckets.npy", "bucket_ids.npy"] if has_ngrams else []
         return trained.fetched("vectors.npy", VOCABULARY, *ngrams)
     return _newest(destination_of(model))
 
