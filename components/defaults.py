@@ -29,8 +29,6 @@ _LEAST_LEFT = 0.2
 _MOST_EPOCHS = 60
 _WARM_SHARE = 0.4
 _ROUND = 3_200_000  # Tokens of a round, at most.
-
-
 _ROUNDS = 40  # Of a training, at least.
 _SHARD = 100_000  # Tokens of a shard in a round, at least.
 # n-grams move once a round, so with them rounds are shorter: at three epochs of 21 million tokens,

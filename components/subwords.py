@@ -125,6 +125,24 @@ def _block(
     return found[there], counts
 
 
+def find(
+    ids: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where buckets are among others.
+
+    Args:
+        ids: int32 [buckets], ascending.
+        wanted: int32 [wanted].
+
+    Returns:
+        int64 [wanted] places in `ids`, and bool [wanted], which of them hold.
+    """
+    places = np.searchsorted(ids, wanted)
+    there = places < len(ids)
+    there[there] = ids[places[there]] == wanted[there]
+    return places, there
+
+
 @dataclass(frozen=True, eq=False)
 class Buckets:
     """The trained vectors of n-grams.
@@ -147,10 +165,7 @@ class Buckets:
         """
         found = ngrams(words, self.subwords)
         sums = np.zeros((len(words), self.rows.shape[1]), np.float32)
-        if not len(self.ids):
-            return sums, found.counts
-        rows = np.searchsorted(self.ids, found.buckets)
-        trained = self.ids[np.minimum(rows, len(self.ids) - 1)] == found.buckets
+        rows, trained = find(self.ids, found.buckets)
         for word, (start, end) in enumerate(zip(found.splits, found.splits[1:], strict=False)):
             here = rows[start:end][trained[start:end]]
             # Thousands of float32 n-grams of a long word would lose the fourth digit.

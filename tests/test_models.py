@@ -37,8 +37,7 @@ class Model:
     def analogy(self, a: str, b: str, c: str, k: int) -> Any:
         return [(f"{a}{b}{c}", 0.5)] * k
 
-    def buckets(self) -> None:
-        """It has no n-grams."""
+    subwords = None
 
     def tokens(self) -> list[str]:
         return ["tensor", "where", "Don't"]

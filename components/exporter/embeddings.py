@@ -162,11 +162,17 @@ class Embeddings:
         # What follows are rows of no token.
         return _restored(self._model, "vectors")[: len(self.tokens())]
 
+    @property
+    def subwords(self) -> Subwords | None:
+        """Which n-grams it knows; None: it has none."""
+        ngrams = getattr(self._model, "ngrams", None)
+        return Subwords(*ngrams.settings.numpy().tolist()) if ngrams else None
+
     def buckets(self) -> Buckets | None:
         """The vectors of n-grams, those that are not zeros; None: the model has none."""
-        if not (ngrams := getattr(self._model, "ngrams", None)):
+        if not (subwords := self.subwords):
             return None
-        subwords = Subwords(*ngrams.settings.numpy().tolist())
+        ngrams = self._model.ngrams
         # The last row is of no bucket.
         return Buckets(subwords, ngrams.ids.numpy()[:-1], _restored(ngrams, "buckets")[:-1])
 

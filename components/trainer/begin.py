@@ -19,7 +19,6 @@ from components.vocabulary import Vocabulary
 # n-grams out of a file of fastText's, float32 [buckets, dimensions]; here until the training ends.
 _FROM_FILE = "start-buckets.npy"
 
-
 Known = npt.NDArray[np.bool_]
 
 

@@ -157,7 +157,7 @@ def _refuse_unknown(words: Sequence[str], embeddings: "Embeddings") -> None:
         for word, token in zip(words, close, strict=True)
     ]
     said = f"not in the model's vocabulary: {', '.join(named)}"
-    if embeddings.buckets():
+    if embeddings.subwords:
         said += "; nor was any of the n-grams trained that would make a vector"
     elif not all(close):
         said += ": look for the form that the tokeniser makes of it"
