@@ -5,7 +5,6 @@ The map is t-SNE by scikit-learn (Barnes-Hut): 2 s, the same bits from the same 
 needs scikit-learn too, takes longer for so few words.
 """
 
-import warnings
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +20,7 @@ EXTENT = 10_000  # Coordinates of the map are whole numbers from -EXTENT to EXTE
 _BLOCK = 500
 _PERPLEXITY = 15.0  # How many neighbours each word is kept near to.
 _ITERATIONS = 300  # Of which the first 250 are scikit-learn's early exaggeration.
+_FEWEST, _LEAST_SPREAD = 4, 1e-5  # Words, and the width of unit vectors, that can be mapped.
 _ANGLE = 0.8  # Of Barnes-Hut: as many neighbours stay near as with 0.5, in two thirds of the time.
 
 
@@ -64,7 +64,7 @@ def positions(vectors: Rows) -> npt.NDArray[np.int64]:
 
     t-SNE (van der Maaten, "Accelerating t-SNE using Tree-Based Algorithms", JMLR 2014) of the unit
     vectors, begun from their first two principal components, on one thread: sums depend on how many
-    there are.
+    there are. Of few words, or of equal ones: a circle.
 
     Args:
         vectors: float32 [words, dimensions], finite.
@@ -73,26 +73,44 @@ def positions(vectors: Rows) -> npt.NDArray[np.int64]:
         int64 [words, 2], x and y from -EXTENT to EXTENT.
     """
     unit = _unit(vectors)
-    if len(unit) < 4 or unit.shape[1] < 2:  # Nothing to project.
-        turns = np.arange(len(unit)) * (2 * np.pi / max(1, len(unit)))
-        return np.rint(EXTENT / 2 * np.stack([np.cos(turns), np.sin(turns)], 1)).astype(np.int64)
-    from sklearn.manifold import TSNE
+    with _one_thread():
+        begin = _principal(unit)
+        if begin is None:
+            turns = np.arange(len(unit)) * (2 * np.pi / max(1, len(unit)))
+            found = np.stack([np.cos(turns), np.sin(turns)], axis=1) / 2
+        else:
+            from sklearn.manifold import TSNE
 
-    with _one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of words that all lie at one place.
-        found = TSNE(
-            perplexity=min(_PERPLEXITY, (len(unit) - 1) / 3),
-            max_iter=_ITERATIONS,
-            angle=_ANGLE,
-            init="pca" if unit.std() > 0 else "random",
-            random_state=0,
-            n_jobs=1,
-        ).fit_transform(unit)
-    found = np.nan_to_num(found - (found.max(0) + found.min(0)) / 2)
-    places: npt.NDArray[np.int64] = np.rint(
-        EXTENT * found / max(1e-9, float(np.abs(found).max()))
-    ).astype(np.int64)
+            found = TSNE(
+                perplexity=min(_PERPLEXITY, (len(unit) - 1) / 3),
+                max_iter=_ITERATIONS,
+                angle=_ANGLE,
+                init=begin,
+                random_state=0,
+                n_jobs=1,
+            ).fit_transform(unit)
+            found = found - (found.max(0) + found.min(0)) / 2
+            found /= np.abs(found).max()
+    places: npt.NDArray[np.int64] = np.rint(EXTENT * found).astype(np.int64)
     return places
+
+
+def _principal(unit: Rows) -> Rows | None:
+    """The first two principal components, as small as t-SNE begins.
+
+    Returns:
+        float32 [words, 2]. None where the words are few or all at one place: scikit-learn's own
+        start then divides by 0, and its tree of numbers that are none ends the process.
+    """
+    if len(unit) < _FEWEST or unit.shape[1] < 2:
+        return None
+    centred = unit.astype(np.float64) - unit.mean(axis=0, dtype=np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, :-3:-1]  # The largest come last.
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    components = centred @ axes
+    spread = float(components[:, 0].std())
+    return (components * (1e-4 / spread)).astype(np.float32) if spread > _LEAST_SPREAD else None
 
 
 def _unit(vectors: Rows) -> Rows:

@@ -155,7 +155,7 @@
     const point = (id, more = {}) => ({ id: String(id), name: words.tokens[id],
       value: words.map[id], symbolSize: size(id), itemStyle: { color: hue(id) }, word: id, ...more });
     const label = (more = {}) => ({ show: true, position: "right", distance: 3, fontFamily: font,
-      formatter: (at) => at.name, color: color("ink"), fontSize: 11,
+      width: 150, overflow: "truncate", ellipsis: "…", formatter: (at) => at.name, color: color("ink"), fontSize: 11,
       textBorderColor: color("paper"), textBorderWidth: 3, minMargin: 3, ...more });
     const tip = (at) => {
       const id = at.data.word;
