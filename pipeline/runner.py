@@ -119,8 +119,8 @@ class Runner:
                 silent = error is not None and self.store.place.silent
                 if not isinstance(error, MissingStageError) and not silent:
                     self._write_report()
-                    text = metrics.exposition(self.report, {"output": self.store.address})
-                    self.store.place.write(metrics.FILE, text.encode())
+                    content = metrics.exposition(self.report, {"output": self.store.address})
+                    self.store.place.write(metrics.FILE, content)
                 code, seconds = self.report["exit_code"], self.report["seconds"]
                 logs.detail(f"run {end}", event="run_ended", exit_code=code, seconds=seconds)
             except (OSError, SkipstreamError):
