@@ -31,20 +31,37 @@ _DRAIN_SECONDS = 0.5  # A child process that lives on may hold the pipe open.
 
 
 def filter_stderr() -> Callable[[], None]:
-    """Put the filter on descriptor 2, for the rest of the process; without `grep`, nothing.
+    """Put the filter on descriptor 2; without `grep`, nothing.
 
     Returns:
-        A function that waits until all that was written to descriptor 2 is on the terminal, so
-        that what `sys.stderr` prints next comes behind it.
+        A function that takes it off again, and waits until all that was written to descriptor 2 is
+        on the terminal, so that what `sys.stderr` prints next comes behind it.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         return lambda: None
     sys.stderr.flush()
+    gpu = any(any(Path("/dev").glob(name)) for name in ("nvidia*", "nvmap", "dxg"))
+    noise = "|".join(_NOISE if gpu else (*_NOISE, _NOISE_WITHOUT_GPU))
     terminal = os.dup(2)
+    source, sink = os.pipe()
+    ended, running = os.pipe()  # The first is at its end when grep, which has the other, has ended.
     try:
-        grep = _start(terminal)
+        os.posix_spawnp(
+            "grep",
+            ["grep", "--line-buffered", "--text", "--invert-match", "-E", f"^({noise})"],
+            os.environ | {"LC_ALL": "C"},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, source, 0),
+                (os.POSIX_SPAWN_DUP2, terminal, 1),
+                (os.POSIX_SPAWN_DUP2, running, 3),
+            ],
+            setpgroup=0,  # Ctrl-C reaches the terminal's foreground group, and grep outlives that.
+        )
     except FileNotFoundError:
         return lambda: None
+    os.dup2(sink, 2)
+    for end in (source, sink, running):
+        os.close(end)
     sys.stderr = open(  # noqa: SIM115 - as long as the process; no close warns at its exit.
         terminal,
         "w",
@@ -55,34 +72,7 @@ def filter_stderr() -> Callable[[], None]:
     )
 
     def drain() -> None:
-        """Replace the `grep`, which ends when nobody writes to it any more, and see it end."""
-        nonlocal grep
-        old, grep = grep, _start(terminal)
-        select.select([old], [], [], _DRAIN_SECONDS)
-        os.close(old)
+        os.dup2(terminal, 2)
+        select.select([ended], [], [], _DRAIN_SECONDS)
 
     return drain
-
-
-def _start(terminal: int) -> int:
-    """A `grep` between descriptor 2 and the terminal; returns a descriptor of the process."""
-    gpu = any(any(Path("/dev").glob(name)) for name in ("nvidia*", "nvmap", "dxg"))
-    noise = "|".join(_NOISE if gpu else (*_NOISE, _NOISE_WITHOUT_GPU))
-    source, sink = os.pipe()
-    try:
-        process = os.posix_spawnp(
-            "grep",
-            ["grep", "--line-buffered", "--text", "--invert-match", "-E", f"^({noise})"],
-            os.environ | {"LC_ALL": "C"},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, source, 0),
-                (os.POSIX_SPAWN_DUP2, terminal, 1),
-                (os.POSIX_SPAWN_DUP2, terminal, 2),
-            ],
-            setsid=True,  # Ctrl-C reaches every process of the terminal; this has to outlive them.
-        )
-        os.dup2(sink, 2)
-    finally:
-        os.close(source)
-        os.close(sink)
-    return os.pidfd_open(process)
