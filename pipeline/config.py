@@ -277,7 +277,7 @@ def _explain(detail: ErrorDetails, given: Mapping[str, str]) -> str:
         if isinstance(value, dict) and value and name not in given:
             # Of a misspelt table, what it holds helps to guess.
             names = {f"{name}.{key}": inner for key, inner in value.items()}
-        return "; ".join(_unknown(*item, given.get(item[0])) for item in names.items())
+        return "; ".join(_unknown(full, found, given.get(full)) for full, found in names.items())
     if kind == "string_too_short":
         return f"{name} must not be empty"
     if kind == "value_error":  # Of several settings together: says all itself.

@@ -271,7 +271,11 @@ def _share(value: float | None) -> str:
 
 
 def _word(token: str) -> str:
-    """A token as a terminal may show it: control characters escaped, joiners of letters kept."""
+    r"""A token as a terminal may show it: control characters escaped, joiners of letters kept.
+
+    >>> _word("3\x1b[m\u202e"), _word("\u0645\u06cc\u200c") == "\u0645\u06cc\u200c"
+    ('3\\x1b[m\\u202e', True)
+    """
     return "".join(
         char if char.isprintable() or char in _JOINERS else ascii(char)[1:-1] for char in token
     )
