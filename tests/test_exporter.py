@@ -381,7 +381,11 @@ def test_embeddings_answer_in_python_values(exported: ExportedModel) -> None:
     assert embeddings.analogy("east", "north", "nowhere", 1) is None
     best = embeddings.analogy("east", "north", "don't", 1)
     assert best is not None and best[0][0] == "norte"
-    assert [part.tolist() for part in embeddings.means_of(["east up up zz"])] == [[[1, 0]], [4], [3]]
+    assert [part.tolist() for part in embeddings.means_of(["east up up zz"])] == [
+        [[1, 0]],
+        [4],
+        [3],
+    ]
     assert embeddings.words == list(TOKENS)
     np.testing.assert_array_equal(embeddings.vectors, VECTORS)
     assert embeddings.buckets() is None
