@@ -1,5 +1,6 @@
 """Texts that a Python program hands over, as files that a run reads: JSON Lines, packed."""
 
+import glob
 import gzip
 import hashlib
 import json
@@ -16,18 +17,17 @@ _DIRECTORY = "documents"
 _FILE_BYTES = 32_000_000  # of text in a file: files are read beside each other
 
 
-def write(texts: Iterable[str], output: str) -> list[str]:
+def write(texts: Iterable[str], output: str) -> Path:
     """Write texts where a run for `output` can read them: below it, or in the cache for a bucket.
 
-    The same texts are the same files, so that a run reuses what it made of them. Those of earlier
-    texts are removed.
+    The same texts are the same files, so that a run reuses what it made of them.
 
     Args:
         texts: Read once, in their order.
         output: Of the run.
 
     Returns:
-        File patterns.
+        The directory of the files.
 
     Raises:
         SettingsError: One is no text, or there is none.
@@ -41,14 +41,21 @@ def write(texts: Iterable[str], output: str) -> list[str]:
         made = Path(scratch, "made")
         made.mkdir()
         name = _write_files(texts, made)
-        for other in root.iterdir():
-            if not other.name.startswith(".") and other.name != name:
-                shutil.rmtree(other, ignore_errors=True)
         if not (root / name).exists():
             made.rename(root / name)
-    # What brackets and the like in a directory's name would mean in a pattern.
-    escaped = "".join(f"[{c}]" if c in "*?[" else c for c in str(root / name))
-    return [f"{escaped}/*.jsonl.gz"]
+    return root / name
+
+
+def pattern(directory: Path) -> str:
+    """What finds the files of `write`."""
+    return f"{glob.escape(str(directory))}/*.jsonl.gz"
+
+
+def forget_others(directory: Path) -> None:
+    """Remove the files of earlier texts, when a run with those of `directory` has finished."""
+    for other in directory.parent.iterdir():
+        if not other.name.startswith(".") and other != directory:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _write_files(texts: Iterable[str], directory: Path) -> str:

@@ -137,18 +137,22 @@ def _run(
 ) -> Embeddings:
     words = [f"{name}={_written(value)}" for name, value in overrides.items()]
     config.load(toml, words, patterns)  # A mistake is told before anything starts.
+    directory = None
     if texts is not None:
         if patterns or "example_gen.input" in overrides:
             raise SettingsError(
                 "input and documents are two corpora, got both: leave one of them out"
             )
-        patterns = documents.write(texts, output)
+        directory = documents.write(texts, output)
+        patterns = [documents.pattern(directory)]
         words += ["example_gen.format=jsonl", "example_gen.field=text"]
     command = ["run", "--output", output]
     command += ["--config", str(toml)] if toml else []
     command += ["--input", *patterns] if patterns else []
     command += ["--set", *words] if words else []
     made = child.run(command, progress=progress)
+    if directory:
+        documents.forget_others(directory)
     return load(made)
 
 

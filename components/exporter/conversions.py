@@ -17,8 +17,8 @@ def keras_layer(words: Sequence[str], vectors: Vectors, *, trainable: bool) -> A
     """A layer from tokens to their vectors: a StringLookup and an Embedding.
 
     It is made of Keras's own layers alone, so a model that has it is saved and loaded without
-    skipstream. Tokens are looked up as they are. Unknown ones and "", which fills rows, have
-    zeros and are masked: layers behind it that heed masks leave them out.
+    skipstream. Tokens are looked up as they are; unknown ones, and "" that fills a row, have
+    zeros.
 
     Args:
         words: By id.
@@ -36,7 +36,7 @@ def keras_layer(words: Sequence[str], vectors: Vectors, *, trainable: bool) -> A
         unknown += "_"
     table = np.concatenate([np.zeros_like(vectors[:1]), vectors])
     embedding = keras.layers.Embedding(
-        *table.shape, weights=table, mask_zero=True, trainable=trainable, name="vectors"
+        *table.shape, weights=table, trainable=trainable, name="vectors"
     )
     look_up = keras.layers.StringLookup(vocabulary=list(words), oov_token=unknown, name="ids")
     layers = [keras.Input([None], dtype="string"), look_up, embedding]
@@ -63,7 +63,8 @@ def to_gensim(
         SkipstreamError: gensim is not installed.
     """
     try:
-        from gensim.models import FastTextKeyedVectors, KeyedVectors
+        from gensim.models.fasttext import FastTextKeyedVectors
+        from gensim.models.keyedvectors import KeyedVectors
     except ImportError as error:
         raise SkipstreamError(
             f"to_gensim needs gensim, which cannot be imported ({error}): "

@@ -17,7 +17,7 @@ from components.spelling import spell, tokenize
 from components.subwords import Buckets, Subwords, find, ngrams
 
 if TYPE_CHECKING:
-    from gensim.models import FastTextKeyedVectors, KeyedVectors
+    from gensim.models import KeyedVectors
 
 Neighbors = list[tuple[str, float]]
 # A word or a vector, perhaps with its weight.
@@ -138,8 +138,9 @@ class Embeddings:
         """The words whose vectors have the largest cosines with a mean, as gensim's KeyedVectors.
 
         Args:
-            positive: Words or vectors, each perhaps with its weight: ("king", 2.0). What is given
-                has length 1 before it is weighted. The words themselves are no answers.
+            positive: Words or vectors, each perhaps with its weight: ("king", 2.0). Words'
+                vectors have length 1 before they are weighted, others stay as they are. The words
+                themselves are no answers.
             negative: The same, with weights of -1 unless they have their own.
             topn: Most answers.
 
@@ -155,10 +156,10 @@ class Embeddings:
         words = [item for item, _ in items if isinstance(item, str)]
         ids, found = self._find(words)
         self._refuse_unknown(words, ids, found)
-        rows = iter(found)
+        rows = iter(ranking.unit(found))
         vectors = [next(rows) if isinstance(item, str) else self._vector(item) for item, _ in items]
         weights = np.array([weight for _, weight in items], np.float32)
-        target = (ranking.unit(np.stack(vectors)) * weights[:, np.newaxis]).mean(axis=0)
+        target = (np.stack(vectors) * weights[:, np.newaxis]).mean(axis=0)
         return self._nearest(target[np.newaxis], [ids], _at_least_1(topn, "topn"))[0]
 
     def similarity(self, a: str, b: str) -> float:
@@ -240,7 +241,7 @@ class Embeddings:
 
         return conversions.keras_layer(self.words, self.vectors, trainable=trainable)
 
-    def to_gensim(self) -> "KeyedVectors | FastTextKeyedVectors":
+    def to_gensim(self) -> "KeyedVectors":
         """The same as gensim's KeyedVectors; with n-grams, as its FastTextKeyedVectors.
 
         Raises:
