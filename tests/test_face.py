@@ -2,6 +2,7 @@
 
 import builtins
 import gzip
+import json
 import signal
 import subprocess
 import sys
@@ -61,9 +62,7 @@ def test_words_and_vectors_are_looked_up(model: skipstream.Embeddings) -> None:
     assert model.counts is not None and model.counts[:2].tolist() == [215, 214]
     with pytest.raises(ValueError, match="read-only"):
         model.vectors[0] = 0
-    with pytest.raises(
-        KeyError, match=r"not in the model's vocabulary: cc69 \(did you mean c69\?"
-    ):
+    with pytest.raises(KeyError, match=r"not in the model's vocabulary: cc69 \(did you mean c69\?"):
         model["cc69"]
 
 
@@ -160,6 +159,8 @@ def test_without_gensim_the_error_says_what_to_install(
         model.to_gensim()
 
 
+# Of Keras's own, with numpy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_keras_layer_looks_tokens_up_and_is_saved(
     model: skipstream.Embeddings, tmp_path: Path
 ) -> None:
@@ -284,7 +285,8 @@ def test_importing_is_quick_and_loads_no_framework(model: skipstream.Embeddings)
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     path = write_corpus(tmp_path_factory.mktemp("corpus"), lines=2000)
-    return gzip.decompress(path.read_bytes()).decode().splitlines()
+    rare = " ".join(f"rare{number}" for number in range(1000))
+    return [*gzip.decompress(path.read_bytes()).decode().splitlines(), rare]
 
 
 QUICK = {"dimensions": 16, "epochs": 1, "sample": 0.01, "max_loss": 9.0}
@@ -315,16 +317,58 @@ def test_a_model_is_trained_and_found_again(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_gate_s_refusal_is_an_error_of_its_own(trained: Path, corpus: list[str]) -> None:
-    with pytest.raises(skipstream.NotBlessedError, match="min_kept_share"):
-        skipstream.train(
-            documents=corpus,
-            output=trained,
-            max_size=3,
-            min_kept_share=0.99,
-            progress=False,
-            **QUICK,
-        )
+def test_failures_are_the_errors_that_the_command_shows(trained: Path, corpus: list[str]) -> None:
+    quiet: dict[str, Any] = {"output": trained, "progress": False, **QUICK}
+    with pytest.raises(skipstream.NotBlessedError, match="statistics_gen.min_kept_share"):
+        skipstream.train(documents=corpus, min_kept_share=0.99, **quiet)
+    with pytest.raises(
+        skipstream.SkipstreamError, match="no file matches .* '/none.txt'"
+    ) as caught:
+        skipstream.train("/none.txt", **quiet)
+    assert type(caught.value) is skipstream.SkipstreamError
+
+
+def test_a_notebook_shows_progress_and_survives_an_interrupt(
+    trained: Path, corpus: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("ipykernel")
+    from jupyter_client.manager import start_new_kernel
+
+    text, output = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("\n".join(corpus))
+    (trained.parent / "corpus.json").write_text(json.dumps(corpus))
+    kernel, client = start_new_kernel(cwd=str(trained.parent))
+    shown: list[str] = []
+
+    def hear(message: dict[str, Any]) -> None:
+        content = message["content"]
+        if "text" in content or "data" in content:
+            shown.append(content.get("text") or str(content["data"]))
+
+    def execute(code: str) -> dict[str, Any]:
+        answer = client.execute_interactive(code, output_hook=hear, timeout=60)
+        return answer["content"]
+
+    try:
+        execute("import json, skipstream\ncorpus = json.load(open('corpus.json'))")
+        done = execute(f"model = skipstream.train(documents=corpus, output='out', **{QUICK})")
+        assert done["status"] == "ok", shown
+        assert "pusher          reused" in "".join(shown)
+        assert "%|" in "".join(shown)  # the bar
+        assert execute("print(model.most_similar('ship', topn=1)[0][0] in model)")["status"] == "ok"
+        assert shown[-1] == "True\n"
+
+        client.execute(f"skipstream.train({str(text)!r}, output={str(output)!r})")
+        wait_for(lambda: (output / "run.json").exists())
+        kernel.interrupt_kernel()
+        assert client.get_shell_msg(timeout=60)["content"]["ename"] == "KeyboardInterrupt"
+        assert '"exit_code": 130' in (output / "run.json").read_text()
+        execute("print(len(model))")
+        assert shown[-1] == "28\n"
+        assert list(children(kernel.provisioner.process.pid)) == []
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
 
 
 PROGRAM = """if True:
