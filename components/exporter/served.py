@@ -140,7 +140,9 @@ class Served:
                 "whitespace" if WHITE_SPACE.encode() in graph else "words",
                 b"StringLower" in graph,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except SkipstreamError:
+            raise
+        except Exception as error:  # Whatever the damage leads the reader into.
             reason = " ".join(str(error).split())[:200]
             raise SkipstreamError(
                 f"MODEL must be a whole SavedModel, got {address or path} "
@@ -200,7 +202,7 @@ def _lines(path: Path, graph: bytes) -> bytes:
     content = path.read_bytes()
     sizes = {
         dict(tensor_bundle.fields(size)).get(3) for size in _VOCABULARY_SIZE.findall(graph)
-    } - {-1}
+    } - {(1 << 64) - 1}  # -1: any number.
     if content[-1:] != b"\n" or (sizes and content.count(b"\n") not in sizes):
         raise ValueError(f"{path.name} is cut off")
     return content
