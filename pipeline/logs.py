@@ -18,6 +18,7 @@ FORMATS = ("text", "json")
 _logger = logging.getLogger("skipstream")
 _bound: dict[str, Any] = {}
 _json = False
+level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 
 # Only containers have such a directory; Beam starts and stops job servers.
@@ -53,7 +54,7 @@ def use_json() -> None:
             )
         )
     for name in (_logger.name, "components"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
 
 
 def bind(**fields: Any) -> None:
