@@ -5,6 +5,7 @@ back. Commands with one run ID are one run: stages that a scheduler runs one by 
 """
 
 import json
+import resource
 import secrets
 import time
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from pipeline.store import KINDS, Step, Store, Use
 A = TypeVar("A", bound=Artifact)
 
 REPORT = "run.json"
+_COSTS = ("seconds", "peak_memory_bytes")
 # The command that makes a stage's artifact; what no command is named for, any makes.
 _COMMANDS = {
     "example_gen": "transform",
@@ -152,7 +154,7 @@ class Runner:
             "fingerprint": step.fingerprint,
         }
         if finished and before.get("fingerprint") == step.fingerprint:
-            record |= {key: before[key] for key in ("seconds", "reused")}
+            record |= {key: before[key] for key in (*_COSTS, "reused") if key in before}
         self._note(step)
         artifact = finished or self._run(step, record, resumable, again)
         self.report["stages"][name] = artifact.summary | record
@@ -197,15 +199,26 @@ class Runner:
             raise
         finally:
             record["seconds"] = round(time.monotonic() - start, 3)
+            record["peak_memory_bytes"] = _peak_memory()
+            self._note(step)
 
     def _note(self, step: Step[A]) -> None:
-        """Remember in the store's ledger what this run uses."""
+        """Remember in the store's ledger what this run uses, and what that took to make."""
         record = self.report["stages"][step.kind.STAGE]
-        self.store.ledger.uses[step.kind.STAGE] = Use(
+        uses = self.store.ledger.uses
+        before = uses.get(step.kind.STAGE)
+        took, peak = record["seconds"], record.get("peak_memory_bytes")
+        if record["reused"]:
+            known = before if before and before.fingerprint == step.fingerprint else None
+            took, peak = (known.took, known.peak_memory_bytes) if known else (None, None)
+        uses[step.kind.STAGE] = Use(
             fingerprint=step.fingerprint,
             run=self.run_id,
             seconds=record["seconds"],
             reused=record["reused"],
+            took=took,
+            peak_memory_bytes=peak,
+            error=record.get("error"),
         )
 
     def _stages_before(self) -> dict[str, Any]:
@@ -217,6 +230,7 @@ class Runner:
                 found[kind.STAGE] = artifact.summary | {
                     "seconds": use.seconds,
                     "reused": use.reused,
+                    "peak_memory_bytes": use.peak_memory_bytes,
                     "artifact": artifact.address,
                     "fingerprint": use.fingerprint,
                 }
@@ -243,6 +257,12 @@ class Runner:
         return (
             f"{message} (changed since the last run: {', '.join(changed)})" if changed else message
         )
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process, or one that it started and that ended, ever held."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return 1024 * max(resource.getrusage(one).ru_maxrss for one in who)  # Linux counts KiB.
 
 
 def _counts(summary: dict[str, Any]) -> str:

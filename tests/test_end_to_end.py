@@ -100,6 +100,15 @@ def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus
     assert any("words/s" in line for line in lines)
 
 
+def test_a_run_leaves_a_page_for_a_person(finished: Any) -> None:
+    output, _ = finished
+    page = (output / "report.html").read_text()
+    assert "</span> Version 1 is what is served.</p>" in page
+    assert '"tokens":["' in page
+    uses = json.loads((output / "store.json").read_text())["uses"].values()
+    assert all(use["took"] and use["peak_memory_bytes"] > 30_000_000 for use in uses)
+
+
 def test_run_json_reports_every_stage(finished: Any) -> None:
     output, _ = finished
     stages = report(output)["stages"]
@@ -225,6 +234,9 @@ def test_a_model_that_is_refused_is_not_pushed(
     assert last.startswith("skipstream: error: ")
     assert "must be below 0.100 nats a pair" in last
     assert report(output)["stages"]["evaluator"]["blessed"] is False
+    page = (output / "report.html").read_text()
+    assert "</span> The model is not served.</p>" in page
+    assert "must be below 0.100 nats a pair" in page
     assert sorted(path.name for path in (output / "serving").glob("[0-9]*")) == versions
 
 
