@@ -1,5 +1,6 @@
 """What tests of several modules need."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -74,14 +75,18 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The InfraValidator's probe runs in the process of the test, which has TensorFlow loaded."""
-    from components.infra_validator import probe, validator
+    from components.infra_validator import probe, process, validator
 
-    def run(command: list[object], **_: object) -> subprocess.CompletedProcess[bytes]:
-        assert command[1] == validator.PROBE
-        probe.main(*map(str, command[2:]))
-        return subprocess.CompletedProcess(command, 0)
+    class Here(contextlib.AbstractContextManager["Here"]):
+        def __exit__(self, *_: object) -> None:
+            pass
 
-    monkeypatch.setattr(validator.subprocess, "run", run)
+        def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
+            probe.main(*map(str, arguments))
+            return subprocess.CompletedProcess([], 0)
+
+    monkeypatch.setattr(process, "FreshProcess", Here)
+    monkeypatch.setattr(validator, "FreshProcess", Here)
 
 
 @pytest.fixture(scope="session")
