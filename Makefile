@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test test-cpus check runners schedulers kubeflow clean
+.PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
 .PHONY: benchmark-cluster campaign-buckets
@@ -74,6 +74,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/settings.md, of the settings in the code.
+docs: $(STAMP)
+	$(BIN)/python tests/settings_page.py > docs/settings.md
 
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--seeds 1 2 3 --eval eval/*'
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--subwords --unseen 2000 --eval eval/*'

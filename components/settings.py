@@ -258,7 +258,7 @@ class TrainerSettings(StageSettings):
         gt=0,
         le=1,
         description="Rate of the first step, in place of learning_rate, after a warm start: about "
-        "where it is in a cold one when as many epochs are left (see Retraining in the README).",
+        "where it is in a cold one when as many epochs are left (docs/retraining.md).",
     )
     min_ngram: int = Field(
         0,

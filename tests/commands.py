@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TOPICS = {
     "sea": ["ship", "sail", "wave", "harbour", "captain", "anchor", "tide", "sailor", "deck"],
     "kitchen": ["bread", "oven", "flour", "butter", "knife", "recipe", "soup", "salt", "spoon"],
@@ -45,3 +47,15 @@ def skipstream(*arguments: object) -> subprocess.CompletedProcess[str]:
     with start(*arguments) as process:
         out, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Run the InfraValidator's probe in this process, as long as `patch` lasts."""
+    from components.infra_validator import probe, validator
+
+    def run(command: list[object], **_: object) -> subprocess.CompletedProcess[bytes]:
+        assert command[1] == validator.PROBE
+        probe.main(*map(str, command[2:]))
+        return subprocess.CompletedProcess(command, 0)
+
+    patch.setattr(validator.subprocess, "run", run)
