@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_corpus(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        patch.setattr(defaults, "_MOST_EPOCHS", 15)  # Small texts get up to 60.
+        patch.setattr(defaults, "_MOST_EPOCHS", 10)  # Small texts get up to 60.
         # What a user has who segments Chinese: here words of two characters each.
         patch.setitem(sys.modules, "jieba", SimpleNamespace(lcut=re.compile("..").findall))
         with pytest.MonkeyPatch.context() as for_the_run:
