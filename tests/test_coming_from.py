@@ -92,8 +92,8 @@ def test_mapped_parameters_train_alike(
         "trainer.negatives": 4,
         "trainer.noise_exponent": 0.5,
         "trainer.sample": 0.01,
-        "trainer.epochs": 20,
-        "trainer.learning_rate": 0.04,
+        "trainer.epochs": 8,
+        "trainer.learning_rate": 0.08,
         # fastText fills a tenth of its table a thread; the rest is what the memory held, or NaN.
         "trainer.threads": 10,
         "trainer.seed": 7,
