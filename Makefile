@@ -20,7 +20,7 @@ endif
 endef
 $(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
 
-.PHONY: install run test test-cpus check runners schedulers kubeflow clean
+.PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
 .PHONY: benchmark-cluster campaign-buckets
@@ -96,6 +96,10 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/settings.md, of the settings in the code.
+docs: $(STAMP)
+	$(BIN)/python tests/settings_page.py > docs/settings.md
 
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--seeds 1 2 3 --eval eval/*'
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--subwords --unseen 2000 --eval eval/*'

@@ -1,6 +1,5 @@
 """What tests of several modules need."""
 
-import contextlib
 import os
 import secrets
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from commands import Command
+from commands import Command, probe_in_this_process
 
 from components import threads
 from pipeline import cache, cli
@@ -75,18 +74,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The InfraValidator's probe runs in the process of the test, which has TensorFlow loaded."""
-    from components.infra_validator import probe, process, validator
-
-    class Here(contextlib.AbstractContextManager["Here"]):
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
-            probe.main(*map(str, arguments))
-            return subprocess.CompletedProcess([], 0)
-
-    monkeypatch.setattr(process, "FreshProcess", Here)
-    monkeypatch.setattr(validator, "FreshProcess", Here)
+    probe_in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="session")
