@@ -67,6 +67,7 @@ def test_prometheus_reads_what_run_json_says(store: Store) -> None:
         "run_exit_code": 0,
         "stage_duration_seconds": stage["seconds"],
         "stage_reused": 0,
+        "example_gen_peak_memory_bytes": stage["peak_memory_bytes"],
         "example_gen_documents": 3,
         "example_gen_kept_share": 0.25,
         "example_gen_blessed": 1,

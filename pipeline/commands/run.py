@@ -3,13 +3,13 @@
 import argparse
 
 from components import threads
-from components.errors import NotBlessedError
+from components.errors import NotBlessedError, SkipstreamError
 from pipeline import config, logs, results
 from pipeline.commands import report
 from pipeline.config import Settings
 from pipeline.definition import Chain
 from pipeline.notices import notices
-from pipeline.runner import Runner
+from pipeline.runner import MissingStageError, Runner
 from pipeline.store import Store
 
 # The commands that run stages, with their help.
@@ -43,17 +43,23 @@ def stages(arguments: argparse.Namespace) -> None:
     with Runner(store, settings, command=command, run_id=arguments.run_id) as runner:
         chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)
         try:
-            try:
-                made = chain.run(command or "push")
-            finally:  # A corpus or a model that a gate refuses is looked at, too.
-                _show(chain, settings, arguments.name)
-            _refuse(chain, arguments.name)
-        except NotBlessedError:
-            report.write_if_possible(store)
+            made = _run(chain, settings, arguments.name)
+        except SkipstreamError as error:  # What a gate refuses is looked at, too.
+            if chain.examples and not isinstance(error, MissingStageError):
+                report.write_if_possible(store)
             raise
         if command in (None, "push"):
             report.write_if_possible(store)
     print(made)
+
+
+def _run(chain: Chain, settings: Settings, name: str) -> str:
+    try:
+        made = chain.run("push" if name == "run" else name)
+    finally:
+        _show(chain, settings, name)
+    _refuse(chain, name)
+    return made
 
 
 def _load(arguments: argparse.Namespace) -> Settings:
