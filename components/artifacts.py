@@ -287,7 +287,7 @@ class Statistics(Artifact):
     """The corpus in numbers, and beside an earlier one.
 
     report.json: everything, and whether the limits accept it. FeatureStats.pb: a serialised
-    DatasetFeatureStatisticsList of tensorflow-metadata. zipf.png: frequencies by rank.
+    DatasetFeatureStatisticsList of tensorflow-metadata.
     """
 
     STAGE = "statistics_gen"
@@ -335,13 +335,21 @@ class Model(Artifact):
         rows = np.load(self / "buckets.npy", mmap_mode="r")
         return Buckets(subwords, np.load(self / "bucket_ids.npy"), rows)
 
-    def embeddings(self, settings: ExporterSettings) -> "npt.NDArray[np.float32]":
-        """What is served: float32 [types, dimensions], by token id."""
+    def embeddings(
+        self, settings: ExporterSettings, most: int | None = None
+    ) -> "npt.NDArray[np.float32]":
+        """What is served: float32 [types, dimensions], by token id; the first `most`, if given."""
         import numpy as np
 
-        vectors: npt.NDArray[np.float32] = np.load(self / "vectors.npy")
+        def load(name: str) -> "npt.NDArray[np.float32]":
+            if most is None:
+                whole: npt.NDArray[np.float32] = np.load(self / name)
+                return whole
+            return np.array(np.load(self / name, mmap_mode="r")[:most])
+
+        vectors = load("vectors.npy")
         if settings.vectors == "average":
-            vectors = (vectors + np.load(self / "contexts.npy")) / np.float32(2)
+            vectors = (vectors + load("contexts.npy")) / np.float32(2)
         return vectors
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline import failures, interrupts, logs, usage
-from pipeline.commands import corpus, model, versions
+from pipeline.commands import corpus, model, report, versions
 from pipeline.commands import run as run_commands
 from pipeline.commands.run import STAGES
 from pipeline.console import filter_stderr
@@ -135,6 +135,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_stages(commands)
     _add_stats(commands)
+    _add_report(commands)
     _add_drift(commands)
     _add_version_commands(commands)
     _add_model_commands(commands)
@@ -264,10 +265,17 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="where report.json, zipf.png and FeatureStats.pb go; without it and --against, those "
-        "of the run are named",
+        help="where report.json and FeatureStats.pb go; without it and --against, those of the "
+        "run are named",
     )
     command.set_defaults(command=corpus.stats)
+
+
+def _add_report(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "What the last run made of the text, as one page: OUT/report.html."
+    command = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+    command.add_argument("output", metavar="OUT", help="an output")
+    command.set_defaults(command=report.report)
 
 
 def _add_drift(commands: "argparse._SubParsersAction[_Parser]") -> None:

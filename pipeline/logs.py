@@ -44,12 +44,12 @@ def use_json() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # Progress bars are for a person.
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_add_bound)
         handler.setFormatter(
             JsonFormatter(
                 "%(levelname)s %(message)s %(name)s",
                 rename_fields={"levelname": "severity", "name": "logger", "timestamp": "time"},
                 timestamp=True,
+                defaults=_bound,
                 json_ensure_ascii=False,
             )
         )
@@ -88,8 +88,3 @@ def fail(message: str, exit_code: int, bug: BaseException | None = None) -> None
         if bug:
             traceback.print_exception(bug)
         print(f"skipstream: error: {message}", file=sys.stderr, flush=True)
-
-
-def _add_bound(record: logging.LogRecord) -> bool:
-    record.__dict__.update(_bound)
-    return True

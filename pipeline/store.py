@@ -112,6 +112,9 @@ class Use(BaseModel):
         run: The run's id.
         seconds: That the stage took.
         reused: Whether the artifact was finished before the run.
+        took: Seconds that making the artifact took, in whichever run; None: nobody knows.
+        peak_memory_bytes: Most that the process, or one that it started, had held by then.
+        error: Why the stage failed; None: it did not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,6 +123,9 @@ class Use(BaseModel):
     run: str
     seconds: float
     reused: bool
+    took: float | None = None
+    peak_memory_bytes: int | None = None
+    error: str | None = None
 
 
 class Ledger(BaseModel):

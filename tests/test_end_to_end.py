@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
 from gensim.models import KeyedVectors
 
-README = Path(__file__).parents[1] / "README.md"
 AWKWARD = os.fsdecode(b"awkw\xe9rd 'name'\n.txt")  # Not UTF-8, in two lines.
 
 
@@ -62,30 +60,6 @@ def test_a_run_ends_with_the_path_of_a_model_that_learned(finished: Any, command
     assert {near for word, near in found if word == "bread"} <= set(TOPICS["kitchen"])
 
 
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of any dataset's end.
-def test_the_readmes_python_runs(
-    finished: Any, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "OUT").symlink_to(finished[0])
-    monkeypatch.chdir(tmp_path)
-    exported = command("export", "OUT", "--format", "npz", "--output", "vectors.npz")
-    assert exported.returncode == 0, exported.stderr
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    scopes: list[dict[str, Any]] = [{} for _ in blocks]
-    for block, scope in zip(blocks, scopes, strict=True):
-        exec(block, scope)
-    layers, served, pairs, signatures = scopes
-    ids = layers["look_up"](tf.constant(["zzzznotaword", "ship"]))
-    weights = layers["model"].layers[1](ids).numpy()
-    vectors, known = served["embeddings"].vectors_of(["zzzznotaword", "ship"])
-    np.testing.assert_array_equal(weights, vectors)
-    assert known.tolist() == [False, True]
-    assert served["tokens"].to_list() == [[b"don't", b"panic"]]
-    assert layers["model"](tf.constant([["ship", "sail"]])).shape == (1, 1)
-    assert pairs["model"].layers[0].input_dim == len(layers["table"]) - 1
-    assert set(signatures["model"].signatures) >= {"serving_default", "nearest"}
-
-
 def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus(
     finished: Any,
 ) -> None:
@@ -98,6 +72,15 @@ def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus
     (notice,) = unexpected
     assert re.fullmatch(r"warning: 0\.\d\d % of the documents .1 of .* hold NUL bytes, .*", notice)
     assert any("words/s" in line for line in lines)
+
+
+def test_a_run_leaves_a_page_for_a_person(finished: Any) -> None:
+    output, _ = finished
+    page = (output / "report.html").read_text()
+    assert "</span> Version 1 is what is served.</p>" in page
+    assert '"tokens":["' in page
+    uses = json.loads((output / "store.json").read_text())["uses"].values()
+    assert all(use["took"] and use["peak_memory_bytes"] > 30_000_000 for use in uses)
 
 
 def test_run_json_reports_every_stage(finished: Any) -> None:
@@ -225,6 +208,9 @@ def test_a_model_that_is_refused_is_not_pushed(
     assert last.startswith("skipstream: error: ")
     assert "must be below 0.100 nats a pair" in last
     assert report(output)["stages"]["evaluator"]["blessed"] is False
+    page = (output / "report.html").read_text()
+    assert "</span> The model is not served.</p>" in page
+    assert "must be below 0.100 nats a pair" in page
     assert sorted(path.name for path in (output / "serving").glob("[0-9]*")) == versions
 
 

@@ -14,7 +14,7 @@ from topics import Documents, natural
 
 from components.artifacts import Examples, InfraBlessing, Statistics
 from components.errors import NotBlessedError, SkipstreamError
-from components.evaluator.gate import refusals
+from components.evaluator.gate import limits, refusals
 from components.exporter.embeddings import Embeddings
 from components.pusher import pusher
 from components.pusher.destination import open_destination
@@ -22,6 +22,7 @@ from components.settings import EvaluatorSettings, TransformSettings
 from components.vocabulary import Vocabulary
 from pipeline import config, results
 from pipeline.definition import Chain
+from pipeline.report import checks
 from pipeline.runner import Runner
 from pipeline.store import Store
 
@@ -83,6 +84,32 @@ def test_every_limit_refuses_and_can_be_lifted(setting: str) -> None:
     (reason,) = refusals(changed, EvaluatorSettings())
     assert f"evaluator.{setting}" in reason and "version 7" in reason
     assert refusals(changed, EvaluatorSettings.model_validate({setting: None})) == []
+
+
+@pytest.mark.parametrize("setting", [None, *REFUSED])
+@pytest.mark.parametrize("limited", [True, False])
+def test_the_page_says_of_every_number_what_the_gate_says(
+    setting: str | None, limited: bool
+) -> None:
+    settings = EvaluatorSettings()
+    if setting and not limited:
+        settings = EvaluatorSettings.model_validate({setting: None})
+    found = report(**REFUSED[setting]) if setting else report()
+    rows = list(checks.of_model(found | {"limits": limits(settings, found["frequency_loss"])}))
+    refused = [row.setting for row in rows if row.holds is False]
+    assert refused == ([f"evaluator.{setting}"] if setting and limited else [])
+    assert len(refused) == len(refusals(found, settings))
+    assert all((row.holds is None) == row.limit.startswith("no limit") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss": 2.69}, {"loss": 2.63}, {"broken_vectors": 2, "before": None}]
+)
+def test_the_page_says_of_a_model_alone_what_the_gate_says(changes: dict[str, Any]) -> None:
+    found = report() | changes
+    found["limits"] = limits(EvaluatorSettings(), found["frequency_loss"])
+    assert sum(row.holds is False for row in checks.of_model(found)) == 1
+    assert len(refusals(found, EvaluatorSettings())) == 1
 
 
 def test_ngrams_do_not_make_a_word_known_but_the_reason_tells_of_them() -> None:

@@ -33,7 +33,7 @@ REPEATED = {
     "example_gen/build.py": STAGES,
     "example_gen/reader.py": FROM_TRANSFORM,
     "transform/preprocessing.py": FROM_TRANSFORM,
-    "statistics_gen/plots.py": ["statistics_gen"],
+    "statistics_gen/features.py": ["statistics_gen"],
     "trainer/skipgrams.py": FROM_TRAINER,
     "exporter/signatures.py": FROM_EXPORTER,
     "exporter/formats.py": [],  # No stage writes these.

@@ -14,7 +14,6 @@ from components.statistics_gen.counts import Counts, scripts
 from components.statistics_gen.drift import compare
 
 REPORT = "report.json"
-PLOT = "zipf.png"
 _TOP_TOKENS = 50
 _COMPARED = ("documents", "tokens", "types", "vocabulary", "kept_share")
 
@@ -32,7 +31,7 @@ def build(
         examples: What the corpus has become.
         reference: What it is compared with, if anything.
         settings: The limits.
-        out: Receives report.json, FeatureStats.pb and zipf.png.
+        out: Receives report.json and FeatureStats.pb.
 
     Raises:
         SkipstreamError: Vocabulary or statistics are missing or damaged.
@@ -59,7 +58,6 @@ def describe(
 ) -> dict[str, Any]:
     """The report on `examples`; it and the files beside it are written to `directory`, if given."""
     statistics, now = _read(examples)
-    before = None
     report: dict[str, Any] = {
         "examples": examples.fingerprint,
         "corpus": _corpus(statistics, now),
@@ -75,9 +73,6 @@ def describe(
     reasons = refusals(report, settings)
     report = {"accepted": not reasons, "reasons": reasons} | report
     if directory:
-        from components.statistics_gen import plots
-
-        plots.zipf(now, before, directory / PLOT)
         message = features.to_proto(statistics, now)
         (directory / features.FILE).write_bytes(message.SerializeToString(deterministic=True))
         write_json(directory / REPORT, report)

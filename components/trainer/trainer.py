@@ -68,14 +68,14 @@ def build(
             "out; lower example_gen.eval_share or give more text"
         )
     pairs = losses.held_out(examples, settings)
-    held_out = pairs.measured() if pairs else None
-    if settings.patience and held_out is None:
+    if settings.patience and pairs is None:
         raise _nothing_held_out(settings)
     with reading(examples):
         if not settings.distributed:
             train.unpack()
         if pairs:
             pairs.unpack()
+        held_out = pairs.measured() if pairs else None
     model = SkipGram(train, settings, Sharing.of(examples / VOCABULARY, settings))
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()

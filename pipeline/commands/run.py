@@ -5,6 +5,7 @@ import argparse
 from components import threads
 from components.errors import NotBlessedError
 from pipeline import config, logs, results
+from pipeline.commands import report
 from pipeline.config import Settings
 from pipeline.definition import Chain
 from pipeline.notices import notices
@@ -42,10 +43,16 @@ def stages(arguments: argparse.Namespace) -> None:
     with Runner(store, settings, command=command, run_id=arguments.run_id) as runner:
         chain = Chain(runner, settings, arguments.beam_options, force_push=arguments.force_push)
         try:
-            made = chain.run(command or "push")
-        finally:  # A corpus or a model that a gate refuses is looked at, too.
-            _show(chain, settings, arguments.name)
-        _refuse(chain, arguments.name)
+            try:
+                made = chain.run(command or "push")
+            finally:  # A corpus or a model that a gate refuses is looked at, too.
+                _show(chain, settings, arguments.name)
+            _refuse(chain, arguments.name)
+        except NotBlessedError:
+            report.write_if_possible(store)
+            raise
+        if command in (None, "push"):
+            report.write_if_possible(store)
     print(made)
 
 
@@ -66,6 +73,6 @@ def _show(chain: Chain, settings: Settings, name: str) -> None:
 
 
 def _refuse(chain: Chain, name: str) -> None:
-    report = chain.evaluation.report if chain.evaluation and name == "evaluate" else None
-    if report and not report["blessed"]:
-        raise NotBlessedError(f"the evaluation refused the model: {'; '.join(report['reasons'])}")
+    found = chain.evaluation.report if chain.evaluation and name == "evaluate" else None
+    if found and not found["blessed"]:
+        raise NotBlessedError(f"the evaluation refused the model: {'; '.join(found['reasons'])}")
