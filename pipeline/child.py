@@ -31,7 +31,7 @@ _SHARES = {
     "infra_validator": 9,
     "pusher": 1,
 }
-_SECONDS = 0.5  # between two looks at the clock
+_SECONDS = 1.0  # between two looks at the clock
 _ERRORS = {2: SettingsError, 3: NotBlessedError}  # by exit code
 
 

@@ -34,6 +34,19 @@ class Embeddings:
 
     Attributes:
         path: The SavedModel's directory.
+
+    >>> words, rows = ["king", "queen", "oven"], np.array([[4, 3], [3, 4], [-4, 3]], np.float32)
+    >>> inverse_norms = np.full(3, 1 / 5, np.float32)
+    >>> model = Embeddings(
+    ...     Served(Path(), words, Stored(rows, None), inverse_norms, None, "words", True))
+    >>> model["King"].tolist(), "queen" in model, len(model)
+    ([4.0, 3.0], True, 3)
+    >>> [(word, round(cosine, 2)) for word, cosine in model.most_similar("king", topn=1)]
+    [('queen', 0.96)]
+    >>> round(model.similarity("king", "oven"), 2), model.doesnt_match(words)
+    (-0.28, 'oven')
+    >>> model.embed(["The king and his queen"]).tolist()
+    [[3.5, 3.5]]
     """
 
     def __init__(self, served: Served) -> None:
