@@ -2,20 +2,43 @@
 PYTHON ?= python3.11
 ARGS ?=
 BIN := .venv/bin
+UV := $(BIN)/uv
+# Two stamps: what running needs, and with it what tests and checks need.
 STAMP := .venv/.installed
+DEV_STAMP := .venv/.installed-dev
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
 
-.PHONY: install run test test-cpus check runners schedulers kubeflow clean
+# What pip is told by the environment goes for uv, too, unless uv is told something else.
+PIP_TO_UV := PIP_INDEX_URL:UV_DEFAULT_INDEX PIP_EXTRA_INDEX_URL:UV_INDEX PIP_NO_INDEX:UV_NO_INDEX \
+	PIP_FIND_LINKS:UV_FIND_LINKS PIP_CERT:SSL_CERT_FILE
+define hand_on
+ifdef $(firstword $(1))
+ifndef $(lastword $(1))
+export $(lastword $(1)) := $$($(firstword $(1)))
+endif
+endif
+endef
+$(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
+
+.PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
 .PHONY: benchmark-cluster campaign-buckets
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(UV): constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $< uv
 	touch $@
+
+$(STAMP): $(UV) pyproject.toml
+	$(INSTALL) .
+	touch $@
+
+$(DEV_STAMP): $(UV) pyproject.toml
+	$(INSTALL) '.[dev]'
+	touch $(STAMP) $@
 
 # Arguments go through ARGS: make run ARGS="--input 'corpus/*.gz' --set trainer.epochs=3"
 run: $(STAMP)
@@ -25,13 +48,13 @@ run: $(STAMP)
 # they start, so there are more processes than processors.
 TESTERS := $(shell expr $$(nproc) \* 3 / 2)
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	$(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # The tests of numbers once more, as CPUs without AVX-512 and without AVX compute, and without oneDNN.
 NUMBERS := $(addprefix tests/test_,skipgrams.py shard.py merge.py dataset.py warm_start.py \
 	alignment.py evaluator.py)
-test-cpus: $(STAMP)
+test-cpus: $(DEV_STAMP)
 	for flags in XLA_FLAGS=--xla_cpu_max_isa=AVX2 XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 \
 		TF_ENABLE_ONEDNN_OPTS=0; do \
 		env $$flags $(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile \
@@ -59,33 +82,34 @@ $(FLINK_SERVER):
 # environment of its own: their libraries are not ours.
 schedulers: build/airflow/.installed build/kubeflow/.installed
 
-build/%/.installed: deploy/%/requirements.txt
+build/%/.installed: deploy/%/requirements.txt | $(UV)
 	$(PYTHON) -m venv --clear build/$*
-	build/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--requirement $<
-	build/$*/bin/python -m pip check
+	$(UV) pip install --quiet --python build/$*/bin/python --no-deps --requirement $<
+	$(UV) pip check --python build/$*/bin/python
 	touch $@
 
 # make kubeflow IMAGE=REGISTRY/skipstream:VERSION [CLAIM=skipstream]
 kubeflow: build/kubeflow/.installed
 	build/kubeflow/bin/python deploy/kubeflow/pipeline.py '$(IMAGE)' build/skipstream.yaml $(CLAIM)
 
-check: $(STAMP)
+check: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# docs/settings.md, of the settings in the code.
+docs: $(STAMP)
+	$(BIN)/python tests/settings_page.py > docs/settings.md
+
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--seeds 1 2 3 --eval eval/*'
 # make benchmark-training CORPUS='corpus/*.gz' ARGS='--subwords --unseen 2000 --eval eval/*'
 benchmark-training: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python tests/benchmarks/training.py --input '$(CORPUS)' $(ARGS)
 
 # make benchmark-small CORPUS='corpus/*.gz' ARGS='--tokens 100000 1000000 --eval eval/*'
 benchmark-small: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python tests/benchmarks/small.py --input '$(CORPUS)' $(ARGS)
 
 # make benchmark-scaling ARGS='--types 10000 2000000 --dimensions 100 300'
@@ -98,14 +122,12 @@ benchmark-ablation: $(STAMP)
 
 # make benchmark-transform CORPUS='corpus/*.gz' ARGS='--copies 1 2 4'
 benchmark-transform: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python tests/benchmarks/transform.py --input '$(CORPUS)' $(ARGS)
 
 # make benchmark-serving MODEL=OUT/serving
 benchmark-serving: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python tests/benchmarks/serving.py '$(MODEL)' $(ARGS)
 
 # make benchmark-retraining CORPUS='corpus/*.gz' ARGS='--nights 3 --eval eval/*'
@@ -121,7 +143,7 @@ benchmark-cores benchmark-device benchmark-rounds benchmark-cluster: $(STAMP)
 	$(BIN)/python tests/benchmarks/$(@:benchmark-%=%).py $(if $(CORPUS),--input '$(CORPUS)') $(ARGS)
 
 # make campaign-buckets ARGS='--parts nights kills --stores s3 --seed 7'
-campaign-buckets: $(STAMP)
+campaign-buckets: $(DEV_STAMP)
 	$(BIN)/python tests/campaigns/buckets.py $(ARGS)
 
 clean:

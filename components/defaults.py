@@ -3,7 +3,7 @@
 From 20 million tokens on: `sample` 1e-4 and 5 epochs, which word2vec.c and gensim were tuned to.
 With these, a small text learns nothing: too few steps, and of few different words almost every
 occurrence is left out. What is chosen below was measured on the first .1, .3, 1 and 2.5 million
-tokens of English Wikipedia (`make benchmark-small`; see Small texts in the README):
+tokens of English Wikipedia (`make benchmark-small`; see docs/training.md):
 
 - `sample`: 2e-5 below two million tokens, 1e-4 above. Where that would leave less than a fifth of
   the tokens, as of text with few different words, the next value in `_SAMPLES` that does not.

@@ -25,6 +25,14 @@ class SettingsError(SkipstreamError):
     exit_code = 2
 
 
+class UnknownWordError(SkipstreamError, KeyError):
+    """A word has no vector."""
+
+    def __str__(self) -> str:
+        """The message; a KeyError's own would be in quotes."""
+        return str(self.args[0])
+
+
 class NotBlessedError(SkipstreamError):
     """A gate refused the corpus or the model, or the training diverged: it would do so again."""
 

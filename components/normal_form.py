@@ -8,13 +8,15 @@ of the graph: a SavedModel keeps those that it was trained with.
 
 import functools
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+
+from components.spelling import character_class
 
 _LAST = 0x2FFFF  # No character behind this one has a decomposition or a combining class.
 _BITS = 21  # of a code point
@@ -54,24 +56,6 @@ class _Tables:
         """The same as tensors, so that a graph holds each but once."""
         arrays = {name: value for name, value in vars(self).items() if hasattr(value, "dtype")}
         return replace(self, **{name: tf.constant(value) for name, value in arrays.items()})
-
-
-def character_class(codes: Iterable[int]) -> str:
-    r"""Code points as a class for RE2, less its brackets.
-
-    >>> character_class([0x61, 0x62, 0x63, 0xE9])
-    '\\x{61}-\\x{63}\\x{e9}'
-    """
-    ranges: list[tuple[int, int]] = []
-    for code in sorted(codes):
-        if ranges and code == ranges[-1][1] + 1:
-            ranges[-1] = ranges[-1][0], code
-        else:
-            ranges.append((code, code))
-    return "".join(
-        rf"\x{{{first:x}}}" + (rf"-\x{{{last:x}}}" if last > first else "")
-        for first, last in ranges
-    )
 
 
 @functools.cache

@@ -66,14 +66,14 @@ class ExampleGenSettings(StageSettings):
         ge=0,
         le=1,
         description="Share of documents that may hold invalid UTF-8, which is read as separators, "
-        "before the run fails. A file most of whose first lines do is refused at once, unless "
-        "this is higher.",
+        "before the run fails. A file with invalid UTF-8 in most of its first lines is refused at "
+        "once, unless this is higher.",
     )
     damaged_files: Literal["fail", "skip"] = Field(
         "fail",
-        description="What a file that is truncated, corrupt, not text or gone means: the run fails "
-        "and names it, or none of it is read (of plain text above 24 MB, none of the parts "
-        "concerned), with a warning.",
+        description="What to do with a file that is truncated, corrupt, not text or gone. fail: "
+        "stop and name it. skip: leave it out, with a warning (of plain text above 24 MB, only "
+        "the damaged parts).",
     )
 
 
@@ -204,7 +204,7 @@ class TrainerSettings(StageSettings):
         description="Whether a window's reach is drawn from 1 to window, so that near words count "
         "more (word2vec.c); else every reach is the whole window.",
     )
-    negatives: int = Field(5, ge=1, le=100, description="Noise words that each pair is worth.")
+    negatives: int = Field(5, ge=1, le=100, description="Noise words for each pair.")
     sample: float | None = Field(
         None,
         ge=0,
@@ -242,10 +242,9 @@ class TrainerSettings(StageSettings):
     )
     warm_start: Glob | None = Field(
         None,
-        description="A model that words go on from, vectors and context vectors: latest (that of "
-        "the last pushed version, if there is one), a trainer artifact, or another "
-        "output; none: start anew. Words that it does not know start from start_vectors, or "
-        "anew.",
+        description="A model whose vectors and context vectors the words start from: latest (that "
+        "of the last pushed version, if there is one), a trainer artifact, or another output; "
+        "none: start anew. Words that it does not know start from start_vectors, or anew.",
     )
     warm_epochs: int | None = Field(
         None,
@@ -258,14 +257,14 @@ class TrainerSettings(StageSettings):
         gt=0,
         le=1,
         description="Rate of the first step, in place of learning_rate, after a warm start: about "
-        "where it is in a cold one when as many epochs are left (see Retraining in the README).",
+        "where it is in a cold one when as many epochs are left (docs/retraining.md).",
     )
     min_ngram: int = Field(
         0,
         ge=0,
         le=20,
-        description="Characters of the shortest n-grams that words are made of, < and > around the "
-        "word among them (fastText: 3). 0: none, and only words of the vocabulary have vectors.",
+        description="Characters of the shortest n-grams of words, counting the < and > around a "
+        "word (fastText: 3). 0: none, and only words of the vocabulary have vectors.",
     )
     max_ngram: int = Field(
         0, ge=0, le=20, description="Characters of the longest n-grams (fastText: 6); 0: none."
@@ -274,17 +273,17 @@ class TrainerSettings(StageSettings):
         2_000_000,
         ge=1,
         lt=2**31,
-        description="Into which n-grams are hashed (fastText: 2,000,000); those of a bucket share "
-        "a vector.",
+        description="Buckets that n-grams are hashed to (fastText: 2,000,000). The n-grams of a "
+        "bucket share a vector.",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Everything random is a function of it.")
     shards: int | None = Field(
         None,
         ge=1,
         le=1024,
-        description="Parts of the text that are trained on beside each other, and then merged. "
-        "Unset: chosen from the size of the corpus, 32 at most. More can use more CPUs, and cost a "
-        "little quality.",
+        description="Parts of a round that are trained in parallel, and then merged. Unset: chosen "
+        "from the size of the corpus, 32 at most. More can use more CPUs, and cost a little "
+        "quality.",
     )
     round_tokens: int | None = Field(
         None,
@@ -348,7 +347,7 @@ class ExporterSettings(StageSettings):
     )
     align: bool = Field(
         True,
-        description="Turn the vectors onto those of the last pushed version of another training "
+        description="Rotate the vectors onto those of the last pushed version of another training "
         "(orthogonal Procrustes over the 10,000 most frequent words of both), so that stored "
         "vectors stay of use. No length and no cosine changes.",
     )
@@ -382,15 +381,15 @@ class EvaluatorSettings(StageSettings):
     max_loss_increase: float | None = Field(
         0.1,
         ge=0,
-        description="Most nats a pair that a candidate may lose to the version before it on the "
+        description="Largest increase of the loss since the version before, in nats a pair, on the "
         "held-out documents of either, over the words that both know; none: no limit.",
     )
     max_score_drop: float | None = Field(
         0.05,
         ge=0,
         le=2,
-        description="Most that a file of word_pairs or analogies may score below the version "
-        "before, if both know the words of 100 questions; none: no limit.",
+        description="Largest drop of the score of a file of word_pairs or analogies since the "
+        "version before, if both know the words of 100 questions; none: no limit.",
     )
     min_neighbor_overlap: float | None = Field(
         0.1,

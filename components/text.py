@@ -24,78 +24,27 @@ Invalid UTF-8 becomes U+FFFD, which no token of `words` holds.
 """
 
 import functools
-import unicodedata
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from components.normal_form import change_others, character_class, nfc, unsettled
+from components.normal_form import change_others, nfc, unsettled
 from components.phrases import DELIMITER
+from components.spelling import (
+    DOT,
+    DOTS,
+    INNER_SIGNS,
+    REWRITES,
+    REWRITTEN,
+    SEPARATOR,
+    SIGMAS,
+    UNSEGMENTED,
+    WHITE_SPACE,
+    Rewrites,
+)
+from components.spelling import Tokenizer as Tokenizer
 
-Tokenizer = Literal["words", "whitespace"]
 LookUp = Callable[[tf.Tensor], tf.Tensor]
-
-# Classes of RE2, less their brackets. Format characters are those of Annex 29, but for joiners and
-# the zero width space, which separates. CGJ and variation selectors are as invisible.
-_LETTERS = r"\pL\pN"
-_INVISIBLE = (
-    r"\x{AD}\x{34F}\x{61C}\x{70F}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}"
-    r"\x{2066}-\x{206F}\x{FE00}-\x{FE0F}\x{FEFF}\x{FFF9}-\x{FFFB}\x{13430}-\x{1343F}"
-    r"\x{1BCA0}-\x{1BCA3}\x{1D173}-\x{1D17A}\x{E0001}\x{E0020}-\x{E007F}\x{E0100}-\x{E01EF}"
-)
-_INTONATION = r"\x{55B}\x{55C}\x{55E}\x{55F}"  # Armenian's ! and ? stand behind a vowel.
-_JOINERS = r"\x{180E}\x{200C}\x{200D}"
-_GERESH, _GERSHAYIM = "\u05f3", "\u05f4"
-_HEBREW = r"\x{5D0}-\x{5EA}\x{5EF}-\x{5F2}\x{FB1D}\x{FB1F}-\x{FB28}\x{FB2A}-\x{FB4F}"
-# Modifiers that are no letters to RE2: tones, mostly.
-_TONES = (
-    r"\x{2C2}-\x{2C5}\x{2D2}-\x{2D7}\x{2DE}\x{2DF}\x{2E5}-\x{2EB}\x{2ED}\x{2EF}-\x{2FF}"
-    r"\x{A708}-\x{A716}\x{A720}\x{A721}\x{A789}\x{A78A}\x{AB5B}"
-)
-# What stays with the letter before it.
-_ATTACHED = rf"\pM{_INVISIBLE}{_INTONATION}{_JOINERS}{_GERESH}{_TONES}"
-# What stays between two letters, alone: apostrophes, gershayim, Armenian's hyphen, the hyphenation
-# point. The last stands for all middle dots between letters.
-_APOSTROPHES = "’‘＇՚"
-_POINT, _DOT = "\u2027", "·"
-_RARE_INNER = rf"{_APOSTROPHES}{_GERSHAYIM}\x{{58A}}{_POINT}"
-_INNER = rf"'{_RARE_INNER}"
-_MODIFIERS = "ʼʻ"
-
-# RE2 has no look-around, so a separator is spelled out: it starts at a character that cannot stand
-# inside a word and swallows everything up to the next letter or digit. White space between two
-# words is left as it is: most separators are that, and each replacement costs time. For the same
-# reason, and because Hebrew keeps it, an apostrophe before white space waits for `finish`.
-_SEPARATOR = (
-    rf"[^{_LETTERS}{_ATTACHED}{_INNER}\s][^{_LETTERS}]*|\s[^{_LETTERS}]+|^[^{_LETTERS}]+"
-    rf"|[{_INNER}][{_ATTACHED}]*[{_INNER}][^{_LETTERS}]*"
-)
-# The marks of repetition and length are of no script.
-_KANA_MARKS = r"\x{3031}-\x{3035}\x{30FC}\x{FF70}"
-_UNSEGMENTED = rf"([\p{{Han}}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
-_WHITE_SPACE = r"[\s\pZ\x{85}\x{200B}\x{FEFF}]+"
-
-_VIRAMAS = character_class(c for c in range(0x20000) if unicodedata.combining(chr(c)) == 9)
-_UNJOINED = r"[\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}]\pM*"
-_OTHER_LETTER = rf"[^{_INNER}{_MODIFIERS}{_ATTACHED}]"
-_MODIFIED = rf"({_OTHER_LETTER}[{_ATTACHED}]*)[{_MODIFIERS}]({_OTHER_LETTER})"
-# Of words, in this order. Where a pattern has a letter on both sides, once is every second place.
-_REWRITES = (
-    (rf"[{_INVISIBLE}{_INTONATION}]", ""),
-    (rf"[{_RARE_INNER}][{_ATTACHED}]*$", ""),
-    (rf"[{_APOSTROPHES}]", "'"),
-    *2 * [(rf"([{_HEBREW}][{_ATTACHED}]*)['{_MODIFIERS}]", rf"\1{_GERESH}")],
-    *2 * [(_MODIFIED, r"\1'\2")],
-    (rf"'[{_ATTACHED}]*$", ""),
-    *2 * [(rf"({_UNJOINED})[{_JOINERS}]+", r"\1")],
-    (rf"([{_JOINERS}])[{_JOINERS}]+", r"\1"),
-    (rf"([^{_VIRAMAS}])[{_JOINERS}]$", r"\1"),
-    (_POINT, _DOT),
-)
-_REWRITTEN = rf"{_INVISIBLE}{_INTONATION}{_JOINERS}{_RARE_INNER}{_MODIFIERS}{_HEBREW}"
-# Lower case sees a sigma's neighbours in the text, of which Σ.Α. shows more than the word.
-_SIGMAS = ((r"(\pL.*)σ(\pM*)$", r"\1ς\2"), (r"^ς(\pM*)$", r"σ\1"))
 
 
 def normalize(text: tf.Tensor, *, lowercase: bool) -> tf.Tensor:
@@ -156,26 +105,21 @@ def separate(text: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.Te
     text = normalize(text, lowercase=lowercase)
     if tokenizer == "words":
         text = _with_inner_signs(text)
-        text = tf.strings.regex_replace(text, _UNSEGMENTED, r" \1 ")
-        return tf.strings.regex_replace(text, _SEPARATOR, " ")
-    return tf.strings.regex_replace(text, _WHITE_SPACE, " ")
+        text = tf.strings.regex_replace(text, UNSEGMENTED, r" \1 ")
+        return tf.strings.regex_replace(text, SEPARATOR, " ")
+    return tf.strings.regex_replace(text, WHITE_SPACE, " ")
 
 
 def _with_inner_signs(text: tf.Tensor) -> tf.Tensor:
-    """Signs that are part of a word only between certain letters, as characters of `_INNER`."""
-    for dot in ("\u0387", _POINT):
-        text = tf.strings.regex_replace(text, dot, _DOT)
-    before_letter = rf"{_DOT}([{_ATTACHED}]*\pL)"
-    behind_number = (rf"(\pN[{_ATTACHED}]*){_POINT}", rf"\1{_DOT}")
-    text = _where_found(text, before_letter, [(before_letter, rf"{_POINT}\1"), behind_number])
-    for quote in '"”':
-        before_hebrew = rf"{quote}([{_ATTACHED}]*[{_HEBREW}])"
-        between = (rf"([{_HEBREW}][{_ATTACHED}]*){before_hebrew}", rf"\1{_GERSHAYIM}\2")
-        text = _where_found(text, before_hebrew, 2 * [between])
+    """Signs that are part of a word only between certain letters, as characters that stay there."""
+    for dot in DOTS:
+        text = tf.strings.regex_replace(text, dot, DOT)
+    for sign, rewrites in INNER_SIGNS:
+        text = _where_found(text, sign, rewrites)
     return text
 
 
-def _where_found(text: tf.Tensor, sign: str, rewrites: Sequence[tuple[str, str]]) -> tf.Tensor:
+def _where_found(text: tf.Tensor, sign: str, rewrites: Rewrites) -> tf.Tensor:
     """`text` rewritten, if it matches `sign`; if none does, none is.
 
     A pattern that begins with one character takes a tenth of the time of another.
@@ -214,8 +158,8 @@ def finish(words: tf.Tensor, *, tokenizer: Tokenizer, lowercase: bool) -> tf.Ten
 @functools.cache
 def _finish(lowercase: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """`finish` for the tokenizer `words`, traced once in a process for all graphs that call it."""
-    rewrites = _REWRITES + (_SIGMAS if lowercase else ())
-    odd = _REWRITTEN + ("σς" if lowercase else "")
+    rewrites = REWRITES + (SIGMAS if lowercase else ())
+    odd = REWRITTEN + ("σς" if lowercase else "")
 
     def rewritten(words: tf.Tensor) -> tf.Tensor:
         for pattern, replacement in rewrites:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -46,12 +45,7 @@ _TYPES = {
     "string_type": "text",
     "tuple_type": "a list",
 }
-_LIMITS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
+_LIMITS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
 class Settings(StageSettings):
@@ -279,36 +273,37 @@ def _explain(detail: ErrorDetails, given: Mapping[str, str]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     name = ".".join(str(part) for part in detail["loc"])
     if kind == "extra_forbidden":
-        if name in given:
-            return _unknown(name, given[name])
-        if isinstance(value, dict) and value:  # A table that is none of ours.
-            # Of a misspelt one, what it holds helps to guess.
+        names = {name: value}
+        if isinstance(value, dict) and value and name not in given:
+            # Of a misspelt table, what it holds helps to guess.
             names = {f"{name}.{key}": inner for key, inner in value.items()}
-            return "; ".join(
-                _unknown(inner, given[inner]) if inner in given else _unknown_in_file(inner, found)
-                for inner, found in names.items()
-            )
-        return _unknown_in_file(name, value)
-    if kind in _TYPES:
-        rule = _TYPES[kind]
-    elif kind in _LIMITS:
-        words, key = _LIMITS[kind]
-        rule = f"{words} {context[key]:.10g}"
-    elif kind == "literal_error":
-        rule = context["expected"]
-    elif kind == "string_too_short":
+        return "; ".join(_unknown(full, found, given.get(full)) for full, found in names.items())
+    if kind == "string_too_short":
         return f"{name} must not be empty"
-    elif kind == "value_error":  # Of several settings together: says all itself.
+    if kind == "value_error":  # Of several settings together: says all itself.
         return str(context["error"])
-    else:
-        return f"{name}: {detail['msg']}, got {value!r}"
-    return f"{name} must be {rule}, got {value!r}"
+    rule = context["expected"] if kind == "literal_error" else _TYPES.get(kind)
+    for limit in _LIMITS.keys() & context:
+        rule = f"{_LIMITS[limit]} {context[limit]:.10g}"
+    said = f"{name} must be {rule}" if rule else f"{name}: {detail['msg']}"
+    return f"{said}, got {value!r}"
 
 
-def _unknown(name: str, text: str) -> str:
-    """Of a name behind --set."""
+def _unknown(name: str, value: Any, text: str | None) -> str:
+    """What an unknown setting may be here.
+
+    Args:
+        name: It.
+        value: Its value.
+        text: The same, as it stands behind --set; None: it is in a file.
+    """
     if (found := meant(name)) is None:
         hint = absent(name) or close(name)
+    elif text is None:
+        found = "example_gen.input" if found == "--input" else found
+        stage, dot, key = found.partition(".")
+        file = f"write {key} = {_toml(value)} below [{stage}]"
+        hint = file if dot else f"give {found} on the command line"
     elif found.startswith("--"):
         hint = f"use {found} {shlex.quote(text)}"
     else:
@@ -319,35 +314,18 @@ def _unknown(name: str, text: str) -> str:
     return f"unknown setting '{name}': {hint}"
 
 
-def _unknown_in_file(name: str, value: Any) -> str:
-    found = meant(name)
-    found = "example_gen.input" if found == "--input" else found
-    if found is None:
-        hint = absent(name) or close(name)
-    elif found.startswith("--"):
-        hint = f"give {found} on the command line"
-    else:
-        stage, _, key = found.partition(".")
-        hint = f"write {key} = {_toml(value)} below [{stage}]"
-    return f"unknown setting '{name}': {hint}"
-
-
 def _range(field: FieldInfo) -> str:
     """The values that a setting takes, for a reader.
 
     >>> _range(dict(fields())["trainer.sample"])
     '(at least 0, at most 1)'
     """
-    limits = []
-    for limit in field.metadata:
-        if isinstance(limit, Ge):
-            limits.append(f"at least {limit.ge:.10g}")
-        elif isinstance(limit, Gt):
-            limits.append(f"more than {limit.gt:.10g}")
-        elif isinstance(limit, Le):
-            limits.append(f"at most {limit.le:.10g}")
-        elif isinstance(limit, Lt):
-            limits.append(f"less than {limit.lt:.10g}")
+    limits = [
+        f"{words} {getattr(constraint, limit):.10g}"
+        for constraint in field.metadata
+        for limit, words in _LIMITS.items()
+        if hasattr(constraint, limit)
+    ]
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     text = ", ".join(limits) or ", ".join(map(str, choices))
     return f"({text})" if text else ""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.artifacts import (
     Corpus,
@@ -38,6 +38,9 @@ from pipeline.config import Settings
 from pipeline.given import Given, contents_of
 from pipeline.runner import Runner
 from pipeline.store import SERVING, Step
+
+if TYPE_CHECKING:
+    from components.infra_validator.process import FreshProcess
 
 
 class Chain:
@@ -77,6 +80,8 @@ class Chain:
                 "pusher.destination must be another place than --output, got "
                 f"{self._store.address}: leave it out, and versions go to {SERVING}/ below"
             )
+        self._validates = False
+        self._fresh_process: FreshProcess | None = None
         self.examples: Examples | None = None
         self.statistics: Statistics | None = None
         self.evaluation: Evaluation | None = None
@@ -105,6 +110,7 @@ class Chain:
             return examples.address
         model = self._train(examples, given)
         before = baseline.version_before(self._history, self._store, self._destination, model)
+        self._validates = command == "push"
         exported = self._export(model, examples, before)
         if command == "train":
             return f"{exported.address}/saved_model"
@@ -135,7 +141,11 @@ class Chain:
         if reordered and not self._runner.finished(step):
             news = "the same files in another order: all that is made of them is made anew"
             logs.say(f"{'example_gen':<15}  {news}", event="corpus_reordered")
-        return self._runner.do(step), listing if files else None
+
+        def beside() -> None:  # Takes seconds, as reading the docstrings does.
+            self._runner.import_ahead("components.transform.transform")
+
+        return self._runner.do(step, beside=beside), listing if files else None
 
     def _transform(self, corpus: Corpus, listing: Any) -> Examples:
         """The corpus as token ids, with its vocabulary."""
@@ -227,13 +237,20 @@ class Chain:
         settings = self._settings.exporter
         unturned = _turned(model, examples, settings, None)
         if not before or not settings.align:
-            return self._runner.do(unturned)
+            return self._runner.do(unturned, beside=self._begin_to_validate)
         step = _turned(model, examples, settings, before)
         if not before.find_saved_model and not self._runner.finished(step):
             news = f"{'exporter':<15} turns nothing: version {before.version} cannot be read"
             logs.say(news, event="not_aligned", version=before.version)
             step = unturned
-        return self._runner.do(step)
+        return self._runner.do(step, beside=self._begin_to_validate)
+
+    def _begin_to_validate(self) -> None:
+        """Let the process in which the export will be asked load TensorFlow meanwhile."""
+        if self._validates and not self._fresh_process:
+            from components.infra_validator.process import FreshProcess
+
+            self._fresh_process = self._runner.enter(FreshProcess())
 
     def _evaluate(
         self,
@@ -260,7 +277,7 @@ class Chain:
         # A comparison that was made holds, whatever is gone since.
         if before and before.missing and not self._runner.finished(step):
             step = replace(step, content={**content, "missing": list(before.missing)})
-        return self._runner.do(step)
+        return self._runner.do(step, beside=self._begin_to_validate)
 
     def _validate(self, exported: ExportedModel, model: Model, examples: Examples) -> InfraBlessing:
         """That the SavedModel answers, in a process of its own, as the vectors say."""
@@ -271,6 +288,7 @@ class Chain:
                 inputs={"exported": exported, "model": model, "examples": examples},
                 # What was validated without the server, or in another one, is validated again.
                 content={"model_server": model_server.stamp()},
+                given={"process": self._fresh_process},
             )
         )
 

@@ -18,6 +18,7 @@ FORMATS = ("text", "json")
 _logger = logging.getLogger("skipstream")
 _bound: dict[str, Any] = {}
 _json = False
+level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 
 # Only containers have such a directory; Beam starts and stops job servers.
@@ -43,17 +44,17 @@ def use_json() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # Progress bars are for a person.
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_add_bound)
         handler.setFormatter(
             JsonFormatter(
                 "%(levelname)s %(message)s %(name)s",
                 rename_fields={"levelname": "severity", "name": "logger", "timestamp": "time"},
                 timestamp=True,
+                defaults=_bound,
                 json_ensure_ascii=False,
             )
         )
     for name in (_logger.name, "components"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
 
 
 def bind(**fields: Any) -> None:
@@ -87,8 +88,3 @@ def fail(message: str, exit_code: int, bug: BaseException | None = None) -> None
         if bug:
             traceback.print_exception(bug)
         print(f"skipstream: error: {message}", file=sys.stderr, flush=True)
-
-
-def _add_bound(record: logging.LogRecord) -> bool:
-    record.__dict__.update(_bound)
-    return True

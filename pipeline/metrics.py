@@ -5,7 +5,6 @@ numbers of a stage's summary are `skipstream_<stage>_<name>`; those by reason, o
 have that as the label `name`.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,56 +12,43 @@ from typing import Any
 FILE = "metrics.prom"
 
 
-def exposition(report: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    r"""The numbers of `report` in Prometheus' text format, each with `labels`.
+def exposition(report: Mapping[str, Any], labels: Mapping[str, str]) -> bytes:
+    r"""The numbers of `report`, the content of run.json, in Prometheus' text format.
 
-    >>> print(exposition({
+    Args:
+        report: Numbers of the run, and of each stage's summary.
+        labels: What each sample carries.
+
+    >>> text = exposition({
     ...     "run_id": "nightly", "started": "2026-01-01T00:00:00+00:00", "seconds": 9.5,
     ...     "exit_code": 0, "last_finished": None,
     ...     "stages": {
     ...         "trainer": {"seconds": 7.25, "reused": False, "loss": 2.5, "device": "cpu"},
-    ...         "evaluator": {"seconds": 1.5, "reused": True,
-    ...                       "word_pairs": {"ws353": {"spearman": 0.6, "covered": 340}}},
+    ...         "evaluator": {"seconds": 1.5, "reused": True, "word_pairs": {"ws353": {"of": 3}}},
     ...     },
-    ... }, {"output": 'a"b'}), end="")
-    # HELP skipstream_run_info Which run the other numbers are of.
-    # TYPE skipstream_run_info gauge
-    skipstream_run_info{output="a\"b",run_id="nightly"} 1
-    # HELP skipstream_run_start_timestamp_seconds When the run began, in seconds since 1970.
-    # TYPE skipstream_run_start_timestamp_seconds gauge
-    skipstream_run_start_timestamp_seconds{output="a\"b"} 1767225600.0
-    # HELP skipstream_run_duration_seconds Seconds that the last command took.
-    # TYPE skipstream_run_duration_seconds gauge
+    ... }, {"output": 'a"b'}).decode()
+    >>> print(*(line for line in text.splitlines() if line[0] != "#"), sep="\n")
+    skipstream_run_info{output="a\"b",run_id="nightly"} 1.0
+    skipstream_run_start_timestamp_seconds{output="a\"b"} 1.7672256e+09
     skipstream_run_duration_seconds{output="a\"b"} 9.5
-    # HELP skipstream_run_exit_code Of the last command: 0 done, 3 a gate refused, else failed.
-    # TYPE skipstream_run_exit_code gauge
-    skipstream_run_exit_code{output="a\"b"} 0
-    # HELP skipstream_stage_duration_seconds Seconds that the stage took; 0: done before the run.
-    # TYPE skipstream_stage_duration_seconds gauge
+    skipstream_run_exit_code{output="a\"b"} 0.0
     skipstream_stage_duration_seconds{output="a\"b",stage="trainer"} 7.25
     skipstream_stage_duration_seconds{output="a\"b",stage="evaluator"} 1.5
-    # HELP skipstream_stage_reused Whether the stage was finished before the run.
-    # TYPE skipstream_stage_reused gauge
-    skipstream_stage_reused{output="a\"b",stage="trainer"} 0
-    skipstream_stage_reused{output="a\"b",stage="evaluator"} 1
-    # HELP skipstream_trainer_loss The stage's loss, as in run.json.
-    # TYPE skipstream_trainer_loss gauge
+    skipstream_stage_reused{output="a\"b",stage="trainer"} 0.0
+    skipstream_stage_reused{output="a\"b",stage="evaluator"} 1.0
     skipstream_trainer_loss{output="a\"b"} 2.5
-    # HELP skipstream_evaluator_word_pairs_spearman The stage's word_pairs_spearman, as in run.json.
-    # TYPE skipstream_evaluator_word_pairs_spearman gauge
-    skipstream_evaluator_word_pairs_spearman{output="a\"b",name="ws353"} 0.6
-    # HELP skipstream_evaluator_word_pairs_covered The stage's word_pairs_covered, as in run.json.
-    # TYPE skipstream_evaluator_word_pairs_covered gauge
-    skipstream_evaluator_word_pairs_covered{output="a\"b",name="ws353"} 340
+    skipstream_evaluator_word_pairs_of{name="ws353",output="a\"b"} 3.0
     """
-    families: dict[str, list[str]] = {}
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+    gauges: dict[str, Gauge] = {}
 
     def add(name: str, text: str, value: float, /, **more: str) -> None:
-        full = f"skipstream_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"
-        head = [f"# HELP {full} {text}", f"# TYPE {full} gauge"]
-        pairs = ",".join(f'{k}="{_escape(v)}"' for k, v in {**labels, **more}.items())
-        number = int(value) if isinstance(value, bool) else value
-        families.setdefault(full, head).append(f"{full}{{{pairs}}} {number}")
+        full = f"skipstream_{name}"
+        if full not in gauges:
+            gauges[full] = Gauge(full, text, [*labels, *more], registry=registry)
+        gauges[full].labels(**labels, **more).set(value)
 
     add("run_info", "Which run the other numbers are of.", 1, run_id=report["run_id"])
     start = "When the run began, in seconds since 1970."
@@ -81,7 +67,7 @@ def exposition(report: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         for name, number, more in _numbers(record):
             if name not in ("seconds", "reused"):
                 add(f"{stage}_{name}", f"The stage's {name}, as in run.json.", number, **more)
-    return "".join(f"{line}\n" for lines in families.values() for line in lines)
+    return generate_latest(registry)
 
 
 def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float, dict[str, str]]]:
@@ -106,7 +92,3 @@ def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float, dict[str, 
 
 def _timestamp(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

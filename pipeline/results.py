@@ -1,7 +1,9 @@
 """What a person sees: a corpus in numbers, a model's scores, the neighbours of a few words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from rich.cells import cell_len, set_cell_size
 
 from components.artifacts import by_reason
 
@@ -9,6 +11,7 @@ _WORDS = 8
 _NEIGHBORS = 6
 _TOKENS = 20
 _SCRIPTS = 12
+_JOINERS = "\u200c\u200d"  # Of Persian and Indian words, and of emoji.
 _BAR = 40  # Columns of the longest bar of a histogram.
 
 
@@ -32,12 +35,11 @@ def summary(report: Mapping[str, Any]) -> str:
     rare           0.410 Spearman, 40 of 200 pairs covered; 0.360 over 198 with n-grams
     google         25.0 % right, 9,000 of 19,544 questions covered
     """
-    neighbors = dict(list(report.get("neighbors", {}).items())[:_WORDS])
-    width = max(map(len, neighbors), default=0)
-    lines = [
-        f"{word:<{width}}  {', '.join(neighbor for neighbor, _ in found[:_NEIGHBORS])}".rstrip()
-        for word, found in neighbors.items()
-    ]
+    neighbors = list(report.get("neighbors", {}).items())[:_WORDS]
+    lines = _aligned(
+        (_word(word), ", ".join(_word(neighbor) for neighbor, _ in found[:_NEIGHBORS]))
+        for word, found in neighbors
+    )
     scores = {}
     if (loss := report["loss"]) is not None:
         guessing = f"guessing by frequency {report['frequency_loss']:.4f}"
@@ -53,8 +55,7 @@ def summary(report: Mapping[str, Any]) -> str:
         if covered := score.get("covered_with_ngrams"):
             value = _share(score["accuracy_with_ngrams"])
             scores[name] += f"; {value} over {covered:,} with n-grams"
-    width = max(map(len, scores), default=0)
-    lines += [f"{name:<{width}}  {text}" for name, text in scores.items()]
+    lines += _aligned(scores.items())
     if before := report.get("before"):
         lines += _beside(before)
     return "\n".join(lines)
@@ -240,6 +241,18 @@ def _moved(words: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{before:>12}  {now:>12}  {_word(word['token'])}"
 
 
+def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
+    r"""Lines of two columns, as wide as a terminal shows them.
+
+    >>> print(*_aligned([("漢字", "ok"), ("a", "b")]), sep="\n")
+    漢字  ok
+    a     b
+    """
+    rows = list(rows)
+    width = max((cell_len(name) for name, _ in rows), default=0)
+    return [f"{set_cell_size(name, width)}  {text}".rstrip() for name, text in rows]
+
+
 def _row(number: str, name: str, note: str = "") -> str:
     return f"{number:>12}  {f'{name} ({note})' if note else name}"
 
@@ -258,8 +271,14 @@ def _share(value: float | None) -> str:
 
 
 def _word(token: str) -> str:
-    """A token as a terminal may show it: control characters escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in token)
+    r"""A token as a terminal may show it: control characters escaped, joiners of letters kept.
+
+    >>> _word("3\x1b[m\u202e"), _word("\u0645\u06cc\u200c") == "\u0645\u06cc\u200c"
+    ('3\\x1b[m\\u202e', True)
+    """
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else ascii(char)[1:-1] for char in token
+    )
 
 
 def _number(value: float | None, form: str) -> str:

@@ -4,12 +4,16 @@ run.json is for people and monitors, metrics.prom has it for Prometheus, and not
 back. Commands with one run ID are one run: stages that a scheduler runs one by one.
 """
 
+import gc
 import json
 import resource
 import secrets
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,9 +23,11 @@ from components.artifacts import Artifact
 from components.errors import SkipstreamError
 from components.settings import StageSettings
 from pipeline import config, failures, interrupts, logs, metrics
+from pipeline.ahead import Imports
 from pipeline.store import KINDS, Step, Store, Use
 
 A = TypeVar("A", bound=Artifact)
+C = TypeVar("C")
 
 REPORT = "run.json"
 _COSTS = ("seconds", "peak_memory_bytes")
@@ -76,6 +82,7 @@ class Runner:
         self._started = now
         self._start = time.monotonic()
         self._stack = ExitStack()
+        self._imports = Imports()
 
     def __enter__(self) -> Self:
         """Hold the store.
@@ -121,15 +128,30 @@ class Runner:
                 silent = error is not None and self.store.place.silent
                 if not isinstance(error, MissingStageError) and not silent:
                     self._write_report()
-                    text = metrics.exposition(self.report, {"output": self.store.address})
-                    self.store.place.write(metrics.FILE, text.encode())
+                    content = metrics.exposition(self.report, {"output": self.store.address})
+                    self.store.place.write(metrics.FILE, content)
                 code, seconds = self.report["exit_code"], self.report["seconds"]
                 logs.detail(f"run {end}", event="run_ended", exit_code=code, seconds=seconds)
             except (OSError, SkipstreamError):
                 if not error:  # Else the error under way explains more than this one.
                     raise
 
-    def do(self, step: Step[A], *, resumable: bool = False, again: bool = False) -> A:
+    def enter(self, context: AbstractContextManager[C]) -> C:
+        """Enter what is to be left when the run ends."""
+        return self._stack.enter_context(context)
+
+    def import_ahead(self, module: str) -> None:
+        """Import a module beside the stage that runs now; the next one waits for that."""
+        self._imports.begin(module)
+
+    def do(
+        self,
+        step: Step[A],
+        *,
+        resumable: bool = False,
+        again: bool = False,
+        beside: Callable[[], None] | None = None,
+    ) -> A:
         """The artifact of a stage: the finished one where there is one, else a new one.
 
         Args:
@@ -137,6 +159,8 @@ class Runner:
             resumable: Whether the stage goes on from what an interrupted run has left; else that
                 is removed first.
             again: Whether to run it though it is finished.
+            beside: Called if it has to run, when it has been imported: begins what a later stage
+                needs.
 
         Raises:
             MissingStageError: It is not finished, and the command is not the one that runs it.
@@ -156,7 +180,7 @@ class Runner:
         if finished and before.get("fingerprint") == step.fingerprint:
             record |= {key: before[key] for key in (*_COSTS, "reused") if key in before}
         self._note(step)
-        artifact = finished or self._run(step, record, resumable, again)
+        artifact = finished or self._run(step, record, resumable, again, beside)
         self.report["stages"][name] = artifact.summary | record
         if not finished:
             self._note(step)
@@ -178,7 +202,14 @@ class Runner:
         made = self.store.unpublished(step)
         return made and self.store.publish(made)
 
-    def _run(self, step: Step[A], record: dict[str, Any], resumable: bool, again: bool) -> A:
+    def _run(
+        self,
+        step: Step[A],
+        record: dict[str, Any],
+        resumable: bool,
+        again: bool,
+        beside: Callable[[], None] | None,
+    ) -> A:
         name = step.kind.STAGE
         self._write_report()
         logs.say(f"{name:<15}  running", event="stage_started", stage=name)
@@ -187,7 +218,12 @@ class Runner:
         try:
             out = self.store.begin(step, self.run_id, resumable=resumable, again=again)
             try:
+                self._imports.wait()
                 build = import_module(step.module).build
+                if "tensorflow" in sys.modules:
+                    _keep_what_is_imported()
+                if beside:
+                    beside()
                 threads.make_devices()  # What the stage imported has run nothing yet.
                 made: A = build(**step.inputs, **settings, **step.given, out=out)
                 interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
@@ -263,6 +299,12 @@ def _peak_memory() -> int:
     """Most bytes that this process, or one that it started and that ended, ever held."""
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return 1024 * max(resource.getrusage(one).ru_maxrss for one in who)  # Linux counts KiB.
+
+
+@cache
+def _keep_what_is_imported() -> None:
+    """Once: to look for garbage in a million objects that stay takes 0.6 s each time."""
+    gc.freeze()
 
 
 def _counts(summary: dict[str, Any]) -> str:

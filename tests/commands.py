@@ -1,5 +1,6 @@
 """The command in a process of its own, and a corpus for it."""
 
+import contextlib
 import gzip
 import os
 import random
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 TOPICS = {
     "sea": ["ship", "sail", "wave", "harbour", "captain", "anchor", "tide", "sailor", "deck"],
@@ -45,3 +48,19 @@ def skipstream(*arguments: object) -> subprocess.CompletedProcess[str]:
     with start(*arguments) as process:
         out, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Run the InfraValidator's probe in this process, as long as `patch` lasts."""
+    from components.infra_validator import probe, process, validator
+
+    class Here(contextlib.AbstractContextManager["Here"]):
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
+            probe.main(*map(str, arguments))
+            return subprocess.CompletedProcess([], 0)
+
+    for module in (process, validator):
+        patch.setattr(module, "FreshProcess", Here)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from commands import Command
+from commands import Command, probe_in_this_process
 
 from components import threads
 from pipeline import cache, cli
@@ -74,14 +74,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def probe_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The InfraValidator's probe runs in the process of the test, which has TensorFlow loaded."""
-    from components.infra_validator import probe, validator
-
-    def run(command: list[object], **_: object) -> subprocess.CompletedProcess[bytes]:
-        assert command[1] == validator.PROBE
-        probe.main(*map(str, command[2:]))
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(validator.subprocess, "run", run)
+    probe_in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="session")

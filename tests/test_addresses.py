@@ -13,7 +13,7 @@ from test_pusher import push
 
 from components.artifacts import VOCABULARY, Corpus
 from components.artifacts import Model as Tables
-from components.exporter import embeddings
+from components.exporter import embeddings, served
 from components.places.place import open_place
 from components.pusher import pusher
 from components.pusher.destination import open_destination
@@ -40,7 +40,7 @@ def asked(capsys: pytest.CaptureFixture[str], model: str) -> str:
     capsys.readouterr()
     assert cli.run(["neighbors", model, "where"]) == 0
     place = capsys.readouterr().out.split("\t")[1]
-    return (embeddings.resolve(Path(place)) / "saved_model.pb").read_text()
+    return (served.resolve(Path(place)) / "saved_model.pb").read_text()
 
 
 @pytest.mark.usefixtures("model")

@@ -127,8 +127,8 @@ def test_what_is_served_stays_where_it_was_and_is_validated(tmp_path: Path) -> N
     trained = run(tmp_path / "2", [*(TOKENS[i] for i in kept), "x", "y", "z"], today)
     second = export(trained, tmp_path / "exported2", first)
     served = Embeddings.load(second.saved_model)
-    np.testing.assert_allclose(served.vectors()[:50], yesterday[kept], atol=0.06)
-    np.testing.assert_allclose(served.vectors() @ served.vectors().T, today @ today.T, atol=1e-4)
+    np.testing.assert_allclose(served.vectors[:50], yesterday[kept], atol=0.06)
+    np.testing.assert_allclose(served.vectors @ served.vectors.T, today @ today.T, atol=1e-4)
     assert second.summary["aligned_to_version"] == 3
     assert second.summary["aligned_words"] == 50
     assert 0 < second.summary["alignment_residual"] < 0.03

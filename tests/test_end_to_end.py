@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
 from gensim.models import KeyedVectors
 
-README = Path(__file__).parents[1] / "README.md"
 AWKWARD = os.fsdecode(b"awkw\xe9rd 'name'\n.txt")  # Not UTF-8, in two lines.
 
 
@@ -60,30 +58,6 @@ def test_a_run_ends_with_the_path_of_a_model_that_learned(finished: Any, command
     found = [line.split("\t")[:2] for line in neighbors.stdout.splitlines()]
     assert {near for word, near in found if word == "ship"} <= set(TOPICS["sea"])
     assert {near for word, near in found if word == "bread"} <= set(TOPICS["kitchen"])
-
-
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of any dataset's end.
-def test_the_readmes_python_runs(
-    finished: Any, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "OUT").symlink_to(finished[0])
-    monkeypatch.chdir(tmp_path)
-    exported = command("export", "OUT", "--format", "npz", "--output", "vectors.npz")
-    assert exported.returncode == 0, exported.stderr
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    scopes: list[dict[str, Any]] = [{} for _ in blocks]
-    for block, scope in zip(blocks, scopes, strict=True):
-        exec(block, scope)
-    layers, served, pairs, signatures = scopes
-    ids = layers["look_up"](tf.constant(["zzzznotaword", "ship"]))
-    weights = layers["model"].layers[1](ids).numpy()
-    vectors, known = served["embeddings"].vectors_of(["zzzznotaword", "ship"])
-    np.testing.assert_array_equal(weights, vectors)
-    assert known.tolist() == [False, True]
-    assert served["tokens"].to_list() == [[b"don't", b"panic"]]
-    assert layers["model"](tf.constant([["ship", "sail"]])).shape == (1, 1)
-    assert pairs["model"].layers[0].input_dim == len(layers["table"]) - 1
-    assert set(signatures["model"].signatures) >= {"serving_default", "nearest"}
 
 
 def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus(

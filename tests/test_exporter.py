@@ -17,7 +17,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components.artifacts import Examples, ExportedModel, Model
 from components.errors import SkipstreamError
 from components.exporter import exporter
-from components.exporter.embeddings import Embeddings, resolve
+from components.exporter.embeddings import Embeddings
+from components.exporter.served import resolve
 from components.exporter.signatures import EmbeddingModel
 from components.exporter.storage import store
 from components.settings import ExporterSettings, TrainerSettings, TransformSettings
@@ -288,8 +289,8 @@ def test_strange_tokens_of_segmented_text_keep_their_ids(tmp_path: Path) -> None
     found, known = embeddings.vectors_of(tokens)
     assert known.all()
     np.testing.assert_array_equal(found, vectors)
-    assert embeddings.tokens() == list(tokens)
-    assert embeddings.embed([" ".join(tokens)])[2].tolist() == [len(tokens)]
+    assert embeddings.words == list(tokens)
+    assert embeddings.means_of([" ".join(tokens)])[2].tolist() == [len(tokens)]
 
 
 def test_a_tokenised_word_is_one_token_that_tokenises_to_itself() -> None:
@@ -380,9 +381,13 @@ def test_embeddings_answer_in_python_values(exported: ExportedModel) -> None:
     assert embeddings.analogy("east", "north", "nowhere", 1) is None
     best = embeddings.analogy("east", "north", "don't", 1)
     assert best is not None and best[0][0] == "norte"
-    assert [part.tolist() for part in embeddings.embed(["east up up zz"])] == [[[1, 0]], [4], [3]]
-    assert embeddings.tokens() == list(TOKENS)
-    np.testing.assert_array_equal(embeddings.vectors(), VECTORS)
+    assert [part.tolist() for part in embeddings.means_of(["east up up zz"])] == [
+        [[1, 0]],
+        [4],
+        [3],
+    ]
+    assert embeddings.words == list(TOKENS)
+    np.testing.assert_array_equal(embeddings.vectors, VECTORS)
     assert embeddings.buckets() is None
     with pytest.raises(SkipstreamError, match="must be at least 1, got 0"):
         embeddings.nearest(["north"], 0)
@@ -391,14 +396,14 @@ def test_embeddings_answer_in_python_values(exported: ExportedModel) -> None:
 def test_a_model_that_travels_alone_has_its_counts(exported: ExportedModel, tmp_path: Path) -> None:
     copy = tmp_path / "1"
     shutil.copytree(exported.saved_model, copy)
-    counts = Embeddings.load(copy).counts()
+    counts = Embeddings.load(copy).counts
     assert counts is not None
     assert (counts.dtype, counts.tolist()) == (np.int64, [7, 6, 5, 4, 3, 2, 1])
     (copy / "assets.extra" / "counts.txt").write_text("7\n")
     with pytest.raises(SkipstreamError, match=r"counts.txt must hold a number for each word"):
-        Embeddings.load(copy).counts()
+        _ = Embeddings.load(copy).counts
     (copy / "assets.extra" / "counts.txt").unlink()  # As models of before have none.
-    assert Embeddings.load(copy).counts() is None
+    assert Embeddings.load(copy).counts is None
 
 
 def test_a_serving_root_means_its_newest_version(tmp_path: Path) -> None:
@@ -465,13 +470,13 @@ def test_fewer_bytes_answer_nearly_the_same(tmp_path: Path, storage: Any, share:
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=dict(module.signatures))
     embeddings = Embeddings.load(tmp_path / "1")
     served = store(vectors, storage).restored()
-    np.testing.assert_array_equal(embeddings.vectors(), served)
+    np.testing.assert_array_equal(embeddings.vectors, served)
     step = np.abs(vectors).max(axis=1, keepdims=True) * (
         2**-11 if storage == "float16" else 1 / 254
     )
     assert (np.abs(served - vectors) <= step * 1.001).all()
     np.testing.assert_array_equal(embeddings.vectors_of(types)[0], served)
-    mean, tokens, known = embeddings.embed(["w3 w4 unknown", ""])
+    mean, tokens, known = embeddings.means_of(["w3 w4 unknown", ""])
     np.testing.assert_allclose(mean, [served[3:5].mean(axis=0), np.zeros(64)], rtol=1e-5, atol=1e-6)
     words = types[::50]
     plain = EmbeddingModel(served, vocabulary, **options)

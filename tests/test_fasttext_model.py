@@ -27,13 +27,16 @@ class Source:
     subwords: Subwords | None = None
     without_counts: bool = False
 
-    def tokens(self) -> list[str]:
+    @property
+    def words(self) -> list[str]:
         return TOKENS
 
+    @property
     def vectors(self) -> np.ndarray:
         rng = np.random.default_rng(0)
         return rng.normal(size=(len(TOKENS), self.dimensions)).astype(np.float32)
 
+    @property
     def counts(self) -> np.ndarray | None:
         return None if self.without_counts else COUNTS
 
@@ -64,7 +67,7 @@ def expected(source: Source) -> np.ndarray:
     """Of known and unknown words."""
     buckets = source.buckets()
     unknown = buckets.compose(UNKNOWN) if buckets else np.zeros((len(UNKNOWN), source.dimensions))
-    return np.concatenate([source.vectors(), unknown])
+    return np.concatenate([source.vectors, unknown])
 
 
 def test_fasttext_answers_with_the_same_vectors(source: Source, tmp_path: Path) -> None:
@@ -95,31 +98,33 @@ def test_a_training_here_starts_from_what_was_written(source: Source, tmp_path: 
     output = tmp_path / "model.bin"
     formats.write(source, format="fasttext", output=output)
     ids = {token: id_ for id_, token in enumerate(TOKENS)}
-    vectors = np.zeros_like(source.vectors())
+    vectors = np.zeros_like(source.vectors)
     fasttext_files.check(output, source.dimensions, source.subwords)
     assert fasttext_files.read(output, ids, vectors).tolist() == list(range(len(TOKENS)))
-    np.testing.assert_allclose(vectors, source.vectors(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(vectors, source.vectors, rtol=1e-5, atol=1e-5)
     if given := source.buckets():
         taken = Buckets(given.subwords, given.ids, np.zeros_like(given.rows))
         fasttext_files.read(output, ids, vectors, buckets=taken)
         np.testing.assert_array_equal(taken.rows, given.rows)
-        np.testing.assert_allclose(vectors, given.own(TOKENS, source.vectors()), rtol=1e-6)
+        np.testing.assert_allclose(vectors, given.own(TOKENS, source.vectors), rtol=1e-6)
 
 
 def test_the_end_of_a_line_has_no_ngrams(tmp_path: Path) -> None:
     class Line(Source):
-        def tokens(self) -> list[str]:
+        @property
+        def words(self) -> list[str]:
             return ["</s>", *TOKENS[1:]]
 
     source = Line(3, Subwords(3, 6, 50))
     formats.write(source, format="fasttext", output=tmp_path / "model")
     model = fasttext.load_model(str(tmp_path / "model"))
-    np.testing.assert_array_equal(model.get_word_vector("</s>"), source.vectors()[0])
+    np.testing.assert_array_equal(model.get_word_vector("</s>"), source.vectors[0])
 
 
 def test_words_with_nul_are_refused(tmp_path: Path) -> None:
     class Nul(Source):
-        def tokens(self) -> list[str]:
+        @property
+        def words(self) -> list[str]:
             return [*TOKENS[1:], "a\0b"]
 
     with pytest.raises(SkipstreamError, match=r"must be without NUL, got 'a\\x00b': choose keyed"):

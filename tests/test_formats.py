@@ -31,15 +31,18 @@ class Source:
 
     rows: int = len(TOKENS)
 
-    def tokens(self) -> list[str]:
+    @property
+    def words(self) -> list[str]:
         return (TOKENS + [f"w{i}" for i in range(self.rows)])[: self.rows]
 
+    @property
     def vectors(self) -> np.ndarray:
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(self.rows, 7)) * 10.0 ** rng.integers(-44, 38, (self.rows, 7))
         vectors[0] = [0.0, -0.0, 1.0, -2.0, 0.1, 16777216, 1e-45]
         return vectors.astype(np.float32)
 
+    @property
     def counts(self) -> np.ndarray | None:
         return np.arange(self.rows, 0, -1)
 
@@ -50,6 +53,7 @@ class Source:
 class WithoutCounts(Source):
     """A model that an earlier skipstream exported."""
 
+    @property
     def counts(self) -> None:
         return None
 
@@ -61,10 +65,10 @@ def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def assert_same(keyed: KeyedVectors, source: Source) -> None:
-    assert keyed.index_to_key == source.tokens()
-    assert keyed.key_to_index == {token: id_ for id_, token in enumerate(source.tokens())}
+    assert keyed.index_to_key == source.words
+    assert keyed.key_to_index == {token: id_ for id_, token in enumerate(source.words)}
     assert keyed.vectors.dtype == np.float32
-    assert keyed.vectors.tobytes() == source.vectors().tobytes()
+    assert keyed.vectors.tobytes() == source.vectors.tobytes()
 
 
 def test_gensim_reads_word2vec_text(source: Source, tmp_path: Path) -> None:
@@ -142,6 +146,7 @@ def test_gensim_loads_keyedvectors_without_counts(tmp_path: Path) -> None:
 
 def test_loaded_keyedvectors_are_sorted_by_count(tmp_path: Path) -> None:
     class Rising(Source):
+        @property
         def counts(self) -> np.ndarray:
             return np.arange(self.rows)
 
@@ -150,7 +155,7 @@ def test_loaded_keyedvectors_are_sorted_by_count(tmp_path: Path) -> None:
     keyed.sort_by_descending_frequency()
     assert keyed.index_to_key == TOKENS[::-1]
     assert keyed.get_vecattr(TOKENS[3], "count") == 3
-    np.testing.assert_array_equal(keyed[TOKENS[3]], Source().vectors()[3])
+    np.testing.assert_array_equal(keyed[TOKENS[3]], Source().vectors[3])
 
 
 def test_loaded_keyedvectors_answer_and_are_saved_again(tmp_path: Path) -> None:
@@ -159,6 +164,7 @@ def test_loaded_keyedvectors_answer_and_are_saved_again(tmp_path: Path) -> None:
     theirs = KeyedVectors(8)
 
     class Plain(Source):
+        @property
         def vectors(self) -> np.ndarray:
             return vectors
 
@@ -176,9 +182,9 @@ def test_loaded_keyedvectors_answer_and_are_saved_again(tmp_path: Path) -> None:
 def test_keyedvectors_have_the_attributes_of_gensims_own(tmp_path: Path) -> None:
     formats.write(Source(), format="keyedvectors", output=tmp_path / "ours")
     theirs = KeyedVectors(7, count=len(TOKENS))
-    for token, vector in zip(TOKENS, Source().vectors(), strict=True):
+    for token, vector in zip(TOKENS, Source().vectors, strict=True):
         theirs.add_vector(token, vector)
-    for token, count in zip(TOKENS, Source().counts(), strict=True):
+    for token, count in zip(TOKENS, Source().counts, strict=True):
         theirs.set_vecattr(token, "count", int(count))
     theirs.save(str(tmp_path / "theirs"), separately=["vectors"])
     with (tmp_path / "ours").open("rb") as ours, (tmp_path / "theirs").open("rb") as their:
@@ -200,8 +206,11 @@ from pathlib import Path
 import numpy as np
 from components.exporter import formats
 class Source:
-    def tokens(self): return ["a", "b"]
+    @property
+    def words(self): return ["a", "b"]
+    @property
     def vectors(self): return np.eye(2, dtype=np.float32)
+    @property
     def counts(self): return np.array([2, 1])
     def buckets(self): return None
 formats.write(Source(), format="keyedvectors", output=Path(sys.argv[1]))
@@ -223,10 +232,10 @@ def test_the_projector_gets_a_row_per_line_in_two_files(source: Source, tmp_path
         "vectors.tsv",
     ]
     words = (output / "metadata.tsv").read_bytes().decode().split("\n")
-    assert words == [*source.tokens(), ""]
+    assert words == [*source.words, ""]
     lines = (output / "vectors.tsv").read_text(encoding="ascii").splitlines()
     vectors = np.array([line.split("\t") for line in lines], np.float64).astype(np.float32)
-    assert vectors.tobytes() == source.vectors().tobytes()
+    assert vectors.tobytes() == source.vectors.tobytes()
 
 
 def test_tensorboards_projector_serves_words_and_vectors(tmp_path: Path) -> None:
@@ -245,8 +254,8 @@ def test_tensorboards_projector_serves_words_and_vectors(tmp_path: Path) -> None
     name = embedding["tensorName"]
     assert embedding["tensorShape"] == [5000, 7]
     tensor = np.frombuffer(get("/tensor", run=run, name=name), np.float32)
-    assert tensor.tobytes() == source.vectors().tobytes()
-    assert get("/metadata", run=run, name=name).decode().split("\n") == [*source.tokens(), ""]
+    assert tensor.tobytes() == source.vectors.tobytes()
+    assert get("/metadata", run=run, name=name).decode().split("\n") == [*source.words, ""]
 
 
 def test_numpy_reads_npz_without_pickle(source: Source, tmp_path: Path) -> None:
@@ -254,9 +263,9 @@ def test_numpy_reads_npz_without_pickle(source: Source, tmp_path: Path) -> None:
     assert formats.write(source, format="npz", output=output) == [output]
     with np.load(output, allow_pickle=False) as arrays:
         assert sorted(arrays) == ["counts", "vectors", "words"]
-        assert arrays["counts"].tolist() == source.counts().tolist()
-        assert arrays["words"].tolist() == source.tokens()
-        assert arrays["vectors"].tobytes() == source.vectors().tobytes()
+        assert arrays["counts"].tolist() == source.counts.tolist()
+        assert arrays["words"].tolist() == source.words
+        assert arrays["vectors"].tobytes() == source.vectors.tobytes()
 
 
 def test_npz_without_counts_has_none(tmp_path: Path) -> None:
@@ -282,6 +291,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, format: str)
     before = {file: file.read_bytes() for file in written}
 
     class Broken(Source):
+        @property
         def vectors(self) -> np.ndarray:
             raise OSError(28, "No space left on device")
 

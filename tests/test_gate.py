@@ -287,7 +287,7 @@ def test_a_good_night_is_pushed_and_repeated_without_training(night: Run, output
     }
     # What is served lies where it lay: a word is nearest to what it was.
     old, new = (Embeddings.load(output / "serving" / version) for version in "12")
-    words = new.tokens()[:50]
+    words = new.words[:50]
     now, before = new.vectors_of(words)[0], old.vectors_of(words)[0]
     cosines = (now * before).sum(1) / np.linalg.norm(now, axis=1) / np.linalg.norm(before, axis=1)
     assert np.median(cosines) > 0.9

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from components.artifacts import Examples, ExportedModel, InfraBlessing, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter import exporter
 from components.infra_validator import validator
+from components.infra_validator.process import PROBE
 from components.settings import ExporterSettings, TrainerSettings, TransformSettings
 from components.text import Tokenizer
 from components.vocabulary import Vocabulary
@@ -164,6 +166,13 @@ def test_an_export_that_does_not_load_is_refused_in_one_line(tmp_path: Path) -> 
     assert "\n" not in str(e.value)
 
 
+def test_a_process_that_is_told_nothing_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, PROBE], stdin=subprocess.DEVNULL, timeout=60, check=False
+    )
+    assert done.returncode == 1
+
+
 def test_a_missing_signature_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path).train(tokens(), vectors())
     bare = ExportedModel(tmp_path / "bare", "3")
@@ -188,7 +197,7 @@ def test_a_machine_at_fault_refuses_nothing(
             raise ended
         return ended
 
-    monkeypatch.setattr(validator.subprocess, "run", run)
+    monkeypatch.setattr(validator.FreshProcess, "ask", run)
     with pytest.raises(SkipstreamError, match=f"{said}.*validate again") as caught:
         trained[0].validate(trained[1])
     assert caught.value.exit_code == 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from components.exporter import embeddings
+from components.exporter.embeddings import Embeddings
 from pipeline import cli
 
 
@@ -38,11 +39,13 @@ class Model:
         return [(f"{a}{b}{c}", 0.5)] * k
 
     subwords = None
+    words = ("tensor", "where", "Don't", "tensors")
+    near, refuse = Embeddings.near, Embeddings.refuse
 
-    def tokens(self) -> list[str]:
-        return ["tensor", "where", "Don't"]
+    def __contains__(self, word: str) -> bool:
+        return word in self.words
 
-    def embed(self, texts: list[str]) -> tuple[Any, Any, Any]:
+    def means_of(self, texts: list[str]) -> tuple[Any, Any, Any]:
         lengths = np.array([len(text) for text in texts], np.int32)
         return np.array([[0.1, length] for length in lengths], np.float32), lengths, lengths - 1
 
@@ -137,16 +140,17 @@ def test_an_unknown_word_does_not_hide_the_others(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tesnor"], "tesnor (did you mean tensor?)"),
+        (["tesnor"], "tesnor (did you mean tensor or tensors?)"),
         (["don't"], "don't (did you mean Don't?)"),
         (
-            ["tensors", "x"],
-            "tensors (did you mean tensor?), x: look for the form that the tokeniser makes of it",
+            ["tensorz", "x"],
+            "tensorz (did you mean tensor or tensors?), x: look for the form that the tokeniser "
+            "makes of it",
         ),
         (list("abcd"), "a, b, c, d: look for the form that the tokeniser makes of it"),
     ],
 )
-def test_an_unknown_word_is_answered_with_one_like_it(
+def test_an_unknown_word_is_answered_with_those_like_it(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
     assert cli.run(["neighbors", "model", *words]) == 1

@@ -45,9 +45,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel: Path) -> None:
-    names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"components", "pipeline"}
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    files = zipfile.ZipFile(wheel).namelist()
+    names = {name.partition("/")[0] for name in files if ".dist-info/" not in name}
+    assert names == {"components", "pipeline", "skipstream"}
+    assert {f"{name}/py.typed" for name in names} <= set(files)  # PEP 561: mypy reads the types.
 
 
 def test_the_installed_command_runs_the_job_without_the_source(
@@ -60,7 +62,7 @@ def test_the_installed_command_runs_the_job_without_the_source(
         "env": {name: value for name, value in os.environ.items() if name not in hidden},
     }
     python = environment / "bin" / "python"
-    for package in ("components", "pipeline"):
+    for package in ("components", "pipeline", "skipstream"):
         found = call(python, "-c", f"import {package}; print({package}.__file__)", **elsewhere)
         assert Path(found).is_relative_to(environment)
     output = call(

@@ -292,7 +292,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, examples: Examples) -> Serv
 def test_the_served_model_joins_the_same(served: Served) -> None:
     embeddings = Embeddings.load(served.exported.saved_model)
     index = Vocabulary.load(served.examples.path / "vocabulary.tsv").index
-    vectors, tokens, known = embeddings.embed(TEXTS)
+    vectors, tokens, known = embeddings.means_of(TEXTS)
     assert tokens.tolist() == [1, 2, 2, 0, 2]
     assert known.tolist() == [1, 1, 1, 0, 2]
     np.testing.assert_array_equal(vectors[0], served.vectors[index["new_york_times"]])

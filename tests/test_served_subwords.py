@@ -91,7 +91,7 @@ def test_unknown_words_have_the_mean_of_their_ngrams_in_the_tokeniser_s_spelling
     spelled = ["the", "unheard", "unheard", "x" * 10_000, "👩‍🔬", "q", "w3", "two words", "</s>"]
     found, known = embeddings.vectors_of(words)
     expected = served.compose(spelled)
-    expected[[0, 6]] = embeddings.vectors()[[0, TOKENS.index("w3")]]
+    expected[[0, 6]] = embeddings.vectors[[0, TOKENS.index("w3")]]
     assert known.tolist() == [word in ("the", "w3") for word in words]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert not found[-1].any()
@@ -102,8 +102,8 @@ def test_a_text_is_the_mean_of_all_tokens_that_have_a_vector(
     embeddings: Embeddings, served: Buckets
 ) -> None:
     texts = ["The unheard, the W3 qqqq!", "the w3", "unheard", "", "東 </s>"]
-    mean, token_count, known_count = embeddings.embed(texts)
-    table = dict(zip(TOKENS, embeddings.vectors(), strict=True))
+    mean, token_count, known_count = embeddings.means_of(texts)
+    table = dict(zip(TOKENS, embeddings.vectors, strict=True))
     unheard, qqqq, s = served.compose(["unheard", "qqqq", "s"])
     rows: list[list[np.ndarray]] = [
         [table["the"], unheard, table["the"], table["w3"], qqqq],
@@ -118,12 +118,12 @@ def test_a_text_is_the_mean_of_all_tokens_that_have_a_vector(
     ]
     np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
     assert (token_count.tolist(), known_count.tolist()) == ([5, 2, 1, 0, 2], [3, 2, 0, 0, 1])
-    alone = [embeddings.embed([text])[0][0] for text in texts]
+    alone = [embeddings.means_of([text])[0][0] for text in texts]
     np.testing.assert_array_equal(mean, alone)
 
 
 def test_unknown_words_are_questions_like_others(embeddings: Embeddings, served: Buckets) -> None:
-    table = embeddings.vectors()
+    table = embeddings.vectors
     units = table / np.linalg.norm(table, axis=1, keepdims=True)
     unheard = served.compose(["unheard"])[0]
     unheard /= np.linalg.norm(unheard)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from components.artifacts import VOCABULARY, Model
 from components.evaluator.scores import unit_rows
 from components.exporter.alignment import FREQUENT, Ids, Vectors, fit, shared_words
-from components.exporter.embeddings import Embeddings
+from components.exporter.served import Served
 from components.subwords import Buckets
 from components.vocabulary import Vocabulary
 
@@ -57,8 +57,8 @@ class Space:
         if (path / "vectors.npy").exists() and (model := Model.load(path)):
             tokens = Vocabulary.load(path / VOCABULARY).tokens
             return cls(tokens, np.load(path / "vectors.npy"), model.buckets)
-        embeddings = Embeddings.load(path, address)
-        return cls(embeddings.tokens(), embeddings.vectors(), embeddings.buckets())
+        served = Served.load(path, address)
+        return cls(served.words, served.vectors, served.buckets())
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from components.artifacts import VOCABULARY, Examples, ExportedModel, Model, VersionBefore
 from components.errors import SkipstreamError
 from components.exporter import alignment
-from components.exporter.embeddings import COUNTS, Embeddings
+from components.exporter.served import COUNTS, Served
 from components.exporter.signatures import EmbeddingModel
 from components.phrases import FILE as PHRASES
 from components.settings import ExporterSettings
@@ -111,9 +111,9 @@ def build(
 
 def _fit(vectors: alignment.Vectors, types: Vocabulary, saved_model: Path) -> alignment.Fit | str:
     """How `vectors` are turned onto those of `saved_model`, or why they cannot be."""
-    served = Embeddings.load(saved_model)
-    ids, served_ids = alignment.shared_words(types.tokens, served.tokens())
-    frequent, onto = slice(alignment.FREQUENT), served.vectors()
+    served = Served.load(saved_model)
+    ids, served_ids = alignment.shared_words(types.tokens, served.words)
+    frequent, onto = slice(alignment.FREQUENT), served.vectors
     if found := alignment.fit(vectors[ids[frequent]], onto[served_ids[frequent]]):
         return found
     if onto.shape[1] != vectors.shape[1]:

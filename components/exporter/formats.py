@@ -36,12 +36,15 @@ _PADDED_WORDS_BYTES = 1 << 32
 class Source(Protocol):
     """What can be written: `components.exporter.embeddings.Embeddings`."""
 
-    def tokens(self) -> list[str]:
+    @property
+    def words(self) -> list[str]:
         """The vocabulary, in the order of the ids."""
 
+    @property
     def vectors(self) -> _Vectors:
         """float32 [types, dimensions], by id."""
 
+    @property
     def counts(self) -> _Counts | None:
         """int64 [types], occurrences in the corpus by id; None if they are not known."""
 
@@ -108,9 +111,9 @@ def write(embeddings: Source, *, format: str, output: Path) -> list[Path]:
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             written = Path(scratch) / output.name
             table = _Table(
-                embeddings.tokens(),
-                embeddings.vectors(),
-                embeddings.counts(),
+                embeddings.words,
+                embeddings.vectors,
+                embeddings.counts,
                 embeddings.buckets(),
             )
             _WRITERS[format](written, table)

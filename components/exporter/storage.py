@@ -22,8 +22,8 @@ class Stored(NamedTuple):
     scales: Vectors | None
 
     def restored(self) -> Vectors:
-        """What is served of them: float32 [types, dimensions]."""
-        vectors = self.values.astype(np.float32)
+        """What is served of them: float32 [types, dimensions], as they are if they are float32."""
+        vectors = self.values.astype(np.float32, copy=False)
         return vectors if self.scales is None else vectors * self.scales[:, np.newaxis]
 
 

@@ -1,7 +1,8 @@
 """Ask a SavedModel the requests of a file: a process of its own, with TensorFlow and nothing else.
 
-Run by path, `python probe.py SAVED_MODEL REQUESTS ANSWERS`, so that nothing of skipstream is
-imported and the model has to stand on its own.
+Run by path, `python probe.py`, so that nothing of skipstream is imported and the model has to stand
+on its own. What to do is one line of stdin, `[SAVED_MODEL, REQUESTS, ANSWERS]` in JSON: TensorFlow
+is loaded before that comes. If stdin ends without it, so does this process.
 
 REQUESTS (JSON): `[{"signature": name, "inputs": {name: [string, ...] or integer}}, ...]`.
 ANSWERS: a directory. answers.json holds the TensorFlow version, the seconds of the load and, for
@@ -9,16 +10,19 @@ each request, its seconds and its string outputs; `<request>.<output>.npy` each 
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from pathlib import Path
-
-import numpy as np
-import tensorflow as tf
+from queue import Queue
 
 
 def main(saved_model: str, requests: str, answers: str) -> None:
     """Load, ask, write."""
+    import numpy as np
+    import tensorflow as tf
+
     started = time.perf_counter()
     signatures = tf.saved_model.load(saved_model).signatures
     loaded = time.perf_counter() - started
@@ -53,5 +57,17 @@ def main(saved_model: str, requests: str, answers: str) -> None:
     )
 
 
+def _listen(told: "Queue[list[str]]") -> None:
+    line = sys.stdin.readline()
+    if not line:  # Whoever would have told us is gone.
+        os._exit(1)
+    told.put(json.loads(line))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    told: "Queue[list[str]]" = Queue()
+    # A thread: it hears of the end of stdin while TensorFlow is being loaded.
+    threading.Thread(target=_listen, args=(told,), daemon=True).start()
+    import tensorflow  # noqa: F401
+
+    main(*told.get())

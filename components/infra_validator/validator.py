@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,14 +20,14 @@ from components.artifacts import (
 )
 from components.errors import NotBlessedError, SkipstreamError
 from components.exporter.alignment import served_buckets, served_vectors
-from components.infra_validator import model_server, probe
+from components.infra_validator import model_server
 from components.infra_validator.cases import Answer, Case, cases
+from components.infra_validator.process import FreshProcess
 from components.infra_validator.tables import Tables
 from components.phrases import FILE as PHRASES
 from components.phrases import Phrases
 from components.vocabulary import Vocabulary
 
-PROBE = Path(probe.__file__)
 TIMEOUT_SECONDS = 1800
 _MOST_NAMED = 3  # Differences, in a message.
 
@@ -38,6 +37,7 @@ def build(
     model: Model,
     examples: Examples,
     *,
+    process: FreshProcess | None = None,
     out: InfraBlessing,
 ) -> InfraBlessing:
     """Call every signature in a fresh process and compare the answers with the trained tables.
@@ -51,6 +51,7 @@ def build(
         exported: The candidate.
         model: The tables that it was exported from.
         examples: Their vocabulary and phrases, and how the text was tokenised.
+        process: The fresh process, if it has been started already.
         out: Where to write.
 
     Raises:
@@ -70,8 +71,8 @@ def build(
         buckets=served_buckets(exported, model),
     )
     asked = cases(tables)
-    with TemporaryDirectory() as scratch:
-        answers = _ask(exported, asked, Path(scratch))
+    with process or FreshProcess() as fresh, TemporaryDirectory() as scratch:
+        answers = _ask(fresh, exported, asked, Path(scratch))
         found = _differences(asked, _read(answers, Path(scratch)))
     server = model_server.find()
     if server and not found:
@@ -104,18 +105,17 @@ def _differences(asked: list[Case], answers: Iterable[Answer]) -> list[str]:
     ]
 
 
-def _ask(exported: ExportedModel, asked: list[Case], scratch: Path) -> dict[str, Any]:
+def _ask(
+    process: FreshProcess, exported: ExportedModel, asked: list[Case], scratch: Path
+) -> dict[str, Any]:
     requests = scratch / "requests.json"
     requests.write_text(
         json.dumps([{"signature": case.signature, "inputs": case.inputs} for case in asked]),
         encoding="utf-8",
     )
     saved_model, address = exported.saved_model.resolve(), f"{exported.address}/saved_model"
-    command: list[str | Path] = [sys.executable, PROBE, saved_model, requests, scratch]
     try:
-        done = subprocess.run(
-            command, cwd=scratch, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
-        )
+        done = process.ask(saved_model, requests, scratch, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise SkipstreamError(
             f"the export must answer within {TIMEOUT_SECONDS} seconds, {address} did not: "

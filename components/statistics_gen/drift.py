@@ -84,10 +84,10 @@ def divergence(p: Shares, q: Shares) -> Shares:
     >>> divergence(np.array([0.5, 0.5]), np.array([0.5, 0.0])).tolist()
     [0.0, 0.25]
     """
+    from scipy.special import rel_entr
+
     mean = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 log 0 is 0.
-        bits = [np.where(side > 0, side * np.log2(side / mean), 0.0) for side in (p, q)]
-    return (bits[0] + bits[1]) / 2
+    return np.asarray((rel_entr(p, mean) + rel_entr(q, mean)) / np.log(4))
 
 
 def _summary(tokens: pa.Array, shares: Shares, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from components.trainer.rounds import BLOCK
 
 # The rows of a healthy table stay below a norm of about 20; at 100 every sigmoid is 0 or 1.
 LARGEST_NORM = 100.0
+_SAID_SECONDS = 0.5  # Between two records of progress, where they are asked for.
 
 _logger = logging.getLogger(__name__)
 
@@ -280,6 +281,8 @@ class ProgressBar(keras.callbacks.Callback):
         ends = [one.first for one in train.plan(epoch)] + [train.blocks]
         self._ends = [min(train.tokens, end * BLOCK) for end in ends]
         self._round, self._words = rounds, self._ends[rounds]
+        self._epoch, self._epochs = epoch, epochs
+        self._said = 0.0
         self._title = f"epoch {epoch + 1}/{epochs}"
         self._bar = tqdm(
             total=train.tokens,
@@ -305,6 +308,17 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.set_postfix(loss=f"{float((logs or {})['loss']):.3f}", refresh=False)
         self._bar.update(words - self._words)
         self._words = words
+        now = time.monotonic()
+        if _logger.isEnabledFor(logging.DEBUG) and now - self._said >= _SAID_SECONDS:
+            self._said = now
+            _logger.debug(
+                self._title,
+                extra={
+                    "event": "epoch_progress",
+                    "share": (self._epoch + words / self._ends[-1]) / self._epochs,
+                    "loss": float((logs or {})["loss"]),
+                },
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Show the losses of the epoch."""

@@ -35,7 +35,7 @@ def held_out_loss(model: Model, examples: Examples, settings: TrainerSettings) -
     pairs = held_out(examples, settings)
     if pairs is None:
         return None
-    skip_gram = SkipGram(pairs, pairs.settings)
+    skip_gram = SkipGram(pairs, pairs.settings, sized_by=_trained_on(examples, settings))
     for name, table in skip_gram.tables.items():
         table.load(model / f"{name}.npy")
     return _measure(skip_gram, pairs, examples)
@@ -66,10 +66,17 @@ def frequency_loss(examples: Examples, settings: TrainerSettings, split: Split) 
     scores = skipgrams.frequency_scores(
         pairs.counts, pairs.settings.sample, settings.noise_exponent, settings.negatives
     )
-    one = SkipGram(pairs, pairs.settings.model_copy(update={"dimensions": 1}))
-    one.vectors.rows[:] = 1
-    one.contexts.rows[:] = scores[:, np.newaxis]
+    # One dimension would do, but the program for all of them is compiled already.
+    one = SkipGram(pairs, pairs.settings, sized_by=_trained_on(examples, settings))
+    one.vectors.rows[:] = 0  # As the contexts.
+    one.vectors.rows[:, 0] = 1
+    one.contexts.rows[:, 0] = scores
     return _measure(one, pairs, examples)
+
+
+def _trained_on(examples: Examples, settings: TrainerSettings) -> SkipGrams:
+    """What the training's program was made for: to compile another one takes two seconds."""
+    return SkipGrams(examples, settings)
 
 
 def comparable_losses(

@@ -34,19 +34,26 @@ class SkipGram(keras.Model):
         rate: Learning rate of the last round's first step.
     """
 
-    def __init__(self, data: SkipGrams, settings: Chosen, sharing: Sharing | None = None) -> None:
+    def __init__(
+        self,
+        data: SkipGrams,
+        settings: Chosen,
+        sharing: Sharing | None = None,
+        sized_by: SkipGrams | None = None,
+    ) -> None:
         """Make the tables: contexts of zeros, vectors uniform in ±0.5 / dimensions, as word2vec.c.
 
         Args:
             data: What it is trained on, or measured by.
             settings: Of the algorithm.
             sharing: What the vectors are made of, to train them with n-grams.
+            sized_by: See `Training`.
         """
         super().__init__(name="skip_gram")
         self.vectors = sharing.start if sharing else Table(data.types, settings.dimensions)
         self.contexts = Table(data.types, settings.dimensions)
         self.vectors.fill_uniform(0.5 / settings.dimensions, settings.seed)
-        self.training = Training(data, settings, self.vectors, self.contexts, sharing)
+        self.training = Training(data, settings, self.vectors, self.contexts, sharing, sized_by)
         self.steps, self.rate = 0, settings.learning_rate
         self.pair_loss = keras.metrics.Mean(name="loss", dtype="float64")
         cpus = threads.devices("CPU")

@@ -68,14 +68,14 @@ def build(
             "out; lower example_gen.eval_share or give more text"
         )
     pairs = losses.held_out(examples, settings)
-    held_out = pairs.measured() if pairs else None
-    if settings.patience and held_out is None:
+    if settings.patience and pairs is None:
         raise _nothing_held_out(settings)
     with reading(examples):
         if not settings.distributed:
             train.unpack()
         if pairs:
             pairs.unpack()
+        held_out = pairs.measured() if pairs else None
     model = SkipGram(train, settings, Sharing.of(examples / VOCABULARY, settings))
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
@@ -91,10 +91,12 @@ def build(
         if cluster and not _is_over(history, settings):
             with reading(examples):
                 stack.enter_context(cluster.running(examples, progress))
+        epochs = iter(()) if cluster else train.epochs(progress.epoch, progress.round)
         while not _is_over(history, settings):
             with reading(examples):
+                spans = next(epochs, None)
                 loss, held_out_loss = _fit_epoch(
-                    model, train, held_out, progress, settings, out.path / "logs", cluster
+                    model, train, spans, held_out, progress, settings, out.path / "logs", cluster
                 )
             history.append(
                 {
@@ -169,6 +171,7 @@ def _is_over(history: list[dict[str, Any]], settings: Chosen) -> bool:
 def _fit_epoch(
     model: SkipGram,
     train: SkipGrams,
+    spans: tf.data.Dataset | None,
     held_out: tf.data.Dataset | None,
     progress: Progress,
     settings: Chosen,
@@ -183,7 +186,7 @@ def _fit_epoch(
             curve = cluster.fit_epoch(progress, held_out, [guard, bar, curves])
         else:
             curve = model.fit(
-                train.spans(progress.epoch, progress.round),
+                spans,
                 initial_epoch=progress.epoch,
                 epochs=progress.epoch + 1,
                 validation_data=held_out,

@@ -47,6 +47,7 @@ class Training:
         vectors: Table,
         contexts: Table,
         sharing: Sharing | None = None,
+        sized_by: SkipGrams | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -56,13 +57,15 @@ class Training:
             vectors: Are trained in place; with `sharing`, its vectors when the training began.
             contexts: Are trained in place.
             sharing: Is trained in place, too.
+            sized_by: What XLA's program is made for, in place of `data`.
         """
         self.data, self.settings, self.sharing = data, settings, sharing
         self.tables = [sharing.vectors if sharing else vectors, contexts]
         self._state = {"vectors": vectors, "contexts": contexts}
-        tokens = min(blocks_in(settings.round_tokens), max(1, data.blocks)) * BLOCK
-        expected = _expected(data, tokens)
-        steps = tokens * data.steps / max(1, data.tokens)
+        sized_by = sized_by or data
+        tokens = min(blocks_in(settings.round_tokens), max(1, sized_by.blocks)) * BLOCK
+        expected = _expected(sized_by, tokens)
+        steps = tokens * sized_by.steps / max(1, sized_by.tokens)
         rows = [math.ceil(1.05 * table.sum()) + 8 for table in expected]
         self._size = Size(math.ceil(1.1 * steps) + 2, *rows)
         self._cuts = [_cut(table, _PART) for table in expected]

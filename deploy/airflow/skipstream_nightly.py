@@ -36,7 +36,7 @@ SENDER = os.environ.get("SKIPSTREAM_SENDER", ALERTS)
 
 STAGES = ("transform", "train", "evaluate", "validate", "push")
 NOT_PUSHED = "not_pushed"
-WRONG_USAGE, REFUSED = 2, 3  # Exit codes; the README has all of them.
+WRONG_USAGE, REFUSED = 2, 3  # Exit codes; docs/operations.md has all of them.
 
 
 class Stage(BaseBranchOperator):

@@ -1,7 +1,6 @@
 """`skipstream neighbors`, `analogy`, `embed`, `export` and `drift`: what models answer."""
 
 import argparse
-import difflib
 import itertools
 import json
 import shlex
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from components.exporter.embeddings import Embeddings
 
 TEXTS_A_CALL = 256  # Of `embed`.
-# What unknown words are compared with, most frequent first: 0.2 s a word.
-_COMPARED_TOKENS = 100_000
-_MOST_HINTS = 3
 
 
 def drift(arguments: argparse.Namespace) -> None:
@@ -42,16 +38,14 @@ def neighbors(arguments: argparse.Namespace) -> None:
 
     def answer(words: Sequence[str]) -> None:
         unknown = []
-        found = embeddings.nearest(words, arguments.k)
-        _, known = embeddings.vectors_of(words)
-        for word, nearest, is_known in zip(words, found, known, strict=True):
+        for word, nearest in zip(words, embeddings.nearest(words, arguments.k), strict=True):
             if nearest is None:
                 unknown.append(word)
-            elif not is_known:
+            elif word not in embeddings:
                 _mark(word)
             for neighbor, similarity in nearest or ():
                 print(word, neighbor, f"{similarity:.4f}", sep="\t")
-        _refuse_unknown(unknown, embeddings)
+        embeddings.refuse(unknown)
 
     _ask(answer, arguments.words, "a word a line")
 
@@ -66,9 +60,8 @@ def analogy(arguments: argparse.Namespace) -> None:
     def answer(words: Sequence[str]) -> None:
         _check_three(words)
         vectors, known = embeddings.vectors_of(words)
-        composed = ~known & vectors.any(axis=1)
-        _refuse_unknown(list(itertools.compress(words, ~known & ~composed)), embeddings)
-        for word in itertools.compress(words, composed):
+        embeddings.refuse(list(itertools.compress(words, ~known & ~vectors.any(axis=1))))
+        for word in itertools.compress(words, ~known):
             _mark(word)
         a, b, c = words
         for word, similarity in embeddings.analogy(a, b, c, arguments.k) or ():
@@ -82,7 +75,7 @@ def embed(arguments: argparse.Namespace) -> None:
     embeddings = _load(arguments.model)
     lines = _lines()
     while texts := list(itertools.islice(lines, TEXTS_A_CALL)):
-        for vector, tokens, known in zip(*embeddings.embed(texts), strict=True):
+        for vector, tokens, known in zip(*embeddings.means_of(texts), strict=True):
             # numpy's text of a float32 is the shortest that reads back as the same.
             numbers = ", ".join(map(str, vector))
             counts = json.dumps({"token_count": int(tokens), "known_count": int(known)})
@@ -145,44 +138,3 @@ def _check_three(words: Sequence[str]) -> None:
 def _mark(word: str) -> None:
     """Say, beside the answer, of what it was made."""
     print(f"{word} (not in the vocabulary: from its n-grams)", file=sys.stderr)
-
-
-def _refuse_unknown(words: Sequence[str], embeddings: "Embeddings") -> None:
-    if not words:
-        return
-    tokens = embeddings.tokens() if len(words) <= _MOST_HINTS else []
-    close = [close_to(word, tokens) for word in words]
-    named = [
-        f"{word} (did you mean {token}?)" if token else word
-        for word, token in zip(words, close, strict=True)
-    ]
-    said = f"not in the model's vocabulary: {', '.join(named)}"
-    if embeddings.subwords:
-        said += "; nor was any of the n-grams trained that would make a vector"
-    elif not all(close):
-        said += ": look for the form that the tokeniser makes of it"
-    raise SkipstreamError(said)
-
-
-def close_to(word: str, tokens: Sequence[str]) -> str | None:
-    """The token that somebody may have meant by `word`; None if there is none like it.
-
-    Args:
-        word: Is no token.
-        tokens: Most frequent first.
-
-    >>> tokens = ["the", "King", "kings", "new_york"]
-    >>> [close_to(word, tokens) for word in ("king", "teh", "kingz", "new york", "of")]
-    ['King', 'the', 'kings', 'new_york', None]
-    """
-    folded = word.casefold()
-    swapped = (
-        f"{folded[:i]}{folded[i + 1]}{folded[i]}{folded[i + 2 :]}" for i in range(len(folded) - 1)
-    )
-    alike = {folded, *swapped}
-    compared = tokens[:_COMPARED_TOKENS]
-    for token in compared:
-        if token.casefold() in alike:
-            return token
-    found = difflib.get_close_matches(folded, compared, n=1, cutoff=0.75)
-    return found[0] if found else None

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from scoring import is_analogies
 from transform import read_lines
 
-from components.exporter.embeddings import resolve
+from components.exporter.served import resolve
 from components.settings import TrainerSettings
 
 Report = dict[str, Any]

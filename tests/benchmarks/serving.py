@@ -23,7 +23,8 @@ from typing import Any, get_args
 import numpy as np
 
 from components.evaluator.drift import Space, compare
-from components.exporter.embeddings import Embeddings, resolve
+from components.exporter.embeddings import Embeddings
+from components.exporter.served import resolve
 from components.settings import Storage
 
 K = 10
@@ -68,7 +69,7 @@ def stored(
 
     from components.exporter.signatures import EmbeddingModel
 
-    space = Space(embeddings.tokens(), embeddings.vectors())
+    space = Space(embeddings.words, embeddings.vectors)
     with TemporaryDirectory() as scratch:
         vocabulary, path = Path(scratch, "vocabulary.txt"), Path(scratch, "model")
         vocabulary.write_bytes(b"".join(token.encode() + b"\n" for token in space.tokens))
@@ -117,7 +118,7 @@ def main() -> None:
         {"what": "load", "p50_ms": round(1000 * (time.perf_counter() - start), 1)}
     ]
     embeddings = Embeddings.load(path)
-    tokens, vectors = embeddings.tokens(), embeddings.vectors()
+    tokens, vectors = embeddings.words, embeddings.vectors
     step = max(1, len(tokens) // 2 // flags.requests)
     chosen = tokens[: len(tokens) // 2 : step]
     words = [tf.constant([word]) for word in chosen]

@@ -55,7 +55,7 @@ def _read(url: str, ended: threading.Event) -> tuple[dict[int, int], list[str]]:
             destination = destination_of(url)
             newest = destination.history().newest
             path: Path = destination.fetch(newest, copies.scratch() / "copy")
-            if len(Embeddings.load(path).tokens()) < 400:
+            if len(Embeddings.load(path).words) < 400:
                 failures.append(f"version {newest} has few words")
             read[newest] = read.get(newest, 0) + 1
         except Exception as error:

@@ -1,0 +1,237 @@
+"""Models read and asked without TensorFlow answer what TensorFlow answers."""
+
+import shutil
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import skipstream
+
+from components import spelling, text
+from components.errors import SkipstreamError
+from components.exporter import tensor_bundle
+from components.exporter.embeddings import Embeddings
+from components.exporter.signatures import EmbeddingModel
+from components.settings import Storage
+from components.subwords import Buckets, Subwords
+
+SUBWORDS = Subwords(3, 6, 5000)
+OTHER_WORDS = ["", " ", "\0", "</s>", "\udcff", "ß" * 300, "👩\u200d🔬", "東京", "unheard"]
+
+
+def words_of(draw: np.random.Generator, number: int) -> list[str]:
+    """Words of characters that the tokeniser treats in different ways."""
+    alphabet = [*"aZéİΣσςiIıﬁßאב東のक्가각각०9½ \t\x1c\x85_-’'ʼ\"״·‧՚՛։"]
+    alphabet += [*"\u0301\u0307\u0323\u0328\u0345\u00ad\u200c\u200d\ufe0f\ufeff\u0387\u05f3\x00"]
+    lengths = draw.integers(1, 8, number)
+    return ["".join(draw.choice(alphabet, length)) for length in lengths]
+
+
+def save(
+    path: Path, words: list[str], vectors: np.ndarray, buckets: Buckets | None, **options: Any
+) -> tuple[Any, Embeddings]:
+    """The model as TensorFlow loads it, and as it is read without."""
+    vocabulary = path.with_suffix(".txt")
+    vocabulary.write_bytes(b"".join(word.encode() + b"\n" for word in words))
+    module = EmbeddingModel(vectors, vocabulary, buckets=buckets, **options)
+    tf.saved_model.save(module, str(path), signatures=dict(module.signatures))
+    (path / "assets" / vocabulary.name).rename(path / "assets" / "vocabulary.txt")
+    return module, Embeddings.load(path)
+
+
+@pytest.mark.parametrize("tokenizer", get_args(spelling.Tokenizer))
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_words_are_spelled_and_split_as_in_the_graph(
+    tokenizer: spelling.Tokenizer, lowercase: bool
+) -> None:
+    options: dict[str, Any] = {"tokenizer": tokenizer, "lowercase": lowercase}
+    # All that are assigned, but of letters without case (Han, Hangul) every seventh.
+    characters = [chr(code) for code in range(0x110000)]
+    left_out = ("Cn", "Co", "Cs")
+    characters = [
+        c for c in characters if unicodedata.category(c) != "Lo" or ord(c) % 7 == 0 or c < "\u3000"
+    ]
+    words = [f"{c}a{c}'{c}ב{c}" for c in characters if unicodedata.category(c) not in left_out]
+    words += words_of(np.random.default_rng(1), 5_000)
+    in_bytes = tf.constant([word.encode() for word in words])
+    spelled = text.spell(tf.strings.strip(in_bytes), **options).numpy()
+    assert spelling.spell(words, **options) == [word.decode() for word in spelled]
+    flat = text.tokenize(in_bytes, **options)
+    tokens = np.array([token.decode() for token in flat.flat_values.numpy()], object)
+    expected = np.split(tokens, flat.row_splits.numpy()[1:-1])
+    assert spelling.tokenize(words, **options) == [list(row) for row in expected]
+
+
+def test_bytes_that_are_no_text_are_spelled_as_in_the_graph() -> None:
+    draw = np.random.default_rng(2)
+    parts = [b"a", b"\xff", b"\xe6\x9d", b"\xed\xa0\x80", b"\xc3\xa9", b"\xf0\x9f", b"\x80"]
+    words = [b"".join(draw.choice(np.array(parts, object), 4)) for _ in range(2000)]
+    given = [word.decode("utf-8", "surrogateescape") for word in words]
+    for tokenizer in get_args(spelling.Tokenizer):
+        options: dict[str, Any] = {"tokenizer": tokenizer, "lowercase": True}
+        expected = text.spell(tf.constant(words), **options).numpy()
+        assert spelling.spell(given, **options) == [word.decode() for word in expected]
+
+
+@pytest.mark.parametrize(
+    ("storage", "has_ngrams"),
+    [("float32", False), ("float32", True), ("float16", True), ("int8", False), ("int8", True)],
+)
+def test_answers_are_those_of_the_signatures(
+    tmp_path: Path, storage: Storage, has_ngrams: bool
+) -> None:
+    draw = np.random.default_rng(3)
+    words = list(dict.fromkeys(sum(spelling.tokenize(words_of(draw, 600), **WORDS), [])))
+    vectors = draw.normal(size=(len(words), 12)).astype(np.float32)
+    vectors[5] = 0
+    vectors[6] = vectors[7]
+    rows = draw.normal(size=(2000, 12)).astype(np.float32)
+    ids = np.sort(draw.choice(SUBWORDS.buckets, 2000, replace=False)).astype(np.int32)
+    buckets = Buckets(SUBWORDS, ids, rows) if has_ngrams else None
+    module, model = save(tmp_path / "1", words, vectors, buckets, storage=storage, **WORDS)
+    asked = [*words[:60], *map(str.upper, words[:40]), *words_of(draw, 100), *OTHER_WORDS]
+    given = tf.constant([word.encode("utf-8", "surrogateescape") for word in asked])
+
+    answer = module.look_up(given)
+    found, known = model.vectors_of(asked)
+    assert known.tolist() == answer["in_vocabulary"].numpy().tolist()
+    np.testing.assert_array_equal(found[known], answer["embedding"].numpy()[known])
+    np.testing.assert_allclose(found, answer["embedding"], rtol=1e-5, atol=1e-6)
+
+    for k in (1, 7, len(words) + 3):
+        answer = module.nearest(given, k)
+        rows = zip(answer["neighbors"].numpy(), answer["similarity"].numpy(), strict=True)
+        for near, (similar, cosines) in zip(model.nearest(asked, k), rows, strict=True):
+            assert (near is None) == (not similar[0])
+            same(near or [], [word.decode() for word in similar if word], cosines)
+
+    triples = [draw.choice(len(asked), 3) for _ in range(20)]
+    a, b, c = (tf.gather(given, [triple[i] for triple in triples]) for i in range(3))
+    answer = module.analogy(a, b, c, 5)
+    for row, triple in enumerate(triples):
+        near = model.analogy(*(asked[place] for place in triple), 5)
+        similar = [word.decode() for word in answer["neighbors"].numpy()[row] if word]
+        assert (near is None) == (not similar)
+        same(near or [], similar, answer["similarity"].numpy()[row])
+
+    texts = [" ".join(draw.choice(asked[:-9], 8)) for _ in range(50)] + ["", "no such", "\udcff"]
+    answer = module.embed_text(tf.constant([t.encode("utf-8", "surrogateescape") for t in texts]))
+    means, tokens, known_tokens = model.means_of(texts)
+    assert tokens.tolist() == answer["token_count"].numpy().tolist()
+    assert known_tokens.tolist() == answer["known_count"].numpy().tolist()
+    np.testing.assert_allclose(means, answer["embedding"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.embed(texts), means)
+
+
+WORDS: dict[str, Any] = {"tokenizer": "words", "lowercase": True}
+
+
+def same(found: list[tuple[str, float]], words: list[str], cosines: np.ndarray) -> None:
+    """Words may change places where their cosines differ in the last bits only."""
+    assert len(found) == len(words)
+    np.testing.assert_allclose([cosine for _, cosine in found], cosines[: len(words)], atol=2e-6)
+    by_place = zip(found, words, cosines, strict=False)
+    table = dict(found)
+    for (word, _), other, cosine in by_place:
+        assert word == other or table.get(other, cosine) == pytest.approx(cosine, abs=2e-6)
+
+
+def test_a_checkpoint_is_read_as_tensorflow_reads_it(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    dtypes = [np.float32, np.float16, np.int8, np.int32, np.int64]
+    module = tf.Module()
+    # Keys fill more than one block of the index, and begin alike.
+    names = [f"{draw.bytes(2).hex()}{n % 3:0800}_{n}" for n in range(400)]
+    module.many = {
+        name: tf.Variable(draw.integers(0, 9, draw.integers(0, 4, n % 4)).astype(dtypes[n % 5]))
+        for n, name in enumerate(names)
+    }
+    prefix = tf.train.Checkpoint(m=module).write(str(tmp_path / "variables"))
+    reader = tf.train.load_checkpoint(prefix)
+    found = tensor_bundle.read(Path(prefix))
+    assert found.keys() == reader.get_variable_to_shape_map().keys() - {
+        "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor, reader.get_tensor(name), strict=True)
+        assert not tensor.flags.writeable
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "1"
+    vectors = np.random.default_rng(5).normal(size=(40, 4)).astype(np.float32)
+    save(path, [f"word{n}" for n in range(40)], vectors, None, **WORDS)
+    return path
+
+
+@pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])
+def test_a_byte_that_was_flipped_is_found(exported: Path, tmp_path: Path, file: str) -> None:
+    copy = tmp_path / "1"
+    shutil.copytree(exported, copy)
+    content = (copy / "variables" / file).read_bytes()
+    tensors = 40 * 4 * 4  # Bytes of vectors; what follows may be of the graph, which is not read.
+    for place in range(
+        0, len(content) if "index" in file else tensors, 1 if "index" in file else 37
+    ):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        (copy / "variables" / file).write_bytes(damaged)
+        try:
+            model = Embeddings.load(copy)
+        except SkipstreamError as error:
+            assert "MODEL must be a whole SavedModel" in str(error)
+        else:  # In what nothing is read from: the empty block, padding.
+            np.testing.assert_array_equal(model.vectors, Embeddings.load(exported).vectors)
+            assert "index" in file
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["neighbors", "MODEL", "word1", "WORD2", "-k", "2"],
+        ["neighbors", "MODEL", "w99"],
+        ["analogy", "MODEL", "word1", "word2", "word3"],
+        ["embed", "MODEL"],
+        ["export", "MODEL", "--format", "npz", "--output", "OUT/x.npz"],
+        ["versions", "OUT"],
+        ["stats", "OUT"],
+        ["settings"],
+        ["settings", "--set", "trainer.windw=3"],
+    ],
+)
+def test_quick_answers_come_without_tensorflow(
+    exported: Path, tmp_path: Path, command: list[str]
+) -> None:
+    program = """if True:
+        import sys
+        from pipeline import cli
+        code = cli.run(sys.argv[1:])
+        assert not {"tensorflow", "apache_beam", "keras"} & set(sys.modules)
+        print("code", code)
+    """
+    places = {"MODEL": str(exported), "OUT": str(tmp_path)}
+    words = [
+        word.replace("OUT", str(tmp_path)) if word != "MODEL" else places[word] for word in command
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        input="",
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1].startswith("code "), done.stderr
+
+
+def test_an_unknown_word_has_three_near_spellings(exported: Path) -> None:
+    done = skipstream("neighbors", exported, "wordx1")
+    assert done.stderr == (
+        "skipstream: error: not in the model's vocabulary: wordx1 "
+        "(did you mean word1 or word10 or word11?)\n"
+    )
