@@ -189,12 +189,13 @@
             labelLayout: { hideOverlap: true }, z: 2 },
           { id: "near", type: "scatter", z: 3, data: hits.map((id) => point(id, { symbolSize: 13 })),
             itemStyle: { opacity: 1 }, labelLayout: { hideOverlap: true },
-            label: label({ fontSize: 13, fontWeight: 600 }) },
+            label: label({ fontSize: 13, fontWeight: 600, minMargin: 0 }) },
           { id: "chosen", type: "scatter", z: 4,
             data: quiet ? [point(chosen, { symbolSize: 20, itemStyle: { opacity: 1, color: color("accent"),
               borderColor: color("paper"), borderWidth: 3 } })]
               : [],
-            labelLayout: { hideOverlap: true }, label: label({ fontSize: 16, fontWeight: 700 }) },
+            labelLayout: { hideOverlap: true },
+            label: label({ fontSize: 16, fontWeight: 700, minMargin: 0 }) },
         ],
       };
     };
