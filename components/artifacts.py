@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from components.errors import SkipstreamError
+from components.names import is_word
 from components.places.directory import Directory
 from components.settings import (
     ExporterSettings,
@@ -152,7 +153,7 @@ class Artifact:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, error) from error
         return cls(path, cls.check(manifest, str(path)))
 
@@ -167,10 +168,13 @@ class Artifact:
             kind, fingerprint = manifest["kind"], manifest["fingerprint"]
         except (LookupError, TypeError) as error:
             raise _damaged(address, error) from error
-        if kind != cls.__name__ or not isinstance(fingerprint, str):
+        if kind != cls.__name__:
             raise SkipstreamError(
                 f"{address} holds {kind}, expected {cls.__name__}: delete it and run again"
             )
+        # It names the directory of a copy, and that is cleared.
+        if not isinstance(fingerprint, str) or not is_word(fingerprint):
+            raise _damaged(address, f"no fingerprint: {fingerprint}")
         if "made_of" not in manifest:
             raise SkipstreamError(
                 f"{address} is an artifact of an earlier release, which does not say what it was "

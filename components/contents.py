@@ -67,7 +67,7 @@ class Contents:
         self._place, self._name = place, name
         try:
             known = json.loads(place.read(name) or b"")
-        except ValueError:
+        except (ValueError, RecursionError):
             known = {}
         entries = known.items() if isinstance(known, dict) else ()
         self._known: dict[str, _Entry] = {

@@ -8,7 +8,9 @@ import re
 import shlex
 
 _BYTES = re.compile("[\udc80-\udcff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# The last two ranges make a terminal show what follows in another order.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_WORD = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 _SHOWN = re.compile(r"\\x([89a-fA-F][0-9a-fA-F])")
 
 
@@ -27,8 +29,39 @@ def shown(name: str) -> str:
     >>> print(shown("caf\udce9 'new\nline' 😀.txt"))
     caf\xe9 'new\nline' 😀.txt
     """
-    escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    escaped = _CONTROL.sub(lambda found: _escaped(found[0]), name)
     return encodable(escaped)
+
+
+def printable(text: str) -> str:
+    r"""Lines of text as a terminal may show them: other control characters escaped.
+
+    >>> print(printable("one\x1b[2Jtwo\u202e"), printable("\t\n") == "\t\n")
+    one\x1b[2Jtwo\u202e True
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def is_word(name: object) -> bool:
+    """Whether it is one plain word, which as the name of a directory leads nowhere else.
+
+    >>> is_word("0123abcd"), is_word(".."), is_word("a/b"), is_word(None)
+    (True, False, False, False)
+    """
+    return isinstance(name, str) and _WORD.fullmatch(name) is not None
+
+
+def is_below(name: str) -> bool:
+    """Whether it names a file in a directory or further down: relative, and never upwards.
+
+    >>> is_below("a/b.txt"), is_below("../a"), is_below("a/../../b"), is_below("/a")
+    (True, False, False, False)
+    """
+    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def quoted(name: str) -> str:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -35,7 +36,7 @@ def directory_for(address: str, name: str) -> Path:
 
     Raises:
         SettingsError: SKIPSTREAM_CACHE_GB is no number.
-        SkipstreamError: The cache directory cannot be written.
+        SkipstreamError: The cache directory cannot be written, or others can write to it.
     """
     place = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
     path = _opened(_root()) / place / name
@@ -72,7 +73,25 @@ def _root() -> Path:
     try:
         os.close(_lock_file(root))
     except OSError:  # Another user's, or a container that runs under any user.
-        return Path(tempfile.gettempdir()) / f"skipstream-cache-{os.getuid()}"
+        return _own(Path(tempfile.gettempdir()) / f"skipstream-cache-{os.getuid()}")
+    return root
+
+
+def _own(root: Path) -> Path:
+    """A directory where anybody may make one, if it is this user's alone.
+
+    Raises:
+        SkipstreamError: Somebody else made it, or may write to it: copies are trusted by their
+            size.
+    """
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700, parents=True)
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise SkipstreamError(
+            f"the cache directory {root} must be a directory that only this user can write to, and "
+            f"is not: remove it, or name another with {DIRECTORY}"
+        )
     return root
 
 

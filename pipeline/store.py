@@ -37,7 +37,7 @@ from components.artifacts import (
 )
 from components.errors import SettingsError, SkipstreamError
 from components.identity import code_identity
-from components.names import encodable
+from components.names import encodable, is_word
 from components.places.place import Hold, Place, open_place
 from components.settings import StageSettings
 from pipeline import cache
@@ -269,6 +269,8 @@ class Store:
         Raises:
             SkipstreamError: Its manifest is damaged.
         """
+        if not is_word(fingerprint):
+            return None  # Records name it, which others may have written.
         name = f"{kind.STAGE}/{fingerprint}"
         if not self._bucket:
             return kind.load(Path(self.place.at(name)))
@@ -368,9 +370,11 @@ class Store:
         return self._published(self._bucket, kind, name, content)
 
     def _published(self, bucket: "Bucket", kind: type[A], name: str, content: bytes) -> A:
+        fingerprint = name.rpartition("/")[2]
         try:
             manifest = json.loads(content)
-            fingerprint = kind.check(manifest, bucket.at(name))
+            if kind.check(manifest, bucket.at(name)) != fingerprint:
+                raise ValueError(f"the fingerprint {manifest['fingerprint']}")
             if "files" not in manifest:
                 raise SkipstreamError(
                     f"an output in a bucket must be written there, got {bucket.at(name)}, copied "
@@ -379,7 +383,7 @@ class Store:
             files = {
                 file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()
             }
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise SkipstreamError(
                 f"{bucket.at(name)}/{MANIFEST} is damaged ({error}): delete that directory and "
                 "run again"

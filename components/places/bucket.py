@@ -27,6 +27,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 from obstore.store import ObjectStore
 
 from components.errors import SkipstreamError
+from components.names import is_below
 from components.places import client
 from components.places.lease import Lease
 from components.places.place import SCRATCH, Found, Hold, digest_of, each, files_below, is_dead
@@ -269,8 +270,15 @@ class Bucket:
             files: Their names, with the digests that they must have; "": any.
 
         Raises:
-            SkipstreamError: One is gone, cannot be read, or is not what its digest says.
+            SkipstreamError: One is gone, cannot be read, or is not what its digest says, or a name
+                leads out of the directory.
         """
+        for file in files:
+            if not is_below(file):
+                raise SkipstreamError(
+                    f"{self.at(name)} must name files that lie in it, got '{file}': somebody else "
+                    "wrote it; find out who may write there, and delete it"
+                )
 
         def get(file: str) -> None:
             path = target / file

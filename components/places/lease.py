@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from components.errors import SkipstreamError
+from components.names import shown
 from components.places.place import wait_for
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def is_gone(content: bytes) -> bool:
     try:
         holder = json.loads(content)
         machine, pid, began = holder["machine"], int(holder["pid"]), holder["began"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return True  # Nobody writes such a lease.
     if machine is None or machine != this_process()["machine"]:
         return False
@@ -178,6 +179,8 @@ def is_gone(content: bytes) -> bool:
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
+        except OverflowError:  # No process has such a number.
+            return True
         except PermissionError:
             pass
         return False
@@ -186,4 +189,5 @@ def is_gone(content: bytes) -> bool:
 
 def _named(content: bytes) -> str:
     holder = json.loads(content)
-    return f"run {holder['run']} on {holder['host']} (process {holder['pid']})"
+    run, host = holder.get("run", "?"), holder.get("host", "?")
+    return shown(f"run {run} on {host} (process {holder['pid']})")

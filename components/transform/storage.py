@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from components.errors import SkipstreamError
 from components.example_gen.files import is_remote
+from components.names import is_below
 
 _AS_IT_IS = CompressionTypes.UNCOMPRESSED  # whatever its name says
 _BYTES = 2**20  # that are copied at a time
@@ -193,11 +194,16 @@ def fetch(source: str, target: Path, leave: Collection[str] = ()) -> None:
         leave: Names in `source` that are not wanted.
 
     Raises:
-        SkipstreamError: The bucket cannot be read.
+        SkipstreamError: The bucket cannot be read, or a name leads out of the directory.
     """
     if is_remote(source):
         for file in files_in(source):
             name = file.removeprefix(f"{source}/")
+            if not is_below(name):
+                raise SkipstreamError(
+                    f"{source} must hold files with plain names, got '{name}': somebody else wrote "
+                    "it; find out who may write there, and delete it"
+                )
             if name.partition("/")[0] not in leave:
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
