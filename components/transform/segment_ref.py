@@ -1,6 +1,6 @@
 """A segment on its way through the job: where it is, not what it holds."""
 
-import pickle
+import json
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,14 +33,24 @@ class SegmentRef:
     phrases: str | None = None
 
     def to_bytes(self) -> bytes:
-        """What `from_bytes` reads."""
-        return pickle.dumps(self)
+        """What `from_bytes` reads: a line of JSON, and the duplicates, eight in a byte.
+
+        No pickle: what travels through a job may lie in a runner's files, and a pickle runs code.
+        """
+        facts = [self.unit, self.number, self.path, self.reused, self.phrases]
+        if self.duplicates is None:
+            return json.dumps([*facts, None]).encode()
+        bits = np.packbits(self.duplicates).tobytes()
+        return json.dumps([*facts, len(self.duplicates)]).encode() + b"\n" + bits
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
         """What `to_bytes` gave, in this job."""
-        segment: Self = pickle.loads(content)
-        return segment
+        head, _, bits = content.partition(b"\n")
+        unit, number, path, reused, phrases, count = json.loads(head)
+        packed = np.frombuffer(bits, np.uint8)
+        duplicates = None if count is None else np.unpackbits(packed, count=count).astype(np.bool_)
+        return cls(unit, number, path, reused, duplicates, phrases)
 
     def load(self) -> Segment:
         """Its documents, without the duplicates, phrases joined."""
