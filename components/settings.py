@@ -69,6 +69,13 @@ class ExampleGenSettings(StageSettings):
         "before the run fails. A file with invalid UTF-8 in most of its first lines is refused at "
         "once, unless this is higher.",
     )
+    max_expansion: float = Field(
+        200.0,
+        ge=1,
+        description="Bytes that each byte of a compressed or Parquet file may unpack to, above 64 "
+        "MiB in all, before the file is refused: a file made to fill memory or disk unpacks to "
+        "1,000 or more, text to 3 to 20, the most monotonous logs to 100.",
+    )
     damaged_files: Literal["fail", "skip"] = Field(
         "fail",
         description="What to do with a file that is truncated, corrupt, not text or gone. fail: "

@@ -111,6 +111,7 @@ def test_the_listing_says_everything_the_reader_needs(tmp_path):
         "skipped": {"directory": 2},
         "max_unreadable": 0.01,
         "max_invalid_utf8": 0.1,
+        "max_expansion": 200.0,
     }
     assert corpus.summary == {"files": 1, "bytes": 4, "skipped": {"directory": 2}}
 

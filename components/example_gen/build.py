@@ -35,6 +35,7 @@ def find(settings: ExampleGenSettings) -> tuple[list[File], Listing]:
         damaged_files=settings.damaged_files,
         max_unreadable=settings.max_unreadable,
         max_invalid_utf8=settings.max_invalid_utf8,
+        max_expansion=settings.max_expansion,
         skipped=skipped,
         modified=tuple(file.modified for file in files),
     )

@@ -154,10 +154,14 @@ def _blocks(piece: Piece, rules: Rules) -> Iterator[Block]:
     path, field = piece.path, rules.field
     with _naming(piece), _opened(path) as file:
         if piece.format == "parquet":
-            yield from tables.parquet(file, path=shown(path), field=field, longest=LONGEST)
+            limit = unpacking.Limit(path, piece.stop, rules.max_expansion)
+            yield from tables.parquet(
+                file, path=shown(path), field=field, longest=LONGEST, limit=limit
+            )
             return
         if piece.compression:
-            texts = unpacking.unpacked(file, path, piece.compression, CHUNK)
+            limit = unpacking.Limit(path, piece.stop, rules.max_expansion)
+            texts = unpacking.unpacked(file, path, piece.compression, CHUNK, limit)
         else:
             texts = _stored(file, piece)
         if piece.start == 0:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.errors import SkipstreamError
-from components.example_gen import content, remedies
+from components.example_gen import content, remedies, unpacking
 from components.example_gen.formats import (
     CHUNK,
     Block,
@@ -31,6 +32,7 @@ _NAME = re.compile(r"[^\W\d][\w.-]{0,30}")  # What programs call a column.
 _QUOTED = re.compile(r'"[^"]*"(,"[^"]*"){2,}')
 _ROWS = 100  # among which the column with the longest texts is looked for
 _LONGEST_NAME = 40  # characters; what is longer is likely text, above which no header stands
+_BATCH_BYTES = 256 * 2**20  # of memory for rows of Parquet
 _FEWEST = 3  # rows, and columns, that make a table: two languages side by side are text
 
 
@@ -131,8 +133,11 @@ def delimited(
         return
     delimiter = mark[1] if mark else "\t" if tabs else ","
     format = _format(head, delimiter + _DELIMITERS, field, whole)
-    lines = itertools.chain.from_iterable(map(_lines, itertools.chain([head], texts)))
-    rows = _rows(csv.reader(lines, **format), path)
+    # A line alone may have almost `longest`, and a value may begin at its end.
+    lines = _Counted(
+        itertools.chain.from_iterable(map(_lines, itertools.chain([head], texts))), 2 * longest
+    )
+    rows = _rows(csv.reader(lines, **format), path, lines)
     names = next(row for row in rows if row)
     place = _place(names, field)
     if place is None:
@@ -214,10 +219,29 @@ def _place(names: Sequence[str], field: str) -> int | None:
     return plain.index(plain[0], 1) - 1 if plain.count(plain[0]) == 2 else None
 
 
-def _rows(reader: Any, path: str) -> Iterator[list[str] | None]:
+class _Counted(Iterator[str]):
+    """Lines, and how many characters of them were read since a row began.
+
+    The module `csv` limits a value, but not a row: one whose quoted values all hold line ends may
+    go on for ever.
+    """
+
+    def __init__(self, lines: Iterator[str], most: int) -> None:
+        self._lines, self._most, self.size = lines, most, 0
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.size += len(line)
+        if self.size > self._most:
+            raise csv.Error("field larger")
+        return line
+
+
+def _rows(reader: Any, path: str, lines: _Counted) -> Iterator[list[str] | None]:
     """The rows; of one that is no CSV, a None for each of its lines."""
     while True:
         line = reader.line_num + 1
+        lines.size = 0
         try:
             yield next(reader)
         except StopIteration:
@@ -261,11 +285,14 @@ def _wrong(row: Sequence[str] | None, names: Sequence[str]) -> str:
     )
 
 
-def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator[Block]:
+def parquet(
+    file: IO[bytes], *, path: str, field: str, longest: int, limit: unpacking.Limit
+) -> Iterator[Block]:
     """A document a row of the Parquet `file`, from its column `field`; null is an empty one.
 
     Raises:
-        SkipstreamError: It is no Parquet, there is no such column, or it does not hold text.
+        SkipstreamError: It is no Parquet, there is no such column, it does not hold text, or it
+            unpacks to more than the limit.
     """
     _check_parquet(file, path)
     table = pq.ParquetFile(file, buffer_size=CHUNK)
@@ -281,8 +308,11 @@ def parquet(file: IO[bytes], *, path: str, field: str, longest: int) -> Iterator
         raise SkipstreamError(
             f"column '{name}' of {path} must hold strings, got {kind}: {_longest_of(table)}"
         )
-    for rows in table.iter_batches(_rows_a_block(table, name), columns=[name]):
-        yield _column(rows.column(0), value, longest)
+    number = min(_rows_a_block(table, name), _rows_in(_BATCH_BYTES, file, table, name))
+    for rows in table.iter_batches(number, columns=[name]):
+        column = rows.column(0).cast(value)
+        limit.count(column.nbytes)
+        yield _column(column, longest)
 
 
 def _longest_of(table: pq.ParquetFile) -> str:
@@ -327,10 +357,30 @@ def _rows_a_block(parquet: pq.ParquetFile, field: str) -> int:
     return max(1, min(2**14, number))
 
 
-def _column(column: pa.Array, kind: pa.DataType, longest: int) -> Block:
+def _rows_in(size: int, file: IO[bytes], table: pq.ParquetFile, field: str) -> int:
+    """Rows that take at most so many bytes, each as long as the longest of any dictionary.
+
+    A dictionary has each value once, so a file of a MiB can hold billions of rows of a MiB.
+    """
+    longest = 1
+    coded = pq.ParquetFile(file, buffer_size=CHUNK, read_dictionary=[field])
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        stored = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == field)
+        if stored * group.num_rows <= size:
+            continue
+        first = next(coded.iter_batches(1, row_groups=[number], columns=[field]), None)
+        if first is not None and pa.types.is_dictionary(first.column(0).type):
+            lengths = pc.binary_length(first.column(0).dictionary)
+            longest = max(longest, pc.max(lengths).as_py() or 0)
+    return max(1, size // longest)
+
+
+def _column(column: pa.Array, longest: int) -> Block:
     documents: list[bytes] = []
     cuts = 0
-    for document in column.cast(kind).cast(pa.large_binary()).fill_null(b"").to_pylist():
+    for document in column.cast(pa.large_binary()).fill_null(b"").to_pylist():
         while len(document) > longest:
             end = cut_point(document, longest)
             documents.append(document[:end])

@@ -18,6 +18,7 @@ Compression = Literal["gzip", "bz2", "zstd"]
 # half as much again.
 UNIT_BYTES = 16 * 2**20
 _RATIO = 4  # Bytes of text in a byte of gzip, roughly.
+MAX_EXPANSION = 200.0  # As the setting's.
 _FILE_BYTES = 4096  # What opening a file costs, in bytes read: no unit gets a million files.
 
 _COMPRESSIONS: dict[str, Compression] = {
@@ -66,6 +67,7 @@ class Rules:
         most_invalid: Share of a file's first lines that may hold invalid UTF-8.
         any_unreadable: Whether a file may begin with records without text, however many.
         skip_damaged: Whether a piece that cannot be read is left out; else it is an error.
+        max_expansion: Bytes that a stored byte may unpack to; see `unpacking.Limit`.
     """
 
     field: str
@@ -73,6 +75,7 @@ class Rules:
     most_invalid: float
     any_unreadable: bool
     skip_damaged: bool
+    max_expansion: float = MAX_EXPANSION
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Listing:
         files: Path, ready to open, and bytes as stored.
         urls: The patterns that found the files that are not local.
         format: As in the settings, and so are `field`, `eval_share`, `damaged_files`,
-            `max_unreadable` and `max_invalid_utf8`.
+            `max_unreadable`, `max_invalid_utf8` and `max_expansion`.
         skipped: Matches that were left out, by reason.
         modified: When each of `files` was changed, in nanoseconds since 1970; None: the artifact
             brings it along.
@@ -114,6 +117,7 @@ class Listing:
     max_unreadable: float
     max_invalid_utf8: float
     modified: tuple[int | None, ...]
+    max_expansion: float = MAX_EXPANSION
 
     @classmethod
     def load(cls, corpus: Corpus, *, fetched: bool = True) -> "Listing":
@@ -154,6 +158,7 @@ class Listing:
             # Below half, what the file's beginning says is not clear enough.
             most_invalid=max(0.5, self.max_invalid_utf8),
             any_unreadable=self.max_unreadable == 1,
+            max_expansion=self.max_expansion,
             skip_damaged=self.damaged_files == "skip",
         )
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from components.errors import SkipstreamError
 from components.example_gen import content, remedies
-from components.names import quoted
+from components.names import quoted, shown
 
+FREE = 64 * 2**20  # Bytes that any file may unpack to: monotonous samples are small.
 _READ = 2**18  # Bytes; gzip's make about a CHUNK of text.
 _MAGIC = {
     "gzip": rb"\x1f\x8b",
@@ -19,12 +20,44 @@ _MAGIC = {
 }
 
 
-def unpacked(file: IO[bytes], path: str, compression: str, size: int) -> Iterator[bytes]:
+class Limit:
+    """How much a file may unpack to: a small one can be made to fill any memory or disk."""
+
+    def __init__(self, path: str, stored: int, most: float) -> None:
+        """Nothing is unpacked yet.
+
+        Args:
+            path: The file.
+            stored: Its bytes.
+            most: That each of them may unpack to; FREE are allowed in any case.
+        """
+        self._path, self._stored, self._most = path, max(1, stored), most
+        self._unpacked = 0
+
+    def count(self, size: int) -> None:
+        """Count bytes that were unpacked.
+
+        Raises:
+            SkipstreamError: They are too many.
+        """
+        self._unpacked += size
+        if self._unpacked > max(FREE, self._most * self._stored):
+            raise SkipstreamError(
+                f"{shown(self._path)} must unpack to at most {self._most:g} times its bytes "
+                f"(example_gen.max_expansion), and its {self._stored:,} bytes make more than "
+                f"{self._unpacked:,}: a file may be made to fill memory or disk; if it is text, "
+                "raise that setting"
+            )
+
+
+def unpacked(
+    file: IO[bytes], path: str, compression: str, size: int, limit: Limit
+) -> Iterator[bytes]:
     """What a compressed file holds, all its members, in chunks of at most `size` bytes.
 
     Raises:
         SkipstreamError: It is not compressed, otherwise than its name says, or so that more memory
-            is needed than workers have.
+            is needed than workers have, or it unpacks to more than the limit.
         OSError: It is truncated or damaged; also zlib.error.
     """
     sample = file.read(content.SAMPLE)
@@ -32,13 +65,16 @@ def unpacked(file: IO[bytes], path: str, compression: str, size: int) -> Iterato
         raise SkipstreamError(_otherwise(sample, path, compression))
     file.seek(0)
     if compression == "gzip":
-        yield from _gunzip(file, size)
+        for text in _gunzip(file, size):
+            limit.count(len(text))
+            yield text
         return
     # Beam's own decompression takes a truncated file for a whole one; Arrow's does not, and reads
     # concatenated members, too.
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression) as stream:
             while text := filled(stream, size):
+                limit.count(len(text))
                 yield text
     except (OSError, pa.ArrowInvalid) as error:
         if "too much memory" not in str(error):

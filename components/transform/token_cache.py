@@ -13,7 +13,7 @@ from typing import Self
 from components.errors import SkipstreamError
 from components.example_gen import reader
 from components.example_gen.files import is_remote
-from components.example_gen.units import Unit
+from components.example_gen.units import MAX_EXPANSION, Unit
 from components.identity import code_identity
 from components.places.bucket import Bucket
 from components.places.place import each
@@ -79,7 +79,8 @@ class TokenCache:
             return f"{unit.index:06d}{SUFFIX}"
         digest = hashlib.blake2b(digest_size=16)
         chosen = settings.model_dump(include=_SETTINGS) | {"lowercase": settings.lowered}
-        rules = asdict(replace(unit.rules, skip_damaged=False))  # No token depends on that.
+        # No token depends on these.
+        rules = asdict(replace(unit.rules, skip_damaged=False, max_expansion=MAX_EXPANSION))
         key = [code_identity(__name__), chosen, eval_share, rules]
         digest.update(json.dumps(key, sort_keys=True).encode())
         for piece in unit.pieces:
