@@ -14,6 +14,7 @@ from components.errors import SkipstreamError
 FILE = "phrases.tsv"
 HEADER = b"pass first second\tcount\tscore\n"
 DELIMITER = "_"
+_PASSES = ("1", "2", "3", "4")  # As many as transform.phrase_passes may be.
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Phrases:
         passes: list[set[tuple[str, str]]] = []
         for line in content.decode().split("\n")[1:-1]:
             number, first, second = line.partition("\t")[0].split(" ")
+            if number not in _PASSES:
+                raise ValueError(f"the pass {number[:20]}")
             while len(passes) < int(number):
                 passes.append(set())
             passes[int(number) - 1].add((first, second))

@@ -17,7 +17,8 @@ from components.names import quoted
 
 Vector = npt.NDArray[np.float32]
 BLOCK_ROWS = 65_536
-_LONGEST_LINE = 1 << 20  # Bytes; the first words are short.
+_LONGEST_LINE = 1 << 20  # Bytes, or a file without a line's end would fill the memory.
+_DIGITS = 19  # A number of fewer fits into 64 bits.
 _NUMBER_CHARACTERS = frozenset(b"0123456789+-.einfaEINFA")
 
 
@@ -148,7 +149,10 @@ def _records(file: IO[bytes], path: Path, dimensions: int) -> Iterator[_Record]:
 
 
 def _text_records(file: IO[bytes], path: Path, width: int, header: int) -> Iterator[_Record]:
-    for number, line in enumerate(file, 1 + header):
+    lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+    for number, line in enumerate(lines, 1 + header):
+        if len(line) > _LONGEST_LINE:
+            raise _too_long(f"line {number} of {path}")
         fields = line.rstrip().rsplit(None, width)  # A word may hold spaces itself.
         if not fields:
             continue
@@ -166,11 +170,20 @@ def _binary_records(file: IO[bytes], path: Path, width: int, _: int) -> Iterator
             if not byte:
                 return
             word += byte
+            if len(word) > _LONGEST_LINE:
+                raise _too_long(f"word {number} of {path}")
         content = file.read(4 * width)
         if len(content) != 4 * width:
             return
         vector = np.frombuffer(content, "<f4")
         yield _Record(f"word {number} of {path}", bytes(word).lstrip(b"\n"), vector)
+
+
+def _too_long(place: str) -> SkipstreamError:
+    return SkipstreamError(
+        f"{place} must have at most {_LONGEST_LINE:,} bytes, and has more: fetch or write the file "
+        "again"
+    )
 
 
 def _vector(place: str, numbers: list[bytes] | Vector) -> Vector:
@@ -190,7 +203,7 @@ def _head(file: IO[bytes], path: Path, dimensions: int) -> _Head:
     if other := _other_format(first, path):
         raise SkipstreamError(f"{path} {other}")
     fields = first.removeprefix(b"\xef\xbb\xbf").split()
-    if len(fields) == 2 and all(field.isdigit() for field in fields):
+    if len(fields) == 2 and all(field.isdigit() and len(field) < _DIGITS for field in fields):
         words, width = map(int, fields)
         start = len(first)
         numbers = file.readline(_LONGEST_LINE).split()[-width:]

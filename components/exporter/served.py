@@ -24,6 +24,7 @@ from components.spelling import WHITE_SPACE, Tokenizer
 from components.subwords import Buckets, Subwords
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
+_DIGITS = 19  # A number of fewer fits into 64 bits.
 COUNTS = "assets.extra/counts.txt"
 SIGNATURES = frozenset({"serving_default", "embed_text", "nearest", "analogy"})
 _VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"  # What TensorFlow puts behind an attribute's name.
@@ -131,11 +132,15 @@ class Served:
                 for name, tensor in tensor_bundle.read(path / "variables" / "variables").items()
             }
             rows = slice(len(words))  # What follows are rows of no word.
+            stored = _stored(tables, "", "vectors", rows)
+            inverse_norms = tables["inverse_norms"][rows]
+            if not len(stored.values) == len(inverse_norms) == len(words):
+                raise ValueError("other numbers of words and of vectors")
             return cls(
                 path,
                 words,
-                _stored(tables, "", "vectors", rows),
-                tables["inverse_norms"][rows],
+                stored,
+                inverse_norms,
                 _ngrams(tables) if "ngrams/buckets" in tables else None,
                 "whitespace" if WHITE_SPACE.encode() in graph else "words",
                 b"StringLower" in graph,
@@ -166,8 +171,9 @@ class Served:
         path = self.path / COUNTS
         if not path.exists():
             return None
-        lines = path.read_bytes().split()
-        if len(lines) != len(self.words) or not all(map(bytes.isdigit, lines)):
+        lines = path.read_bytes().split() if path.is_file() else []
+        numbers = (line.isdigit() and len(line) < _DIGITS for line in lines)
+        if len(lines) != len(self.words) or not all(numbers):
             raise SkipstreamError(
                 f"{path} must hold a number for each word, and does not: export or push it again"
             )
@@ -199,6 +205,8 @@ def _signatures(graph: bytes) -> set[str]:
 
 def _lines(path: Path, graph: bytes) -> bytes:
     """An asset, all of whose lines are there."""
+    if not path.is_file():  # A link may lead to a device.
+        raise ValueError(f"{path.name} is no file")
     content = path.read_bytes()
     sizes = {
         dict(tensor_bundle.fields(size)).get(3) for size in _VOCABULARY_SIZE.findall(graph)
@@ -209,12 +217,17 @@ def _lines(path: Path, graph: bytes) -> bytes:
 
 
 def _stored(tables: dict[str, tensor_bundle.Array], module: str, name: str, rows: slice) -> Stored:
-    scales = tables.get(f"{module}scales")
-    return Stored(tables[module + name][rows], None if scales is None else scales[rows])
+    values, scales = tables[module + name][rows], tables.get(f"{module}scales")
+    if values.ndim != 2 or not (scales is None or len(scales[rows]) == len(values)):
+        raise ValueError(f"{module}{name} is no table")
+    return Stored(values, None if scales is None else scales[rows])
 
 
 def _ngrams(tables: dict[str, tensor_bundle.Array]) -> Ngrams:
     rows = slice(-1)  # The last row is of no bucket.
     shortest, longest, number = tables["ngrams/settings"].tolist()
     subwords = Subwords(shortest, longest, number)
-    return Ngrams(subwords, tables["ngrams/ids"][rows], _stored(tables, "ngrams/", "buckets", rows))
+    ids, stored = tables["ngrams/ids"][rows], _stored(tables, "ngrams/", "buckets", rows)
+    if len(ids) != len(stored.values) or not (0 < shortest <= longest and number > 0):
+        raise ValueError("other numbers of n-grams and of vectors")
+    return Ngrams(subwords, ids, stored)

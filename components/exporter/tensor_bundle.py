@@ -9,6 +9,7 @@ a BundleHeaderProto, the others are BundleEntryProtos with the dtype, shape and 
 CRC-32C checksums, which are checked here as TensorFlow checks them.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5  # Of a block: how it is compressed, and its checksum.
 _DTYPES = {1: np.float32, 3: np.int32, 6: np.int8, 9: np.int64, 19: np.float16}  # types.proto
+# Ours have about ten tensors. Keys share their beginnings, so that few bytes of an index can stand
+# for any number of long ones.
+_MOST_TENSORS, _LONGEST_KEY, _LARGEST_INDEX = 10_000, 1_000, 1 << 26
 _CHECKED_BYTES = 1 << 24  # at a time
 
 
@@ -37,18 +41,18 @@ def read(prefix: Path) -> dict[str, Array]:
         ValueError: The files are damaged, or no such checkpoint.
         OSError: They cannot be read.
     """
-    entries = dict(_entries(prefix.with_name(f"{prefix.name}.index").read_bytes()))
-    header = dict(fields(entries.pop(b"", b"")))
+    entries = dict(_entries(_content(prefix.with_name(f"{prefix.name}.index"))))
+    header = _numbers(entries.pop(b"", b""))
     shards = header.get(1, 0)
     if not 0 < shards < 100_000 or header.get(2, 0) != 0:
         raise ValueError("the index names no shards, or is big-endian")
     tensors = {}
     for key, value in entries.items():
-        entry = dict(fields(value))
+        entry = _numbers(value)
         if (dtype := _DTYPES.get(entry.get(1, 0))) is None:
             continue  # The graph of objects, a string.
         path = prefix.with_name(f"{prefix.name}.data-{entry.get(3, 0):05}-of-{shards:05}")
-        shape = [dict(fields(size)).get(1, 0) for number, size in fields(entry[2]) if number == 2]
+        shape = [_numbers(size).get(1, 0) for whole in _parts(value) for size in _parts(whole)]
         tensor = _tensor(path, entry.get(4, 0), np.dtype(dtype).newbyteorder("<"), shape)
         if tensor.nbytes != entry.get(5, 0):
             raise ValueError(f"{key.decode()} has {entry.get(5, 0)} bytes, not {tensor.nbytes}")
@@ -56,6 +60,22 @@ def read(prefix: Path) -> dict[str, Array]:
             raise ValueError(f"the checksum of {key.decode()} does not match")
         tensors[key.decode()] = tensor
     return tensors
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file() or path.stat().st_size > _LARGEST_INDEX:  # A link may lead to a device.
+        raise ValueError(f"{path.name} is not there, no file, or too large")
+    return path.read_bytes()
+
+
+def _numbers(message: bytes) -> dict[int, int]:
+    """The fields of a protocol buffer that are numbers."""
+    return {number: value for number, value in fields(message) if isinstance(value, int)}
+
+
+def _parts(message: bytes) -> list[bytes]:
+    """Fields 2, if they are messages: the shape of a tensor, the sizes of a shape."""
+    return [part for number, part in fields(message) if number == 2 and isinstance(part, bytes)]
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Any]]:
@@ -92,8 +112,16 @@ def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("the index is cut off")
     _, at = _handle(footer, 0)  # Of a block about the blocks, which is empty.
     index, _ = _handle(footer, at)
+    last, count = None, 0
     for _, value in _block(table, index):
-        yield from _block(table, _handle(value, 0)[0])
+        for key, entry in _block(table, _handle(value, 0)[0]):
+            # Each key once, so no block is read twice.
+            if last is not None and key <= last:
+                raise ValueError("the keys of the index are not in order")
+            last, count = key, count + 1
+            if count > _MOST_TENSORS:
+                raise ValueError(f"the index names more than {_MOST_TENSORS:,} tensors")
+            yield key, entry
 
 
 def _block(table: bytes, place: slice) -> Iterator[tuple[bytes, bytes]]:
@@ -113,6 +141,8 @@ def _block(table: bytes, place: slice) -> Iterator[tuple[bytes, bytes]]:
         own, at = _varint(content, at)
         size, at = _varint(content, at)
         key = key[:shared] + content[at : at + own]
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(f"a key of the index is longer than {_LONGEST_KEY:,} bytes")
         yield key, content[at + own : at + own + size]
         at += own + size
 
@@ -126,8 +156,7 @@ def _handle(content: bytes, at: int) -> tuple[slice, int]:
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
-    while at < len(content):
-        byte = content[at]
+    for byte in content[at : at + 10]:  # Of 64 bits.
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
@@ -136,7 +165,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _tensor(path: Path, offset: int, dtype: "np.dtype[Any]", shape: list[int]) -> Array:
-    if path.stat().st_size < offset + dtype.itemsize * int(np.prod(shape)):
+    if path.stat().st_size < offset + dtype.itemsize * math.prod(shape):
         raise ValueError(f"{path.name} is cut off")
     return np.memmap(path, dtype, "r", offset, tuple(shape)).view(np.ndarray)
 
