@@ -23,7 +23,7 @@ from pipeline import failures, interrupts, logs, usage
 from pipeline.commands import corpus, model, report, versions
 from pipeline.commands import run as run_commands
 from pipeline.commands.run import STAGES
-from pipeline.console import filter_stderr
+from pipeline.console import filter_stderr, show_safely
 
 _MODEL = (
     "an output or the place that its models are served from, of which the newest version is meant, "
@@ -47,13 +47,16 @@ def main() -> NoReturn:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # Paths that are not UTF-8, byte by byte.
         sys.stdout.reconfigure(errors="surrogateescape")
+    sys.stdout = show_safely(sys.stdout)
     interrupts.install()
     # Importing TensorFlow and Beam makes a million objects that stay. Looking through them after
     # every 700 new ones, as is Python's default, takes a fifth of the time.
     gc.set_threshold(100_000)
     drain = filter_stderr()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger().handlers[0].addFilter(logs.is_news)
+    logging.basicConfig(level=logging.WARNING)
+    (handler,) = logging.getLogger().handlers
+    handler.setFormatter(logs.Lines("%(levelname)s: %(message)s"))
+    handler.addFilter(logs.is_news)
     code = run(sys.argv[1:], drain)
     interrupts.heard()
     drain()

@@ -217,6 +217,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"config file {path} does not exist") from error
     except OSError as error:
         raise SkipstreamError(f"config file {path} is not readable: {error.strerror}") from error
+    except RecursionError as error:
+        raise SettingsError(f"config file {path} is nested too deeply: write it flat") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"config file {path} is not TOML: {error}") from error
 
@@ -230,7 +232,7 @@ def _parse(text: str) -> Any:
     complete = re.sub(r"^([+-]?)(?=\.\d)", r"\g<1>0", text.strip())  # TOML has no bare ".05".
     try:
         parsed = tomllib.loads(f"value = {complete}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return parsed["value"] if len(parsed) == 1 else text
 

@@ -1,4 +1,4 @@
-r"""Keeps TensorFlow's start-up noise from the user, and nothing else.
+r"""Keeps TensorFlow's start-up noise from the user, and control characters from the terminal.
 
 TensorFlow's C++ code writes straight to file descriptor 2, and what it says before its logging is
 set up heeds no environment variable: `TF_CPP_MIN_LOG_LEVEL` comes too late for it. So descriptor 2
@@ -9,11 +9,15 @@ terminal, so progress bars stay what they are.
 Whoever sets `TF_CPP_MIN_LOG_LEVEL` asks for TensorFlow's messages, and gets them all.
 """
 
+import io
 import os
 import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from components.names import printable
 
 # As absl writes it: month and day, time, thread, file:line].
 _PREFIX = r"[0-9]{4} [0-9:.]+ +[0-9]+ [^ ]+:[0-9]+\] "
@@ -76,3 +80,24 @@ def filter_stderr() -> Callable[[], None]:
         select.select([ended], [], [], _DRAIN_SECONDS)
 
     return drain
+
+
+class Terminal(io.TextIOWrapper):
+    r"""Text for a terminal, in which control characters but \n and \t are escaped.
+
+    Words of a model and names in a bucket may hold sequences that move the cursor, set the title or
+    answer as if typed. Pipes and files get them as they are.
+    """
+
+    def write(self, text: str) -> int:
+        """Write `text`, escaped."""
+        super().write(printable(text))
+        return len(text)
+
+
+def show_safely(stream: Any) -> Any:
+    """`stream`, or, if a terminal shows it, a `Terminal` in its place."""
+    if not isinstance(stream, io.TextIOWrapper) or not stream.isatty():
+        return stream
+    encoding, errors = stream.encoding, stream.errors
+    return Terminal(stream.detach(), encoding=encoding, errors=errors, line_buffering=True)

@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import Any
 
+from components.names import printable
 from pipeline import interrupts
 
 FORMATS = ("text", "json")
@@ -33,6 +34,14 @@ def is_news(record: logging.LogRecord) -> bool:
     raised_too = "[while running '" in text or interrupts.exit_code()
     harmless = any(said in text for said in _HARMLESS)
     return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
+
+
+class Lines(logging.Formatter):
+    """For a person: control characters of messages are escaped, as a bucket's names may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback below it."""
+        return printable(super().format(record))
 
 
 def use_json() -> None:
@@ -72,7 +81,7 @@ def say(text: str, **fields: Any) -> None:
     if _json:
         detail(" ".join(text.split()), **fields)
     else:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def detail(text: str, **fields: Any) -> None:

@@ -80,8 +80,11 @@ class Stage(BaseBranchOperator):
 
 
 def mail(subject: str) -> dict[str, str]:
-    """What a notifier needs to send `subject`, a template, to those who look after the runs."""
-    text = f"{subject}<br>deploy/README.md says what to do."
+    """What a notifier needs to send `subject`, a template, to those who look after the runs.
+
+    An error's line may quote the corpus: in HTML, it is escaped.
+    """
+    text = f"{subject.replace(' }}', ' | e }}')}<br>deploy/README.md says what to do."
     return {"from_email": SENDER, "to": ALERTS, "subject": subject, "html_content": text}
 
 
