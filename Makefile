@@ -6,9 +6,7 @@ UV := $(BIN)/uv
 # Two stamps: what running needs, and with it what tests and checks need.
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
-# Compiled now, as pip does: where Python may write no bytecode, each command would take 7 s more.
-INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python \
-	--constraint constraints.txt --editable
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
 
 # What pip is told by the environment goes for uv, too, unless uv is told something else.
 PIP_TO_UV := PIP_INDEX_URL:UV_DEFAULT_INDEX PIP_EXTRA_INDEX_URL:UV_INDEX PIP_NO_INDEX:UV_NO_INDEX \
@@ -25,7 +23,7 @@ $(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
 .PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
-.PHONY: benchmark-cluster campaign-buckets
+.PHONY: benchmark-cluster campaign-buckets load
 
 install: $(STAMP)
 
@@ -147,6 +145,10 @@ benchmark-cores benchmark-device benchmark-rounds benchmark-cluster: $(STAMP)
 # make campaign-buckets ARGS='--parts nights kills --stores s3 --seed 7'
 campaign-buckets: $(DEV_STAMP)
 	$(BIN)/python tests/campaigns/buckets.py $(ARGS)
+
+# make load ARGS='--minutes 5'
+load: $(DEV_STAMP)
+	$(BIN)/python tests/campaigns/load.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
