@@ -171,7 +171,7 @@ def _window(
 
 
 def _nothing_is_left(checks: Checks, machine: Environment, outputs: list[str], mark: str) -> None:
-    temporary = [path.name for path in Path(machine.variables["TMPDIR"]).iterdir()]
+    temporary = [str(path) for path in Path(machine.variables["TMPDIR"]).rglob("*")]
     checks(not temporary, "no temporary file is left", temporary)
     alive = list(_marked(mark))
     checks(not alive, "no process is left", alive)

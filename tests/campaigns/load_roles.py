@@ -181,3 +181,7 @@ def _writer(root: Path, directory: str, bucket: str) -> Role:
         turn += 1
 
     return act, lambda: 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
