@@ -172,7 +172,7 @@ def _window(
 
 def _nothing_is_left(checks: Checks, machine: Environment, outputs: list[str], mark: str) -> None:
     temporary = [str(path) for path in Path(machine.variables["TMPDIR"]).rglob("*")]
-    checks(not temporary, "no temporary file is left", temporary)
+    checks(not temporary, "no temporary file is left", f"{len(temporary)}: {temporary[:3]}")
     alive = list(_marked(mark))
     checks(not alive, "no process is left", alive)
     for output in outputs:
