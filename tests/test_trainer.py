@@ -56,20 +56,33 @@ def trained(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Mod
     return train(examples, tmp_path_factory.mktemp("trained"))
 
 
-def test_the_defaults_teach_a_small_text_which_words_are_of_a_kind(tmp_path: Path) -> None:
+def sentences(count: int) -> list[list[int]]:
+    """Each holds words of the kinds 0, 1 and 2, or of 3, 4 and 5, each at its place."""
     draw = np.random.default_rng(0)
-    # A sentence holds words of the kinds 0, 1 and 2, or of 3, 4 and 5, each at its place.
     documents = []
-    for _ in range(1500):
+    for _ in range(count):
         first, (a, b, c) = draw.integers(2), draw.integers(0, 8, 3)
         kinds = [8 * (3 * first + kind) + word for kind, word in enumerate((a, b, c))]
         documents.append([48 + first, kinds[0], kinds[1], 48 + first, kinds[2]])
-    examples = write_examples(tmp_path / "examples", documents, types=50)
+    return documents
+
+
+def test_the_defaults_teach_a_small_text_which_words_are_of_a_kind(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", sentences(1500), types=50)
     model = train(examples, tmp_path / "model", TrainerSettings(dimensions=16))
     unit = vectors(model)[:48]
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     cosines = unit @ unit.T - 9 * np.eye(48)
     assert (cosines.argmax(1) // 8 == np.arange(48) // 8).mean() > 0.9
+
+
+def test_shards_that_all_find_the_same_do_not_overshoot_together(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path / "examples", sentences(13_000), types=50)
+    settings = SETTINGS.model_copy(update={"shards": 16, "round_tokens": BLOCK, "epochs": 8})
+    model = train(examples, tmp_path / "model", settings)
+    history = json.loads((model.path / "history.json").read_text())
+    losses = [epoch["held_out_loss"] for epoch in history]
+    assert max(losses) < 4.16 and losses[-1] < 2.6  # Untrained, and by frequency alone.
 
 
 def test_another_seed_gives_another_model(
