@@ -18,6 +18,7 @@ from components.names import quoted
 Vector = npt.NDArray[np.float32]
 BLOCK_ROWS = 65_536
 _LONGEST_LINE = 1 << 20  # Bytes; the first words are short.
+_DIGITS = 19  # A number of fewer fits into 64 bits.
 _NUMBER_CHARACTERS = frozenset(b"0123456789+-.einfaEINFA")
 
 
@@ -175,7 +176,8 @@ def _binary_records(file: IO[bytes], path: Path, width: int, _: int) -> Iterator
 
 def _vector(place: str, numbers: list[bytes] | Vector) -> Vector:
     try:
-        vector = np.array(numbers, np.float32)
+        with np.errstate(over="ignore"):  # It is infinite then, and refused.
+            vector = np.array(numbers, np.float32)
     except ValueError as error:
         shown = b" ".join(numbers)
         raise SkipstreamError(f"{place} must have numbers alone, got {_shown(shown)}") from error
@@ -190,7 +192,7 @@ def _head(file: IO[bytes], path: Path, dimensions: int) -> _Head:
     if other := _other_format(first, path):
         raise SkipstreamError(f"{path} {other}")
     fields = first.removeprefix(b"\xef\xbb\xbf").split()
-    if len(fields) == 2 and all(field.isdigit() for field in fields):
+    if len(fields) == 2 and all(field.isdigit() and len(field) < _DIGITS for field in fields):
         words, width = map(int, fields)
         start = len(first)
         numbers = file.readline(_LONGEST_LINE).split()[-width:]
