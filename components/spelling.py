@@ -75,7 +75,9 @@ SEPARATOR = (
 )
 # The marks of repetition and length are of no script.
 _KANA_MARKS = r"\x{3031}-\x{3035}\x{30FC}\x{FF70}"
-UNSEGMENTED = rf"([\p{{Han}}{_NEW_HAN}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
+UNSEGMENTED = (
+    rf"([\p{{Han}}{_NEW_HAN}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
+)
 WHITE_SPACE = r"[\s\pZ\x{85}\x{200B}\x{FEFF}]+"
 
 _VIRAMAS = character_class(c for c in range(0x20000) if unicodedata.combining(chr(c)) == 9)

@@ -68,9 +68,9 @@ def test_words_are_spelled_and_split_as_in_the_graph(
 
 
 def test_all_code_points_are_split_as_in_the_graph() -> None:
-    """Also those that Python does not know yet: RE2 has tables of its own, Arrow's and TensorFlow's.
+    """Also those that Python does not know yet: Arrow's RE2 and TensorFlow's have other tables.
 
-    If TensorFlow is imported before Arrow, there is one RE2 for both, and nothing to compare.
+    If TensorFlow is imported first, Arrow uses its RE2, and there is nothing to compare.
     """
     options: dict[str, Any] = {"tokenizer": "words", "lowercase": True}
     characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]

@@ -78,7 +78,9 @@ def test_what_pythons_writer_writes_is_read(delimiter: str, quoting: int, end: s
 
 @pytest.mark.parametrize("content", ['"a"b\n', '"a"b', '\n"a"b\ntext\none\n'])
 def test_a_header_that_is_no_csv_is_refused(content: str) -> None:
-    with pytest.raises(SkipstreamError, match="^a.csv must begin with a header, got '\"a\"b', which"):
+    with pytest.raises(
+        SkipstreamError, match="^a.csv must begin with a header, got '\"a\"b', which"
+    ):
         read(content)
 
 
