@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import json
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ import pyarrow.parquet as pq
 import zstandard
 from hypothesis import settings
 from hypothesis import strategies as st
-
-from pipeline import config
 
 # Characters that the tokeniser, or a format, treats in different ways.
 AWKWARD = (
@@ -257,137 +254,3 @@ def suffix_of(name: str) -> str:
     """How a file is packed, as PACK has it."""
     suffix = f".{name.rpartition('.')[2]}"
     return suffix if suffix in PACK else ""
-
-
-NAMES = [name for name, _ in config.fields()]
-_ODD_NAMES = (
-    "trainer",
-    "transform.",
-    ".window",
-    "windw",
-    "trainer.windw",
-    "a.b.c",
-    "trainer.window.x",
-    "vector_size",
-    "trainer.hs",
-    "input",
-    "sg",
-    "TRAINER.WINDOW",
-    " trainer.window ",
-)
-
-
-def setting_names() -> st.SearchStrategy[str]:
-    """Mostly those that there are."""
-    known = st.sampled_from(NAMES)
-    return st.one_of(known, known, known, st.sampled_from(_ODD_NAMES), texts(max_size=8))
-
-
-def setting_values() -> st.SearchStrategy[Any]:
-    """What a setting may be given, right and wrong, as JSON has it."""
-    number = st.one_of(st.integers(0, 9), st.integers(), st.floats(), st.floats(0, 1))
-    word = st.sampled_from(
-        ["none", "auto", "jsonl", "fail", "skip", "words", "whitespace", "latest", "int8", "true"]
-    )
-    one = st.one_of(number, st.booleans(), word, texts(max_size=8), st.just("\x7f"))
-    return st.one_of(one, one, st.none(), st.lists(one, max_size=3))
-
-
-def written_values() -> st.SearchStrategy[str]:
-    """What may stand behind the equals sign of --set."""
-    depth = st.sampled_from([1, 50, 5000])
-    odd = [
-        "'", '"', "[", "{", "'''", "1979-05-27", "07:32:00", "9" * 5000, "0x" + "f" * 5000, "0x1F",
-        "1_000", "1e999", "-inf", "nan", ".5", "+.5", "-1", "5,3", "--", "a = 1", "[1, 2", "{a=1}",
-        "1\nwindow = 3", "\ud800",
-    ]  # fmt: skip
-    return st.one_of(
-        setting_values().map(lambda value: json.dumps(value, ensure_ascii=False)),
-        texts(max_size=12),
-        st.sampled_from(odd),
-        depth.map(lambda deep: "[" * deep + "]" * deep),
-        depth.map(lambda deep: "{a=" * deep + "1" + "}" * deep),
-    )
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """A file of vectors that another program wrote.
-
-    Attributes:
-        stored: Its bytes on the disk.
-        rows: Words with their vectors, in the order of the file.
-    """
-
-    stored: bytes
-    rows: list[tuple[bytes, list[float]]]
-
-
-DIMENSIONS = 3
-
-
-@st.composite
-def vector_files(draw: st.DrawFn) -> Vectors:
-    """word2vec's text or binary, or GloVe's: words twice, with spaces, or not UTF-8, too."""
-    kind = draw(st.sampled_from(["text", "binary", "glove"]))
-    letters = texts("".join(map(chr, [*range(33), 0x7F])), max_size=5).map(str.encode)
-    word = st.one_of(letters, st.sampled_from([b"a", b"the", b"12", b"-1.5", b"\xff", b"\xc3"]))
-    word = word.filter(lambda some: some and some.strip() == some)
-    if kind == "text":
-        word = st.one_of(word, st.builds(b"%s %s".__mod__, st.tuples(word, word)))
-    number = st.floats(-1e6, 1e6, width=32)
-    vector = st.lists(number, min_size=DIMENSIONS, max_size=DIMENSIONS)
-    rows = draw(st.lists(st.tuples(word, vector), min_size=1, max_size=6))
-    head = b"%d %d\n" % (len(rows), DIMENSIONS)
-    if kind == "binary":
-        end = draw(st.sampled_from([b"", b"\n"]))
-        lines = [w + b" " + struct.pack(f"<{DIMENSIONS}f", *v) + end for w, v in rows]
-    else:
-        end = draw(st.sampled_from([b"\n", b" \n", b"\r\n"]))
-        lines = [w + b" " + b" ".join(b"%r" % n for n in v) + end for w, v in rows]
-    stored = (b"" if kind == "glove" else head) + b"".join(lines)
-    pack = draw(st.sampled_from(["", "", ".gz", ".bz2"]))
-    return Vectors(PACK[pack](stored), rows)
-
-
-_HEADS = [
-    b"",
-    b"x",
-    b"1000000000000 3\n",
-    b"-1 3\n",
-    b"9" * 5000 + b" 3\n",
-    b"3 " + b"9" * 5000 + b"\n",
-]
-_HEADS += [
-    b"9" * 30 + b" 3\n",
-    b"2 0\n",
-    b"0 3\n",
-    b"1 3\na nan 1 2\n",
-    b"1 3\na 1 1e99 2\n",
-    b"1 3\na inf 1 2",
-]
-_HEADS += [
-    b"a 1 2\n",
-    b"\xef\xbb\xbf1 3\na 1 2 3",
-    b"1 3\na 1_0 2 3\n",
-    b"a 1 2 e\n",
-    b"a . - +\n",
-    b"a 1 2 3\nb\n",
-]
-
-
-@st.composite
-def harmed_vectors(draw: st.DrawFn) -> bytes:
-    """A file of vectors that was cut or changed, or whose first line promises what is not there."""
-    stored = bytearray(draw(vector_files()).stored)
-    at = draw(st.integers(0, len(stored)))
-    how = draw(st.sampled_from(["cut", "flip", "inside", "head"]))
-    if how == "cut":
-        stored = stored[:at]
-    elif how == "flip":
-        stored[at % len(stored)] ^= draw(st.integers(1, 255))
-    elif how == "inside":
-        stored[at:at] = draw(st.one_of(st.binary(max_size=5), odd_texts(5)))
-    else:
-        stored[: draw(st.sampled_from([0, 4]))] = draw(st.sampled_from(_HEADS))
-    return bytes(stored)

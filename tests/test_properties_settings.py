@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,63 @@ from hypothesis import strategies as st
 from components.errors import SkipstreamError
 from pipeline import cli, config, face
 
+NAMES = [name for name, _ in config.fields()]
+_ODD_NAMES = (
+    "trainer",
+    "transform.",
+    ".window",
+    "windw",
+    "trainer.windw",
+    "a.b.c",
+    "trainer.window.x",
+    "vector_size",
+    "trainer.hs",
+    "input",
+    "sg",
+    "TRAINER.WINDOW",
+    " trainer.window ",
+)
+
+
+def setting_names() -> st.SearchStrategy[str]:
+    """Mostly those that there are."""
+    known = st.sampled_from(NAMES)
+    return st.one_of(known, known, known, st.sampled_from(_ODD_NAMES), strategies.texts(max_size=8))
+
+
+def setting_values() -> st.SearchStrategy[Any]:
+    """What a setting may be given, right and wrong, as JSON has it."""
+    number = st.one_of(st.integers(0, 9), st.integers(), st.floats(), st.floats(0, 1))
+    word = st.sampled_from(
+        ["none", "auto", "jsonl", "fail", "skip", "words", "whitespace", "latest", "int8", "true"]
+    )
+    one = st.one_of(number, st.booleans(), word, strategies.texts(max_size=8), st.just("\x7f"))
+    return st.one_of(one, one, st.none(), st.lists(one, max_size=3))
+
+
+def written_values() -> st.SearchStrategy[str]:
+    """What may stand behind the equals sign of --set."""
+    depth = st.sampled_from([1, 50, 5000])
+    odd = [
+        "'", '"', "[", "{", "'''", "1979-05-27", "07:32:00", "9" * 5000, "0x" + "f" * 5000, "0x1F",
+        "1_000", "1e999", "-inf", "nan", ".5", "+.5", "-1", "5,3", "--", "a = 1", "[1, 2", "{a=1}",
+        "1\nwindow = 3", "\ud800",
+    ]  # fmt: skip
+    return st.one_of(
+        setting_values().map(lambda value: json.dumps(value, ensure_ascii=False)),
+        strategies.texts(max_size=12),
+        st.sampled_from(odd),
+        depth.map(lambda deep: "[" * deep + "]" * deep),
+        depth.map(lambda deep: "{a=" * deep + "1" + "}" * deep),
+    )
+
+
 OVERRIDES = st.lists(
     st.builds(
         "{}{}{}".format,
-        strategies.setting_names(),
+        setting_names(),
         st.sampled_from(["=", "=", "=", "=", " = ", "", ":"]),
-        strategies.written_values(),
+        written_values(),
     ),
     min_size=1,
     max_size=3,
@@ -57,21 +109,19 @@ def test_any_override_is_taken_or_refused_in_a_line(toml: Path, overrides: list[
 
 
 TABLE = st.dictionaries(
-    st.sampled_from([name.partition(".")[2] for name in strategies.NAMES]),
-    strategies.written_values(),
+    st.sampled_from([name.partition(".")[2] for name in NAMES]),
+    written_values(),
     max_size=3,
 )
 CONFIG = st.one_of(
-    st.dictionaries(
-        st.sampled_from([name.partition(".")[0] for name in strategies.NAMES]), TABLE
-    ).map(
+    st.dictionaries(st.sampled_from([name.partition(".")[0] for name in NAMES]), TABLE).map(
         lambda tables: "".join(
             f"[{stage}]\n" + "".join(f"{name} = {value}\n" for name, value in table.items())
             for stage, table in tables.items()
         )
     ),
     strategies.texts(),
-    strategies.written_values().map("trainer = {}".format),
+    written_values().map("trainer = {}".format),
 )
 
 
@@ -159,9 +209,7 @@ ODD_OBJECTS = st.sampled_from(
 
 
 @given(
-    settings=st.dictionaries(
-        strategies.setting_names(), st.one_of(strategies.setting_values(), ODD_OBJECTS), max_size=3
-    )
+    settings=st.dictionaries(setting_names(), st.one_of(setting_values(), ODD_OBJECTS), max_size=3)
 )
 def test_any_settings_of_train_are_taken_as_they_are_or_refused(
     no_training: list[list[str]], settings: dict[str, Any]
