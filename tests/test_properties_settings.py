@@ -134,6 +134,7 @@ def test_any_file_is_taken_or_refused_in_a_line(toml: Path, content: bytes) -> N
         config.load(toml)
 
 
+@strategies.examples(1 / 3)
 @given(
     words=st.lists(
         st.one_of(

@@ -74,7 +74,7 @@ def block_of(documents: list[bytes]) -> Block:
     return Block(pa.array(documents, pa.binary()), {"documents": len(documents), "bytes": size})
 
 
-@strategies.examples(1 / 2)
+@strategies.examples(1 / 4)
 @given(documents=DOCUMENTS, options=st.sampled_from(OPTIONS))
 def test_tokens_are_the_same_in_the_job_the_graph_and_python(
     documents: list[bytes], options: dict[str, Any]
@@ -87,7 +87,7 @@ def test_tokens_are_the_same_in_the_job_the_graph_and_python(
     event("no token" if not any(expected) else "tokens")
 
 
-@strategies.examples(1 / 2)
+@strategies.examples(1 / 4)
 @given(words=DOCUMENTS, options=st.sampled_from(OPTIONS))
 def test_words_are_spelled_the_same_in_the_graph_and_in_python(
     words: list[bytes], options: dict[str, Any]
@@ -105,7 +105,7 @@ def segment_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("segments") / "0")
 
 
-@strategies.examples(1 / 2)
+@strategies.examples(1 / 4)
 @given(
     documents=st.lists(DOCUMENTS, min_size=1, max_size=4),
     options=st.sampled_from(OPTIONS),
@@ -307,7 +307,7 @@ def test_any_words_are_answered(model: Any, words: list[bytes], k: int) -> None:
             np.testing.assert_allclose(cosines[row, :count], list(ours.values()), atol=2e-5)
 
 
-@strategies.examples(1 / 8)
+@strategies.examples(1 / 10)
 @given(texts=st.lists(DOCUMENTS.map(b" ".join), max_size=6))
 def test_any_texts_are_answered(model: Any, texts: list[bytes]) -> None:
     served, embeddings = model
