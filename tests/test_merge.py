@@ -5,7 +5,7 @@ import pytest
 
 from components.trainer.merge import Delta, Directions, apart, directions, merge
 
-K = 0.5
+K = 4.0
 
 
 def random_directions(draw: np.random.Generator, dimensions: int, count: int) -> Directions:

@@ -17,7 +17,6 @@ from components.trainer.sharing import Sharing
 from components.trainer.tables import Table
 from components.trainer.workers import Workers
 
-HARDER = 4
 SUBWORDS = Subwords(2, 4, 300)
 FASTTEXTS = Subwords(3, 6, 2_000_000)
 
@@ -63,9 +62,6 @@ class Naive:
     def share(self, found: Move) -> None:
         moves = dict(zip(found.ids.tolist(), found.moves.astype(np.float64), strict=True))
         paths = dict(zip(found.ids.tolist(), found.paths.tolist(), strict=True))
-        harder = Directions(
-            found.along.basis, HARDER * found.along.bends, HARDER * found.along.rest
-        )
         for bucket in self.buckets:
             shards = [
                 Delta(np.int32([0]), moves[id_][np.newaxis], np.float32([paths[id_]]))
@@ -73,7 +69,7 @@ class Naive:
                 for _ in range(held.count(bucket))
                 if id_ in moves
             ]
-            move = merged(np.zeros((1, len(found.moves[0]))), shards, harder)[0]
+            move = merged(np.zeros((1, len(found.moves[0]))), shards, found.along)[0]
             far = np.linalg.norm(move)
             if len(shards) > 1 and far > 1.6 * found.along.length:
                 move *= 1.6 * found.along.length / far

@@ -9,8 +9,7 @@ Here words are trained as without n-grams for a round. Then each n-gram makes on
 words that hold it found. They are to it what the shards are to a row: they started from the same
 place and moved each by itself. Where they moved each in a direction of its own, it moves by the
 sum, as it would pair by pair; where all have gone the whole way, by about one of them. So the rule
-is that of `components.trainer.merge`, with a harder bend. A part that one word alone holds moves as
-the word does.
+is that of `components.trainer.merge`. A part that one word alone holds moves as the word does.
 
 The load of a bucket is that of all its words. As a row moves by no more than so many lengths of its
 partners in a step (`components.trainer.optimizer`), a bucket does in a round.
@@ -32,9 +31,6 @@ from components.trainer.tables import Table, aligned, in_place
 from components.trainer.workers import Workers, each
 from components.vocabulary import Vocabulary
 
-# Times the bend of a row's own pairs. An n-gram's words move while the context vectors move, too:
-# with 1 time, rounds of 500,000 tokens diverge; 4 reaches the best scores, 16 shares less.
-_HARDER = 4.0
 _PASSES = 10  # Of `settle`; later ones change little.
 _ROW = 16  # n-grams that are as much work as to move a row.
 _PART = 1 << 16  # n-grams that a thread adds up at once: tens of MB.
@@ -111,7 +107,6 @@ class Sharing:
             workers: That do it.
         """
         kinds, longest = self.kinds, LONGEST_MOVE * along.length
-        along = along._replace(bends=_HARDER * along.bends, rest=np.float32(_HARDER) * along.rest)
         place = np.full(self.start.types, -1, np.int32)
         place[ids] = np.arange(len(ids), dtype=np.int32)
         with tf.device("CPU:0"):

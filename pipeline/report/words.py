@@ -72,6 +72,8 @@ def positions(vectors: Rows) -> npt.NDArray[np.int64]:
     Returns:
         int64 [words, 2], x and y from -EXTENT to EXTENT.
     """
+    from sklearn.manifold import TSNE  # Before the limit, which reaches loaded libraries only.
+
     unit = _unit(vectors)
     with _one_thread():
         begin = _principal(unit)
@@ -79,8 +81,6 @@ def positions(vectors: Rows) -> npt.NDArray[np.int64]:
             turns = np.arange(len(unit)) * (2 * np.pi / max(1, len(unit)))
             found = np.stack([np.cos(turns), np.sin(turns)], axis=1) / 2
         else:
-            from sklearn.manifold import TSNE
-
             found = TSNE(
                 perplexity=min(_PERPLEXITY, (len(unit) - 1) / 3),
                 max_iter=_ITERATIONS,

@@ -169,6 +169,8 @@
     const drawMap = () => {
       const hits = chosen < 0 ? [] : neighbors(chosen).map(([id]) => id).filter(on);
       const quiet = chosen >= 0 && on(chosen);
+      const shown = new Set(quiet ? [...hits, chosen] : hits);
+      const others = words.map.map((_, id) => id).filter((id) => !shown.has(id));
       const before = map ? map.getOption().dataZoom : null;
       const zoom = (at, which) => ({ type: "inside", [which]: 0, filterMode: "none",
         zoomOnMouseWheel: "ctrl", moveOnMouseMove: true, minSpan: 2,
@@ -183,18 +185,19 @@
         dataZoom: [zoom(0, "xAxisIndex"), zoom(1, "yAxisIndex")],
         tooltip: { ...base().tooltip, trigger: "item", formatter: tip, appendToBody: false },
         series: [
-          { id: "all", type: "scatter", data: words.map.map((_, id) => point(id)),
+          { id: "all", type: "scatter", data: others.map((id) => point(id)),
             itemStyle: { opacity: quiet ? 0.28 : 0.8 },
             label: label(quiet ? { color: color("faint") } : {}),
             labelLayout: { hideOverlap: true }, z: 2 },
-          { id: "near", type: "scatter", z: 3, data: hits.map((id) => point(id, { symbolSize: 13 })),
+          { id: "near", type: "scatter", z: 3, data: hits.map((id) => point(id, { symbolSize: Math.max(13, size(id)) })),
             itemStyle: { opacity: 1 }, labelLayout: { hideOverlap: true },
-            label: label({ fontSize: 13, fontWeight: 600 }) },
+            label: label({ fontSize: 13, fontWeight: 600, minMargin: 0 }) },
           { id: "chosen", type: "scatter", z: 4,
             data: quiet ? [point(chosen, { symbolSize: 20, itemStyle: { opacity: 1, color: color("accent"),
               borderColor: color("paper"), borderWidth: 3 } })]
               : [],
-            labelLayout: { hideOverlap: true }, label: label({ fontSize: 16, fontWeight: 700 }) },
+            labelLayout: { hideOverlap: true },
+            label: label({ fontSize: 16, fontWeight: 700, minMargin: 0 }) },
         ],
       };
     };
