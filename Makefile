@@ -25,7 +25,7 @@ $(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
 .PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
-.PHONY: benchmark-cluster campaign-buckets load
+.PHONY: benchmark-cluster campaign-buckets campaign-inputs load
 
 install: $(STAMP)
 
@@ -152,6 +152,12 @@ campaign-buckets: $(DEV_STAMP)
 load: $(DEV_STAMP)
 	$(BIN)/python tests/campaigns/load.py $(ARGS)
 
+# The tests of properties with many inputs, drawn anew.
+# make campaign-inputs ARGS='--examples 1000 --hypothesis-seed 7 -k corpora'
+campaign-inputs: $(DEV_STAMP)
+	$(BIN)/python -m pytest --examples=10000 --hypothesis-show-statistics \
+		tests/test_properties_*.py $(ARGS)
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find pipeline components tests -name __pycache__ -type d -prune -exec rm -rf {} +

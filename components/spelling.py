@@ -37,7 +37,10 @@ def character_class(codes: Iterable[int]) -> str:
 
 # Classes of RE2, less their brackets. Format characters are those of Annex 29, but for joiners and
 # the zero width space, which separates. CGJ and variation selectors are as invisible.
-_LETTERS = r"\pL\pN"
+# Han of Unicode 15.1 is letters to Arrow's RE2 and, so far, unassigned to TensorFlow 2.21's.
+_NEW_HAN = r"\x{2EBF0}-\x{2EE5D}"
+_LETTER = rf"\pL{_NEW_HAN}"
+_LETTERS = rf"{_LETTER}\pN"
 _INVISIBLE = (
     r"\x{AD}\x{34F}\x{61C}\x{70F}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}"
     r"\x{2066}-\x{206F}\x{FE00}-\x{FE0F}\x{FEFF}\x{FFF9}-\x{FFFB}\x{13430}-\x{1343F}"
@@ -72,7 +75,9 @@ SEPARATOR = (
 )
 # The marks of repetition and length are of no script.
 _KANA_MARKS = r"\x{3031}-\x{3035}\x{30FC}\x{FF70}"
-UNSEGMENTED = rf"([\p{{Han}}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
+UNSEGMENTED = (
+    rf"([\p{{Han}}{_NEW_HAN}\p{{Hiragana}}\p{{Katakana}}{_KANA_MARKS}][\pM\x{{FF9E}}\x{{FF9F}}]*)"
+)
 WHITE_SPACE = r"[\s\pZ\x{85}\x{200B}\x{FEFF}]+"
 
 _VIRAMAS = character_class(c for c in range(0x20000) if unicodedata.combining(chr(c)) == 9)
@@ -94,11 +99,11 @@ REWRITES = (
 )
 REWRITTEN = rf"{_INVISIBLE}{_INTONATION}{_JOINERS}{_RARE_INNER}{_MODIFIERS}{_HEBREW}"
 # Lower case sees a sigma's neighbours in the text, of which Σ.Α. shows more than the word.
-SIGMAS = ((r"(\pL.*)σ(\pM*)$", r"\1ς\2"), (r"^ς(\pM*)$", r"σ\1"))
+SIGMAS = ((rf"([{_LETTER}].*)σ(\pM*)$", r"\1ς\2"), (r"^ς(\pM*)$", r"σ\1"))
 # Signs that are part of a word only between certain letters: what finds one, and the rewrites to a
 # character of `_INNER`.
 DOTS = ("\u0387", _POINT)  # They become DOT first.
-_BEFORE_LETTER = rf"{DOT}([{_ATTACHED}]*\pL)"
+_BEFORE_LETTER = rf"{DOT}([{_ATTACHED}]*[{_LETTER}])"
 _BEHIND_NUMBER = (rf"(\pN[{_ATTACHED}]*){_POINT}", rf"\1{DOT}")
 
 

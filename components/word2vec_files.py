@@ -188,7 +188,8 @@ def _too_long(place: str) -> SkipstreamError:
 
 def _vector(place: str, numbers: list[bytes] | Vector) -> Vector:
     try:
-        vector = np.array(numbers, np.float32)
+        with np.errstate(over="ignore"):  # It is infinite then, and refused.
+            vector = np.array(numbers, np.float32)
     except ValueError as error:
         shown = b" ".join(numbers)
         raise SkipstreamError(f"{place} must have numbers alone, got {_shown(shown)}") from error

@@ -13,7 +13,7 @@ import re
 import shlex
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -106,8 +106,14 @@ def load(config: Path | None, overrides: Sequence[str] = (), input: Sequence[str
     for name, field in fields():
         _spell_out(tree, name, field)
     try:
+        written = json.dumps(tree, default=str)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"settings must be numbers, texts and lists, got one that cannot be written: {error}"
+        ) from error
+    try:
         # JSON's strict mode is the one that takes a list for a tuple, yet no "3" for 3.
-        return Settings.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return Settings.model_validate_json(written, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
         # An unknown name comes first: it often explains the rest.
@@ -192,7 +198,10 @@ def template(settings: Settings) -> str:
         note = " ".join(part for part in (field.description or "", _range(field)) if part)
         lines += textwrap.wrap(note, 100, initial_indent="# ", subsequent_indent="# ")
         value = getattr(getattr(settings, stage), key)
-        lines.append(f"# {key} =" if value is None else f"{key} = {_toml(value)}")
+        if value is None and field.default is None:
+            lines.append(f"# {key} =")
+        else:
+            lines.append(f"{key} = {toml('none' if value is None else value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -219,7 +228,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SkipstreamError(f"config file {path} is not readable: {error.strerror}") from error
     except RecursionError as error:
         raise SettingsError(f"config file {path} is nested too deeply: write it flat") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # Not TOML, not UTF-8, thousands of digits.
         raise SettingsError(f"config file {path} is not TOML: {error}") from error
 
 
@@ -232,7 +241,7 @@ def _parse(text: str) -> Any:
     complete = re.sub(r"^([+-]?)(?=\.\d)", r"\g<1>0", text.strip())  # TOML has no bare ".05".
     try:
         parsed = tomllib.loads(f"value = {complete}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -245,9 +254,17 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
         table[key] = value
 
 
-def _toml(value: Any) -> str:
-    """JSON's numbers, strings, lists and booleans are TOML's, too, but for escaped emoji."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+def toml(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    r"""JSON's numbers, strings, lists and booleans are TOML's, too, but for escaped emoji and DEL.
+
+    Args:
+        value: What is written.
+        default: What makes a value of what JSON has not; none: that is an error.
+
+    >>> print(toml(["é", "\x7f", 0.5, True]))
+    ["é", "\u007f", 0.5, true]
+    """
+    return json.dumps(value, ensure_ascii=False, default=default).replace("\x7f", "\\u007f")
 
 
 def _spell_out(tree: dict[str, Any], name: str, field: FieldInfo) -> None:
@@ -304,7 +321,7 @@ def _unknown(name: str, value: Any, text: str | None) -> str:
     elif text is None:
         found = "example_gen.input" if found == "--input" else found
         stage, dot, key = found.partition(".")
-        file = f"write {key} = {_toml(value)} below [{stage}]"
+        file = f"write {key} = {toml(value, str)} below [{stage}]"
         hint = file if dot else f"give {found} on the command line"
     elif found.startswith("--"):
         hint = f"use {found} {shlex.quote(text)}"

@@ -1,7 +1,7 @@
 """`skipstream.train` and `skipstream.load`."""
 
-import json
 import os
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -221,9 +221,11 @@ def _written(value: Any) -> str:
         value = os.fspath(value)
     elif isinstance(value, tuple | list):
         value = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in value]
-    elif hasattr(value, "item"):  # A number of numpy's.
-        value = value.item()
+    elif hasattr(value, "tolist"):  # A number or an array of numpy's.
+        value = value.tolist()
     try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError as error:
+        written = config.toml(value)
+        tomllib.loads(f"value = {written}")  # JSON has more: objects, null, infinity.
+    except (TypeError, ValueError, RecursionError) as error:
         raise SettingsError(f"a setting must be a number, text or a list, got {value!r}") from error
+    return written

@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute  # noqa: F401 - before TensorFlow, whose RE2 it would use: see test_served
 import pytest
 import stores
 from commands import Command, probe_in_this_process
+from hypothesis import HealthCheck, settings
 
 from components import threads
 from pipeline import cache, cli
@@ -18,6 +20,32 @@ threads.limit(None)  # As the command does.
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What Hypothesis draws for the tests of properties: in the suite, each time the same.
+settings.register_profile(
+    "suite",
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For campaigns."""
+    parser.addoption(
+        "--examples", type=int, help="inputs of each property, drawn anew (default: 200, the same)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw as many inputs as are asked for."""
+    if number := config.getoption("--examples", None):
+        settings.register_profile("campaign", max_examples=number, derandomize=False)
+        settings.load_profile("campaign")
 
 
 # These start first, so that no process is busy with one of them after the others are done.

@@ -219,6 +219,18 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path):
         config.load(file)
 
 
+_BEYOND = r"^(trainer\.seed|settings) must be .*, got |^config file .* is (not TOML|nested too deeply): "
+
+
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "9" * 5000, "0x" + "f" * 5000])
+def test_values_beyond_measure_are_refused(value: str, tmp_path: Path):
+    file = tmp_path / "settings.toml"
+    file.write_text(f"[trainer]\nseed = {value}\n")
+    for arguments in (None, [f"trainer.seed={value}"]), (file,):
+        with pytest.raises(SkipstreamError, match=_BEYOND):
+            config.load(*arguments)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     with pytest.raises(SkipstreamError, match=r"config file .*none.toml does not exist"):
         config.load(tmp_path / "none.toml")
@@ -244,7 +256,13 @@ def test_letters_are_lowered_by_the_tokenizer_unless_set(
 
 def test_the_template_names_all_settings_and_reads_back(tmp_path: Path):
     settings = config.load(
-        None, ["trainer.epochs=3", "transform.max_size=9", "example_gen.input=😀\t\"'.txt"]
+        None,
+        [
+            "trainer.epochs=3",
+            "transform.max_size=9",
+            "example_gen.input=😀\t\"\x7f'.txt",
+            "evaluator.max_score_drop=none",  # The default is a number.
+        ],
     )
     text = config.template(settings)
     file = tmp_path / "settings.toml"

@@ -96,6 +96,24 @@ def test_a_file_is_a_document(tmp_path):
     assert read_all(corpus) == ([b"one\n\ntwo\n", b"three"], {"empty": 2})
 
 
+def test_without_json_records_there_are_no_documents(tmp_path, monkeypatch):
+    """Neither in an empty file nor in a piece in which no line begins."""
+    assert read_one(tmp_path, b"", "a.jsonl") == ([], {})
+    monkeypatch.setattr(units, "UNIT_BYTES", 64)
+    content = b'{"text": "%s"}\n{"text": "two"}' % (b"x" * 300)
+    assert read_one(tmp_path, content, "a.jsonl") == ([b"x" * 300, b"two"], {})
+
+
+@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("members", [["", ""], ["", "one\n"], ["one\n", "", "", "two\n", ""]])
+def test_members_of_a_packed_file_may_hold_nothing(tmp_path, suffix, members):
+    stored = b"".join(PACK[suffix](member.encode()) for member in members)
+    documents, reasons = read_one(tmp_path, stored, f"a.txt{suffix}")
+    assert (documents, reasons) == ("".join(members).encode().split(), {})
+    with pytest.raises(SkipstreamError, match="corrupt or truncated"):
+        read_one(tmp_path, stored + b"more", f"a.txt{suffix}")
+
+
 def test_a_json_record_is_a_document(tmp_path):
     content = (
         b'\xef\xbb\xbf{"body": "one\\ntwo"}\r\n'

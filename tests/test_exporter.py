@@ -220,6 +220,14 @@ def test_fewer_than_one_neighbor_is_an_error(ask: Signatures) -> None:
         ask("nearest", words=["east"], k=0)
 
 
+@pytest.mark.parametrize("k", [10_001, 2**31 - 1])
+def test_more_neighbors_than_fit_the_memory_are_an_error(ask: Signatures, k: int) -> None:
+    """Each takes a string of every row: one request could end the server."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="k must be at most 10000"):
+        ask("nearest", words=["east"], k=k)
+    assert len(ask("nearest", words=["east"], k=10_000)["neighbors"][0]) == 10_000
+
+
 def test_an_analogy_leaves_its_three_words_out(ask: Signatures) -> None:
     # 東 - east + … : west of "don't" (north-east) is north; all that point there tie.
     answer = ask("analogy", a=["east", "east"], b=["north", "x"], c=["南", "east"], k=2)

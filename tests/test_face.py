@@ -3,6 +3,7 @@
 import builtins
 import gzip
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -194,6 +195,9 @@ def test_a_keras_layer_looks_tokens_up_and_is_saved(
         ({"windw": 3}, "did you mean 'trainer.window'?"),
         ({"window": 0}, "trainer.window must be at least 1, got 0"),
         ({"settings": {"trainer.epochs": "x"}}, "trainer.epochs must be a whole number, got 'x'"),
+        ({"settings": {"example_gen.input": math.inf}}, "a number, text or a list, got inf"),
+        ({"settings": {"example_gen.input": [None]}}, "a number, text or a list, got [None]"),
+        ({"window": np.arange(2)}, "trainer.window must be a whole number, got [0, 1]"),
         ({"settings": {"trainer": {"epoch": 1}}}, "unknown setting 'trainer.epoch'"),
         ({"settings": "/none.toml"}, "config file /none.toml does not exist"),
         ({"input": [["a", "b"]]}, "got list at place 0: texts themselves are given as documents="),
@@ -222,7 +226,8 @@ def test_keywords_settings_and_files_become_the_command(
     toml = tmp_path / "settings.toml"
     toml.write_text("[trainer]\nwindow = 3\n")
     skipstream.train(["a*.txt", Path("b.txt")], settings=toml, epochs=2, max_loss_increase=None)
-    skipstream.train(settings={"trainer": {"seed": 3}, "evaluator.analogies": ["q.txt"]}, seed=4)
+    given = {"trainer": {"seed": 3}, "evaluator.analogies": ["q.txt"], "example_gen.field": "a\x7f"}
+    skipstream.train(settings=given, seed=4)
     assert commands == [
         [
             "run",
@@ -236,7 +241,8 @@ def test_keywords_settings_and_files_become_the_command(
         ]
         + ["--set", "trainer.epochs=2", "evaluator.max_loss_increase=none"],
         ["run", "--output", "skipstream-output"]
-        + ["--set", "trainer.seed=4", 'evaluator.analogies=["q.txt"]'],
+        + ["--set", "trainer.seed=4", 'evaluator.analogies=["q.txt"]']
+        + ['example_gen.field="a\\u007f"'],
     ]
 
 

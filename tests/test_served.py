@@ -67,6 +67,21 @@ def test_words_are_spelled_and_split_as_in_the_graph(
     assert spelling.tokenize(words, **options) == [list(row) for row in expected]
 
 
+def test_all_code_points_are_split_as_in_the_graph() -> None:
+    """Also those that Python does not know yet: Arrow's RE2 and TensorFlow's have other tables.
+
+    If TensorFlow is imported first, Arrow uses its RE2, and there is nothing to compare.
+    """
+    options: dict[str, Any] = {"tokenizer": "words", "lowercase": True}
+    characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
+    texts = [" ".join(characters[start:][:5000]) for start in range(0, len(characters), 5000)]
+    in_graph = text.tokenize(tf.constant([text.encode() for text in texts]), **options)
+    expected = [[token.decode() for token in tokens] for tokens in in_graph.to_list()]
+    assert spelling.tokenize(texts, **options) == expected
+    assert [len(tokens) for tokens in expected[-2:]] == [0, 0]  # Of private use.
+    assert spelling.tokenize(["\U0002ebf0\U0002ee5d"], **options) == [[*"\U0002ebf0\U0002ee5d"]]
+
+
 def test_bytes_that_are_no_text_are_spelled_as_in_the_graph() -> None:
     draw = np.random.default_rng(2)
     parts = [b"a", b"\xff", b"\xe6\x9d", b"\xed\xa0\x80", b"\xc3\xa9", b"\xf0\x9f", b"\x80"]

@@ -76,6 +76,14 @@ def test_what_pythons_writer_writes_is_read(delimiter: str, quoting: int, end: s
     assert counts == ({"empty": texts.count("")} if "" in texts else {})
 
 
+@pytest.mark.parametrize("content", ['"a"b\n', '"a"b', '\n"a"b\ntext\none\n'])
+def test_a_header_that_is_no_csv_is_refused(content: str) -> None:
+    with pytest.raises(
+        SkipstreamError, match="^a.csv must begin with a header, got '\"a\"b', which"
+    ):
+        read(content)
+
+
 def test_quotes_between_tabs_are_letters_if_they_make_no_sense_otherwise() -> None:
     rows = ['1\t"Well," he said\n', "2\tno quote\n", '3\t"left open\n']
     text = "id\ttext\n" + "".join(rows)

@@ -207,7 +207,7 @@ def _naming(piece: Piece) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
             raise SkipstreamError(f"cannot read {path}: {error.strerror}") from error
-        if isinstance(error, (OSError, pa.ArrowInvalid, zlib.error)):
+        if isinstance(error, (OSError, pa.ArrowException, zlib.error)):
             kind = piece.compression or piece.format
             raise SkipstreamError(
                 f"corrupt or truncated {kind} data in {path} ({reason}): replace the file"
@@ -287,7 +287,8 @@ def _checked(texts: Iterator[bytes], piece: Piece, rules: Rules) -> Iterator[byt
 
 def _checked_records(blocks: Iterator[Block], piece: Piece, rules: Rules) -> Iterator[Block]:
     """Refuses a file in whose beginning is no record that can be read."""
-    first = next(blocks)
+    if (first := next(blocks, None)) is None:  # No line begins in this piece.
+        return
     unreadable = {reason: first.counts.get(reason, 0) for reason in UNREADABLE}
     most = max(UNREADABLE, key=lambda reason: unreadable[reason])
     if (

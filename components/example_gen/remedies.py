@@ -35,7 +35,7 @@ def setting(name: str, value: str) -> str:
     try:
         tomllib.loads(f"value = {value}")
         value = json.dumps(value, ensure_ascii=False)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # Then --set takes it as it is.
         pass
     return f"--set {shlex.quote(f'{name}={value}')}"
 

@@ -117,7 +117,7 @@ def delimited(
         longest: Bytes; a quote that is not closed after so many never will be.
 
     Raises:
-        SkipstreamError: There is no such column, or a quote is not closed.
+        SkipstreamError: There is no such column, no header, or a quote is not closed.
 
     >>> chunk = Chunk(b'id;text\n1;"one\ntwo; ""3"" "\n2\n3;\n', cut=False)
     >>> (block,) = delimited([chunk], path="a.csv", field="text", tabs=False, longest=99)
@@ -138,7 +138,12 @@ def delimited(
         itertools.chain.from_iterable(map(_lines, itertools.chain([head], texts))), 2 * longest
     )
     rows = _rows(csv.reader(lines, **format), path, lines)
-    names = next(row for row in rows if row)
+    names = next((row for row in rows if row != []), [])
+    if names is None:
+        raise SkipstreamError(
+            f"{path} must begin with a header, got {excerpt(head.lstrip().splitlines()[0])}, which "
+            "holds a quote inside of a quoted value: write it twice"
+        )
     place = _place(names, field)
     if place is None:
         some = [row for row in itertools.islice(rows, _ROWS) if row and len(row) == len(names)]

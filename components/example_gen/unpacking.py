@@ -1,5 +1,6 @@
 """Compressed files -> the bytes that they hold, and what is wrong where they hold none."""
 
+import bz2
 import re
 import zlib
 from collections.abc import Iterator
@@ -65,16 +66,22 @@ def unpacked(
         raise SkipstreamError(_otherwise(sample, path, compression))
     file.seek(0)
     if compression == "gzip":
-        for text in _gunzip(file, size):
-            limit.count(len(text))
-            yield text
-        return
+        texts = _gunzip(file, size)
+    elif compression == "bz2":
+        texts = _bunzip(file, size)
+    else:
+        texts = _by_arrow(file, path, compression, size)
+    for text in texts:
+        limit.count(len(text))
+        yield text
+
+
+def _by_arrow(file: IO[bytes], path: str, compression: str, size: int) -> Iterator[bytes]:
     # Beam's own decompression takes a truncated file for a whole one; Arrow's does not, and reads
     # concatenated members, too.
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression) as stream:
             while text := filled(stream, size):
-                limit.count(len(text))
                 yield text
     except (OSError, pa.ArrowInvalid) as error:
         if "too much memory" not in str(error):
@@ -120,6 +127,38 @@ def _gunzip(file: IO[bytes], size: int) -> Iterator[bytes]:
         data = data or file.read(_READ)
     if decoder is not None:
         raise zlib.error("its end is missing")
+
+
+def _bunzip(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Of Python's bz2: Arrow's stream fails at a member that holds nothing, if another follows."""
+    return _even(_bz2_texts(file, size), size)
+
+
+def _bz2_texts(file: IO[bytes], size: int) -> Iterator[bytes]:
+    decoder = None
+    data = file.read(_READ)
+    while data or decoder is not None:
+        decoder = decoder or bz2.BZ2Decompressor()
+        if decoder.needs_input and not data:
+            raise OSError("its end is missing")
+        yield decoder.decompress(data, size)
+        data = b""
+        if decoder.eof:
+            data, decoder = decoder.unused_data, None
+        if not data and (decoder is None or decoder.needs_input):
+            data = file.read(_READ)
+
+
+def _even(texts: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same stream in chunks of `size` bytes; the last one may have less."""
+    pending = b""
+    for text in texts:
+        pending += text
+        while len(pending) >= size:
+            yield pending[:size]
+            pending = pending[size:]
+    if pending:
+        yield pending
 
 
 def filled(file: IO[bytes], size: int) -> bytes:

@@ -24,6 +24,7 @@ _WORDS = _TEXT = tf.TensorSpec([None], tf.string)
 _K = tf.TensorSpec([], tf.int32)
 _BLOCK = 128  # rows
 _CHUNK_BLOCKS = 64
+_MOST_ANSWERS = 10_000  # to a word, or as many as there are words: rows are filled up to k
 _TINY = 1e-30  # squared length below which a vector counts as zeros
 
 
@@ -162,7 +163,8 @@ class EmbeddingModel(tf.Module):
 
         Args:
             words: string [batch].
-            k: int32 scalar, at least 1. Where fewer words are left, "" and 0 fill the row.
+            k: int32 scalar, from 1 to 10,000 or the size of the vocabulary, whichever is more.
+                Where fewer words are left, "" and 0 fill the row.
 
         Returns:
             neighbors: string [batch, k], similarity descending, ties in the order of the ids.
@@ -184,7 +186,8 @@ class EmbeddingModel(tf.Module):
             a: string [batch].
             b: string [batch].
             c: string [batch].
-            k: int32 scalar, at least 1. Where fewer words are left, "" and 0 fill the row.
+            k: int32 scalar, from 1 to 10,000 or the size of the vocabulary, whichever is more.
+                Where fewer words are left, "" and 0 fill the row.
 
         Returns:
             neighbors: string [batch, k], "" where `a`, `b` or `c` is unknown and has no vector.
@@ -258,7 +261,13 @@ class EmbeddingModel(tf.Module):
             blank: bool [batch], whose rows are "" and 0.
             k: int32 scalar.
         """
-        tf.debugging.assert_positive(k, "k must be at least 1")
+        most = max(self._size, _MOST_ANSWERS)
+        checks = [
+            tf.debugging.assert_positive(k, "k must be at least 1"),
+            tf.debugging.assert_less_equal(k, most, f"k must be at most {most}"),
+        ]
+        with tf.control_dependencies(checks):  # Else rows for any k are made beside them.
+            k = tf.identity(k)
         units = tf.math.l2_normalize(targets, axis=1, epsilon=_TINY)
         cosines = self._products(units) * self.inverse_norms.read_value()
         cosines = tf.reshape(cosines, [-1, self._blocks, _BLOCK])
