@@ -219,7 +219,9 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path):
         config.load(file)
 
 
-_BEYOND = r"^(trainer\.seed|settings) must be .*, got |^config file .* is (not TOML|nested too deeply): "
+_BEYOND = (
+    r"^(trainer\.seed|settings) must be .*, got |^config file .* is (not TOML|nested too deeply): "
+)
 
 
 @pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "9" * 5000, "0x" + "f" * 5000])

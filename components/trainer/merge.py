@@ -34,8 +34,8 @@ Floats = npt.NDArray[np.float32]
 _APART, _FEWEST = 1 / 6, 16
 _TURNS = 8  # Of the iteration that finds them.
 # k: how much of a pair's load bends its loss. Of one of its rows that is 1 at most; but both move,
-# each in a merge of its own. With .5, 16 shards diverge within an epoch of 21 million tokens, unless
-# the rate falls soon; with 2 and 4 they do not, and scores are alike.
+# each in a merge of its own. With .5, 16 shards diverge within an epoch of 21 million tokens,
+# unless the rate falls soon; with 2 and 4 they do not, and scores are alike.
 _BEND = 4.0
 # Products of so many rows, or of a multiple, have the same bits for a row wherever it stands; the
 # rows left over behind would be added up in another order.
