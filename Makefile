@@ -160,4 +160,4 @@ campaign-inputs: $(DEV_STAMP)
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find pipeline components tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pipeline components skipstream tests -name __pycache__ -type d -prune -exec rm -rf {} +

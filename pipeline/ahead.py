@@ -4,9 +4,16 @@ import contextlib
 import threading
 from importlib import import_module
 
+_NAME = "imports"
+
+
+def under_way() -> bool:
+    """Whether such a thread is at work in this process."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
+
 
 class Imports:
-    """A thread that imports a module. The program does not end before that has ended."""
+    """A thread that imports a module. Python does not end before that has ended."""
 
     def __init__(self) -> None:
         """Nothing is imported yet."""
@@ -19,7 +26,7 @@ class Imports:
             with contextlib.suppress(BaseException):
                 import_module(module)
 
-        self._thread = threading.Thread(target=load, name="imports")
+        self._thread = threading.Thread(target=load, name=_NAME)
         self._thread.start()
 
     def wait(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import failures, interrupts, logs, usage
+from pipeline import ahead, failures, interrupts, logs, usage
 from pipeline.commands import corpus, model, report, versions
 from pipeline.commands import run as run_commands
 from pipeline.commands.run import STAGES
@@ -60,6 +60,10 @@ def main() -> NoReturn:
     code = run(sys.argv[1:], drain)
     interrupts.heard()
     drain()
+    if ahead.under_way():  # It was interrupted, and nobody needs what is being imported.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -73,6 +73,18 @@ sys.exit(interrupts.exit_code())
 INTERRUPTED = "skipstream: error: interrupted: the same command resumes"
 
 
+def test_an_interrupted_run_says_nothing_more_of_what_it_was_importing(tmp_path: Path) -> None:
+    # Without a corpus of its own: TensorFlow is imported beside the reading of docstrings.
+    process = start("run", "--output", tmp_path / "out")
+
+    def moment() -> bool:
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        return "tensorflow" in mapped
+
+    assert send(process, signal.SIGINT, moment)[-1] == INTERRUPTED
+    assert process.returncode == 128 + signal.SIGINT
+
+
 @pytest.mark.parametrize(
     ("number", "moment"),
     [

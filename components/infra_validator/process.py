@@ -1,6 +1,7 @@
 """A process of its own, in which an export is asked."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,12 @@ class FreshProcess:
         """Start it."""
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            [sys.executable, PROBE], stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe
+            # Neither the directory of the probe nor the caller's has modules for it.
+            [sys.executable, "-P", PROBE],
+            cwd=os.sep,
+            stdin=pipe,
+            stdout=subprocess.DEVNULL,
+            stderr=pipe,
         )
 
     def __enter__(self) -> Self:
