@@ -11,6 +11,7 @@ _BYTES = re.compile("[\udc80-\udcff]")
 # The last two ranges make a terminal show what follows in another order.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
+_SHOWN_CHARACTERS = 60
 _SHOWN = re.compile(r"\\x([89a-fA-F][0-9a-fA-F])")
 
 
@@ -40,6 +41,15 @@ def printable(text: str) -> str:
     one\x1b[2Jtwo\u202e True
     """
     return _CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else _escaped(found[0]), text)
+
+
+def cut(word: str) -> str:
+    """A word for a message or a table, at most 60 characters of it.
+
+    >>> cut("word"), len(cut("a" * 2000)), cut("a" * 2000)[-3:]
+    ('word', 60, 'aa…')
+    """
+    return word if len(word) <= _SHOWN_CHARACTERS else f"{word[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _escaped(character: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # What unknown words are compared with, most frequent first: 0.2 s a word.
 _COMPARED = 100_000
+_LONGEST = 60  # characters: longer ones are no words, and take seconds each
 _CUTOFF = 0.75  # of the ratio of characters in common, see difflib
 _MOST = 3
 
@@ -17,13 +18,15 @@ def near(word: str, words: Sequence[str]) -> list[str]:
     share of characters in common; the more frequent word first where these are equal.
 
     Args:
-        word: Is none of `words`.
+        word: Is none of `words`. Nothing is near one of more than 60 characters.
         words: Most frequent first.
 
     >>> words = ["the", "King", "kings", "new_york"]
     >>> [near(word, words) for word in ("king", "teh", "kingz", "new york", "of")]
     [['King', 'kings'], ['the'], ['King', 'kings'], ['new_york'], []]
     """
+    if len(word) > _LONGEST:
+        return []
     folded = word.casefold()
     swapped = (
         f"{folded[:i]}{folded[i + 1]}{folded[i]}{folded[i + 2 :]}" for i in range(len(folded) - 1)
@@ -34,7 +37,7 @@ def near(word: str, words: Sequence[str]) -> list[str]:
     shortest, longest = len(folded) * _CUTOFF / (2 - _CUTOFF), len(folded) * (2 / _CUTOFF - 1)
     found = []
     for place, other in enumerate(words[:_COMPARED]):
-        if not shortest <= len(other) <= longest:
+        if not shortest <= len(other) <= min(longest, _LONGEST):
             continue
         if (lower := other.casefold()) in alike:
             found.append((-2.0, place, other))

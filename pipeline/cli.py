@@ -339,11 +339,11 @@ def _add_model_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
 
     neighbors = add("neighbors", model.neighbors, "The nearest words: word, neighbour, cosine.")
     help_text = "without any, the words of each line of stdin are answered at once"
-    neighbors.add_argument("words", nargs="*", metavar="WORD", help=help_text)
+    neighbors.add_argument("words", nargs="*", default=[], metavar="WORD", help=help_text)
     add_k(neighbors)
     analogy = add("analogy", model.analogy, "What is to C as B is to A: word, cosine.")
     analogy.usage = "skipstream analogy [-h] [-k K] MODEL [A B C]"
-    analogy.add_argument("words", nargs="*", metavar="A B C", help=help_text)
+    analogy.add_argument("words", nargs="*", default=[], metavar="A B C", help=help_text)
     add_k(analogy)
     add(
         "embed",

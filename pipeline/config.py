@@ -157,11 +157,17 @@ def close(name: str) -> str:
     >>> close("windw"), close("q.zzzz")
     ("did you mean 'trainer.window'?", "see 'skipstream settings'")
     """
+    found = closest(name)
+    return f"did you mean '{found}'?" if found else "see 'skipstream settings'"
+
+
+def closest(name: str) -> str | None:
+    """The setting whose name is spelled nearly like `name`, which may lack the stage."""
     known = {full: full for full, _ in fields()}
     # A stage that was left out: "window" means "trainer.window".
     known |= {full.partition(".")[2]: full for full in known}
     found = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{known[found[0]]}'?" if found else "see 'skipstream settings'"
+    return known[found[0]] if found else None
 
 
 # What a setting cannot be without.

@@ -1,16 +1,19 @@
 """`skipstream.train` and `skipstream.load`."""
 
+import glob
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from components.errors import SettingsError
 from components.exporter.embeddings import Embeddings
+from components.names import cut
 from pipeline import child, config, documents
 from pipeline.commands import places
+from pipeline.store import Store
 
 _OUTPUT = "skipstream-output"  # As the command's.
 _OPTIONS = {
@@ -32,7 +35,7 @@ def load(model: Address) -> Embeddings:
     Raises:
         SkipstreamError: There is none, or it is damaged.
     """
-    address = os.fspath(model)
+    address = _address(model, "model")
     return Embeddings.load(places.local(address), address)
 
 
@@ -77,7 +80,7 @@ def train(
         dimensions: Length of a vector.
         epochs: Passes over the corpus.
         window: Most tokens between target and context, on either side.
-        negatives: Noise words that each pair is worth.
+        negatives: Noise words for each pair.
         sample: Share of the corpus above which a word is subsampled.
         learning_rate: Rate of the first step.
         seed: Everything random is a function of it.
@@ -121,10 +124,15 @@ def train(
     toml = None
     if isinstance(settings, Mapping):
         overrides = _flat(settings) | overrides
-    elif settings is not None:
+    elif isinstance(settings, str | os.PathLike):
         toml = Path(settings)
+    elif settings is not None:
+        raise SettingsError(
+            'settings must be as {"trainer.epochs": 3}, or the path of a TOML file, got '
+            f"{type(settings).__name__}"
+        )
     patterns = _patterns(input)
-    return _run(os.fspath(output), patterns, documents, toml, overrides, progress)
+    return _run(_address(output, "output"), patterns, documents, toml, overrides, progress)
 
 
 def _run(
@@ -136,19 +144,21 @@ def _run(
     progress: bool,
 ) -> Embeddings:
     words = [f"{name}={_written(value)}" for name, value in overrides.items()]
-    config.load(toml, words, patterns)  # A mistake is told before anything starts.
+    # A mistake is told before anything starts.
+    settings = config.load(toml, words, patterns)
+    Store.open(output, "output")
     directory = None
     if texts is not None:
-        if patterns or "example_gen.input" in overrides:
+        if settings.example_gen.input:
             raise SettingsError(
                 "input and documents are two corpora, got both: leave one of them out"
             )
         directory = documents.write(texts, output)
         patterns = [documents.pattern(directory)]
         words += ["example_gen.format=jsonl", "example_gen.field=text"]
-    command = ["run", "--output", output]
-    command += ["--config", str(toml)] if toml else []
-    command += ["--input", *patterns] if patterns else []
+    command = ["run", "--output", _no_option(output)]
+    command += ["--config", _no_option(str(toml))] if toml else []
+    command += ["--input", *map(_no_option, patterns)] if patterns else []
     command += ["--set", *words] if words else []
     made = child.run(command, progress=progress)
     if directory:
@@ -157,14 +167,49 @@ def _run(
 
 
 def _patterns(input: Address | Sequence[Address]) -> list[str]:
-    several = [input] if isinstance(input, str | os.PathLike) else list(input)
+    try:
+        several = [input] if isinstance(input, str | os.PathLike) else list(input)
+    except TypeError as error:
+        raise SettingsError(f"input takes file patterns, got {type(input).__name__}") from error
     for place, pattern in enumerate(several):
         if not isinstance(pattern, str | os.PathLike):
             raise SettingsError(
                 f"input takes file patterns, got {type(pattern).__name__} at place {place}: texts "
                 "themselves are given as documents="
             )
-    return [os.fspath(pattern) for pattern in several]
+    patterns = [os.fspath(pattern) for pattern in several]
+    for pattern in patterns:
+        if _is_text(pattern):
+            raise SettingsError(
+                f"input takes file patterns, and no file matches {cut(pattern)!r}: texts "
+                "themselves are given as documents="
+            )
+    return patterns
+
+
+def _is_text(pattern: str) -> bool:
+    """Whether it is several words, and neither they nor all of it could name files."""
+    words = pattern.split()
+    if len(words) < 2 or "://" in pattern or "{" in pattern:
+        return False
+    wanted = map(os.path.expanduser, (pattern, *words))
+    return not any(
+        any(glob.iglob(path, recursive=True)) or os.path.lexists(path) for path in wanted
+    )
+
+
+def _address(given: Address, name: str) -> str:
+    """It as text."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise SettingsError(
+            f"{name} must be a directory, gs://bucket/path or s3://bucket/path, got {given!r}"
+        )
+    return os.fspath(given)
+
+
+def _no_option(path: str) -> str:
+    """A path that a command does not take for one of its options."""
+    return f"./{path}" if path.startswith("-") and path != "-" else path
 
 
 def _full_name(keyword: str) -> str:
@@ -180,22 +225,33 @@ def _full_name(keyword: str) -> str:
     if len(fulls) == 1:
         return fulls[0]
     if fulls:
-        others = ", ".join(f'settings={{"{full}": …}}' for full in fulls)
+        others = ", ".join(map(_setting, fulls))
         raise SettingsError(f"keyword {keyword!r} could be one of two settings: write {others}")
-    meant = config.meant(keyword)
-    if meant in _OPTIONS:
-        hint = _OPTIONS[meant]
-    elif meant:
-        hint = f"{_keyword(meant)} is meant"
-    else:
-        hint = config.absent(keyword) or config.close(keyword)
-    raise SettingsError(f"train has no keyword {keyword!r}: {hint}")
+    raise SettingsError(f"train has no keyword {keyword!r}: {_hint(keyword, _keyword)}")
+
+
+def _hint(name: str, written: Callable[[str], str]) -> str:
+    """What an unknown name may mean; `written`: how Python writes a setting."""
+    found = config.meant(name)
+    if found in _OPTIONS:
+        return _OPTIONS[found]
+    if found:
+        return f"{written(found)} is meant"
+    if why := config.absent(name):
+        return why
+    if close := config.closest(name):
+        return f"did you mean {written(close)}?"
+    return "see help(skipstream.train) and 'skipstream settings'"
 
 
 def _keyword(full: str) -> str:
     name = full.partition(".")[2]
     times = Counter(other.partition(".")[2] for other, _ in config.fields())
-    return name if times[name] == 1 else f'settings={{"{full}": …}}'
+    return name if times[name] == 1 else _setting(full)
+
+
+def _setting(full: str) -> str:
+    return f'settings={{"{full}": …}}'
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,13 +260,25 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> _flat({"trainer": {"epochs": 3}, "transform.min_count": 2})
     {'trainer.epochs': 3, 'transform.min_count': 2}
     """
-    flat: dict[str, Any] = {}
+    flat: dict[Any, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
             flat[name] = value
+    for name in flat:
+        if not isinstance(name, str):
+            raise SettingsError(f"names of settings must be text, got {name!r}")
+        _check_name(name)
     return flat
+
+
+def _check_name(name: str) -> None:
+    """Refuse a setting that does not exist."""
+    known = [full for full, _ in config.fields()]
+    if name in known or any(full.startswith(f"{name}.") for full in known):
+        return  # A stage: that it takes a table is told later.
+    raise SettingsError(f"unknown setting {name!r}: {_hint(name, _setting)}")
 
 
 def _written(value: Any) -> str:

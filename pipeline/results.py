@@ -6,6 +6,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from components.artifacts import by_reason
+from components.names import cut
 
 _WORDS = 8
 _NEIGHBORS = 6
@@ -271,13 +272,13 @@ def _share(value: float | None) -> str:
 
 
 def _word(token: str) -> str:
-    r"""A token as a terminal may show it: control characters escaped, joiners of letters kept.
+    r"""A token as a terminal may show it: cut, control characters escaped, joiners of letters kept.
 
     >>> _word("3\x1b[m\u202e"), _word("\u0645\u06cc\u200c") == "\u0645\u06cc\u200c"
     ('3\\x1b[m\\u202e', True)
     """
     return "".join(
-        char if char.isprintable() or char in _JOINERS else ascii(char)[1:-1] for char in token
+        char if char.isprintable() or char in _JOINERS else ascii(char)[1:-1] for char in cut(token)
     )
 
 

@@ -4,6 +4,7 @@ import builtins
 import gzip
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from gensim.models import KeyedVectors
 from test_served import WORDS, save
 
 import skipstream
+from components.near import near
 from components.subwords import Buckets, Subwords
 from pipeline import child, documents, face
 
@@ -86,6 +88,9 @@ def test_unknown_words_have_vectors_of_ngrams_but_are_no_words(
         {"positive": [np.arange(9, dtype=np.float32), "c7"], "negative": "c8"},
         {"positive": [(np.arange(9.0), 3), ("c7", 1)]},
         {"positive": [], "negative": ["a1"]},
+        {"negative": ["a1"]},
+        {"positive": None, "negative": "a1"},
+        {"positive": "a1", "negative": None},
     ],
 )
 def test_most_similar_is_gensim_s(
@@ -112,7 +117,20 @@ def test_other_answers_are_gensim_s(model: skipstream.Embeddings, gensim: KeyedV
         (lambda m: m.most_similar("a1", topn=0), r"\(topn\) must be at least 1, got 0"),
         (lambda m: m.most_similar([]), "needs a word or a vector"),
         (lambda m: m.most_similar(np.zeros(4)), r"must have the shape \(9,\), got \(4,\)"),
-        (lambda m: m.doesnt_match("a1"), "needs a list of words, got 'a1'"),
+        (lambda m: m.doesnt_match("a1"), "words must be a list of them, got the text 'a1'"),
+        (lambda m: m.doesnt_match(iter([])), "needs a list of words, got none"),
+        (lambda m: m[0], "words must be text, got int"),
+        (lambda m: m[None], "words must be text, got NoneType"),
+        (lambda m: m[["a1", 3]], "got int at place 1"),
+        (lambda m: m.most_similar("a1", topn=None), "must be a whole number, got None"),
+        (lambda m: m.most_similar("a1", topn=2.5), "must be a whole number, got 2.5"),
+        (lambda m: m.most_similar(3), "takes words and vectors, got int"),
+        (lambda m: m.most_similar([{}]), "takes words and vectors, got dict"),
+        (lambda m: m.most_similar(np.full(9, np.nan)), "must hold finite numbers"),
+        (lambda m: m.most_similar([("a1", np.inf)]), "weights must be finite"),
+        (lambda m: m.embed([None]), "texts must be text, got NoneType at place 0"),
+        (lambda m: m[["z" * 2000]], "^not in the model's vocabulary: z{59}…: occurs fewer than"),
+        (lambda m: m[["z1", *["z2"] * 99]], r"z2, and 90 more: occurs"),
         (lambda m: m.embed("a1"), "a list of them, got the text 'a1'"),
         (lambda m: m.similarity("a1", "zz9"), "vocabulary: zz9"),
     ],
@@ -122,6 +140,22 @@ def test_mistaken_questions_are_refused(
 ) -> None:
     with pytest.raises(skipstream.SkipstreamError, match=message):
         ask(model)
+
+
+def test_words_and_texts_may_come_one_by_one(model: skipstream.Embeddings) -> None:
+    assert list(model) == NAMES
+    words = NAMES[:9:2]
+    expected = model.doesnt_match(words)
+    assert model.doesnt_match(np.array(words)) == model.doesnt_match(iter(words)) == expected
+    np.testing.assert_array_equal(model[iter(words)], model.vectors[:9:2])
+    np.testing.assert_array_equal(model.embed(iter(words)), model.embed(words))
+
+
+def test_long_words_are_near_none() -> None:
+    started = time.process_time()
+    words = ["a" * 2000] * 50
+    assert near("a" * 1990, words) == near("a" * 59, words) == []
+    assert time.process_time() - started < 1
 
 
 def test_gensim_answers_the_same_from_what_it_is_given(model: skipstream.Embeddings) -> None:
@@ -192,7 +226,20 @@ def test_a_keras_layer_looks_tokens_up_and_is_saved(
         ({"iter": 3}, "no keyword 'iter': epochs is meant"),
         ({"sg": 1}, "skip-gram with negative sampling is the only model"),
         ({"sentences": []}, "give file patterns first, or texts as documents="),
-        ({"windw": 3}, "did you mean 'trainer.window'?"),
+        ({"windw": 3}, "no keyword 'windw': did you mean window?"),
+        ({"dimension": 3}, "no keyword 'dimension': did you mean dimensions?"),
+        ({"settings": {"epochs": 3}}, """'epochs': settings={"trainer.epochs": …} is meant"""),
+        ({"settings": {3: 3}}, "names of settings must be text, got 3"),
+        ({"settings": [1]}, "settings must be as {"),
+        ({"input": 3}, "input takes file patterns, got int"),
+        ({"input": ["text one"]}, "no file matches 'text one': texts themselves are given as"),
+        ({"documents": 3}, "got int: documents=[text, …]"),
+        (
+            {"output": ""},
+            "output must be a directory, gs://bucket/path or s3://bucket/path, got ''",
+        ),
+        ({"output": "gs://", "documents": ["a"]}, "output must be a directory, gs://"),
+        ({"output": "/dev/null/x", "documents": ["a"]}, "/dev/null/x/documents cannot be written"),
         ({"window": 0}, "trainer.window must be at least 1, got 0"),
         ({"settings": {"trainer.epochs": "x"}}, "trainer.epochs must be a whole number, got 'x'"),
         ({"settings": {"example_gen.input": math.inf}}, "a number, text or a list, got inf"),
@@ -213,8 +260,36 @@ def test_mistakes_are_told_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(child, "run", None)
     with pytest.raises(skipstream.SkipstreamError) as caught:
-        skipstream.train(output=tmp_path / "out", **given)
+        skipstream.train(**{"output": tmp_path / "out", **given})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("texts", [[], "abc", 3, [3]])
+def test_what_is_no_corpus_leaves_nothing_behind(texts: Any, tmp_path: Path) -> None:
+    with pytest.raises(skipstream.SkipstreamError):
+        skipstream.train(documents=texts, output=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_documents_beside_an_input_in_a_file_are_refused(tmp_path: Path) -> None:
+    toml = tmp_path / "settings.toml"
+    toml.write_text('[example_gen]\ninput = "x.txt"\n')
+    with pytest.raises(skipstream.SkipstreamError, match="two corpora"):
+        skipstream.train(documents=["a"], settings=toml, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model", ["", 3, b"x"])
+def test_what_is_no_address_is_refused(model: Any) -> None:
+    with pytest.raises(skipstream.SkipstreamError, match="model must be a directory"):
+        skipstream.load(model)
+
+
+def test_errors_of_the_texts_are_as_they_are(tmp_path: Path) -> None:
+    texts = (Path(name).read_text() for name in [__file__, "/none.txt"])
+    with pytest.raises(FileNotFoundError, match=r"/none\.txt"):
+        documents.write(texts, str(tmp_path))
+    assert [path.name for path in (tmp_path / "documents").iterdir()] == [".lock"]
 
 
 def test_keywords_settings_and_files_become_the_command(
@@ -228,6 +303,7 @@ def test_keywords_settings_and_files_become_the_command(
     skipstream.train(["a*.txt", Path("b.txt")], settings=toml, epochs=2, max_loss_increase=None)
     given = {"trainer": {"seed": 3}, "evaluator.analogies": ["q.txt"], "example_gen.field": "a\x7f"}
     skipstream.train(settings=given, seed=4)
+    skipstream.train("-x.txt", output="-o")
     assert commands == [
         [
             "run",
@@ -243,6 +319,7 @@ def test_keywords_settings_and_files_become_the_command(
         ["run", "--output", "skipstream-output"]
         + ["--set", "trainer.seed=4", 'evaluator.analogies=["q.txt"]']
         + ['example_gen.field="a\\u007f"'],
+        ["run", "--output", "./-o", "--input", "./-x.txt"],
     ]
 
 
@@ -266,9 +343,13 @@ def test_documents_are_written_alike_however_they_come(
     import glob
 
     assert len(glob.glob(documents.pattern(made))) == len(content)
+    left = made.parent / ".scratch-documents"  # Of a process that was killed.
+    left.mkdir()
+    (left / "00000.jsonl.gz").touch()
     other = documents.write(["x"], str(tmp_path / "o[1]"))
+    assert [path.name for path in other.iterdir()] == ["00000.jsonl.gz"]
     documents.forget_others(other)
-    assert list(other.parent.iterdir()) == [other]
+    assert sorted(other.parent.iterdir()) == [other.parent / ".lock", other]
 
 
 def test_importing_is_quick_and_loads_no_framework(model: skipstream.Embeddings) -> None:
@@ -286,6 +367,24 @@ def test_importing_is_quick_and_loads_no_framework(model: skipstream.Embeddings)
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         skipstream.trian  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["pipeline", "components"])
+def test_a_folder_that_hides_ours_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", "import skipstream; skipstream.train()"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(skipstream.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: skipstream needs its own package {name}, and {tmp_path / name} hides it: "
+        "rename that, or start Python in another directory"
+    )
 
 
 @pytest.fixture(scope="module")

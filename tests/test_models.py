@@ -89,7 +89,8 @@ def test_neighbors_without_words_answers_each_line_of_stdin(ask: Callable[..., A
     captured = ask(b"tensor\r\n\nx\nx tensor", "neighbors", "model", "-k", "1")
     assert captured.out == "tensor\ttensors\t0.7500\n" * 2
     assert captured.err == 2 * (
-        "not in the model's vocabulary: x: look for the form that the tokeniser makes of it\n"
+        "not in the model's vocabulary: x: occurs fewer than transform.min_count times, or is "
+        "spelled otherwise\n"
     )
 
 
@@ -128,6 +129,13 @@ def test_a_line_is_answered_before_the_next_is_read():
         assert process.wait() == 0
 
 
+def test_only_the_model_is_required(capsys: pytest.CaptureFixture[str]):
+    for command in ("neighbors", "analogy"):
+        with pytest.raises(SystemExit):
+            cli.run([command])
+        assert capsys.readouterr().err.endswith("are required: MODEL\n")
+
+
 @pytest.mark.usefixtures("model")
 def test_an_unknown_word_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]):
     assert cli.run(["neighbors", "model", "x", "tensor", "-k", "1"]) == 1
@@ -144,10 +152,13 @@ def test_an_unknown_word_does_not_hide_the_others(capsys: pytest.CaptureFixture[
         (["don't"], "don't (did you mean Don't?)"),
         (
             ["tensorz", "x"],
-            "tensorz (did you mean tensor or tensors?), x: look for the form that the tokeniser "
-            "makes of it",
+            "tensorz (did you mean tensor or tensors?), x: occurs fewer than transform.min_count "
+            "times, or is spelled otherwise",
         ),
-        (list("abcd"), "a, b, c, d: look for the form that the tokeniser makes of it"),
+        (
+            list("abcd"),
+            "a, b, c, d: occurs fewer than transform.min_count times, or is spelled otherwise",
+        ),
     ],
 )
 def test_an_unknown_word_is_answered_with_those_like_it(

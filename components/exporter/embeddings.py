@@ -1,6 +1,7 @@
 """A trained model for Python: vectors, neighbours, texts. No TensorFlow is needed for that."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -12,6 +13,7 @@ from components.errors import SkipstreamError, UnknownWordError
 from components.exporter import ranking
 from components.exporter.served import Served
 from components.exporter.storage import Stored, Vectors
+from components.names import cut
 from components.near import near
 from components.spelling import spell, tokenize
 from components.subwords import Buckets, Subwords, find, ngrams
@@ -23,6 +25,7 @@ Neighbors = list[tuple[str, float]]
 # A word or a vector, perhaps with its weight.
 Item = str | npt.NDArray[Any] | tuple[str | npt.NDArray[Any], float]
 _MOST_HINTS = 3  # unknown words whose near spellings are looked for
+_MOST_NAMED = 10  # unknown words that a message names
 
 
 class Embeddings:
@@ -104,6 +107,10 @@ class Embeddings:
         """Words of the vocabulary."""
         return len(self.words)
 
+    def __iter__(self) -> Iterator[str]:
+        """The words, most frequent first."""
+        return iter(self.words)
+
     def __repr__(self) -> str:
         """Size and place."""
         return f"<Embeddings: {len(self):,} words, {self.dimensions} dimensions, {self.path}>"
@@ -118,8 +125,8 @@ class Embeddings:
     @overload
     def __getitem__(self, words: str) -> npt.NDArray[np.float32]: ...
     @overload
-    def __getitem__(self, words: Sequence[str]) -> Vectors: ...
-    def __getitem__(self, words: str | Sequence[str]) -> npt.NDArray[np.float32]:
+    def __getitem__(self, words: Iterable[str]) -> Vectors: ...
+    def __getitem__(self, words: str | Iterable[str]) -> npt.NDArray[np.float32]:
         """The vector of a word, or those of several.
 
         Returns:
@@ -127,25 +134,26 @@ class Embeddings:
 
         Raises:
             UnknownWordError: A KeyError: a word has no vector. It names near spellings.
+            SkipstreamError: They are no words.
         """
         if isinstance(words, str):
             return np.asarray(self._known([words])[0])
         return self._known(words)
 
-    def vectors_of(self, words: Sequence[str]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    def vectors_of(self, words: Iterable[str]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """The vectors of `words`, and which of them are in the vocabulary.
 
         Returns:
             float32 [words, dimensions], and bool [words]. Words that are not in the vocabulary have
             the mean of their n-grams; zeros where the model knows none of these.
         """
-        ids, vectors = self._find(words)
+        ids, vectors = self._find(_texts(words, "words"))
         return vectors, np.array([id_ is not None for id_ in ids], np.bool_)
 
     def most_similar(
         self,
-        positive: Item | Sequence[Item],
-        negative: Item | Sequence[Item] = (),
+        positive: Item | Sequence[Item] | None = None,
+        negative: Item | Sequence[Item] | None = None,
         topn: int = 10,
     ) -> Neighbors:
         """The words whose vectors have the largest cosines with a mean, as gensim's KeyedVectors.
@@ -153,7 +161,7 @@ class Embeddings:
         Args:
             positive: Words or vectors, each perhaps with its weight: ("king", 2.0). Words'
                 vectors have length 1 before they are weighted, others stay as they are. The words
-                themselves are no answers.
+                themselves are no answers. None: none.
             negative: The same, with weights of -1 unless they have their own.
             topn: Most answers.
 
@@ -163,6 +171,7 @@ class Embeddings:
         Raises:
             UnknownWordError: A word has no vector.
         """
+        most = _at_least_1(topn, "topn")
         items = [*_weighted(positive, 1.0), *_weighted(negative, -1.0)]
         if not items:
             raise SkipstreamError("most_similar needs a word or a vector, got none")
@@ -172,8 +181,10 @@ class Embeddings:
         rows = iter(ranking.unit(found))
         vectors = [next(rows) if isinstance(item, str) else self._vector(item) for item, _ in items]
         weights = np.array([weight for _, weight in items], np.float32)
+        if not np.isfinite(weights).all():
+            raise SkipstreamError("weights must be finite numbers, got infinity or NaN")
         target = (np.stack(vectors) * weights[:, np.newaxis]).mean(axis=0)
-        return self._nearest(target[np.newaxis], [ids], _at_least_1(topn, "topn"))[0]
+        return self._nearest(target[np.newaxis], [ids], most)[0]
 
     def similarity(self, a: str, b: str) -> float:
         """The cosine of two words' vectors.
@@ -184,35 +195,36 @@ class Embeddings:
         first, second = ranking.unit(self._known([a, b]))
         return float(first @ second)
 
-    def doesnt_match(self, words: Sequence[str]) -> str:
+    def doesnt_match(self, words: Iterable[str]) -> str:
         """The word whose vector is farthest from the mean of all, at length 1.
 
         Raises:
             UnknownWordError: One has no vector. (gensim leaves such words out.)
         """
-        if isinstance(words, str) or not words:
-            raise SkipstreamError(f"doesnt_match needs a list of words, got {words!r}")
-        units = ranking.unit(self._known(words))
+        several = _texts(words, "words")
+        if not several:
+            raise SkipstreamError("doesnt_match needs a list of words, got none")
+        units = ranking.unit(self._known(several))
         cosines = units @ ranking.unit(units.mean(axis=0))
-        return min(zip(cosines.tolist(), words, strict=True))[1]
+        return min(zip(cosines.tolist(), several, strict=True))[1]
 
-    def nearest(self, words: Sequence[str], k: int) -> list[Neighbors | None]:
+    def nearest(self, words: Iterable[str], k: int) -> list[Neighbors | None]:
         """Up to `k` (word, cosine) for each of `words`, nearest first; None: it has no vector."""
-        ids, vectors = self._find(words)
+        ids, vectors = self._find(_texts(words, "words"))
         blank = self._without_vector(ids, vectors)
         answers = self._nearest(vectors, [[id_] for id_ in ids], _at_least_1(k, "k"))
         return [None if none else row for none, row in zip(blank, answers, strict=True)]
 
     def analogy(self, a: str, b: str, c: str, k: int) -> Neighbors | None:
         """Up to `k` (word, cosine) that are to `c` as `b` is to `a`; None: one has no vector."""
-        ids, vectors = self._find([a, b, c])
+        ids, vectors = self._find(_texts([a, b, c], "words"))
         if self._without_vector(ids, vectors).any():
             return None
         first, second, third = ranking.unit(vectors)
         target = (second - first + third)[np.newaxis]
         return self._nearest(target, [ids], _at_least_1(k, "k"))[0]
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Iterable[str]) -> Vectors:
         """The mean vector of those of each text's tokens that have one.
 
         Returns:
@@ -221,7 +233,7 @@ class Embeddings:
         return self.means_of(texts)[0]
 
     def means_of(
-        self, texts: Sequence[str]
+        self, texts: Iterable[str]
     ) -> tuple[Vectors, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """What `embed` answers, and of how many tokens.
 
@@ -229,12 +241,10 @@ class Embeddings:
             float32 [texts, dimensions]; int32 [texts] tokens; int32 [texts] tokens of the
             vocabulary.
         """
-        if isinstance(texts, str):
-            raise SkipstreamError(f"texts must be a list of them, got the text {texts!r}")
-        served = self._served
-        split = tokenize(texts, tokenizer=served.tokenizer, lowercase=served.lowercase)
-        means = np.zeros((len(texts), self.dimensions), np.float32)
-        known_counts = np.zeros(len(texts), np.int32)
+        several, served = _texts(texts, "texts"), self._served
+        split = tokenize(several, tokenizer=served.tokenizer, lowercase=served.lowercase)
+        means = np.zeros((len(several), self.dimensions), np.float32)
+        known_counts = np.zeros(len(several), np.int32)
         for text, tokens in enumerate(split):
             split[text] = tokens = served.phrases.join(tokens) if served.phrases else tokens
             ids = [self._index.get(token) for token in tokens]
@@ -278,14 +288,16 @@ class Embeddings:
             return
         close = [self.near(word) if len(words) <= _MOST_HINTS else [] for word in words]
         named = [
-            f"{word} (did you mean {' or '.join(others)}?)" if others else word
+            f"{cut(word)} (did you mean {' or '.join(others)}?)" if others else cut(word)
             for word, others in zip(words, close, strict=True)
         ]
+        if len(named) > _MOST_NAMED:
+            named[_MOST_NAMED:] = [f"and {len(named) - _MOST_NAMED:,} more"]
         said = f"not in the model's vocabulary: {', '.join(named)}"
         if self.subwords:
             said += "; nor was any of the n-grams trained that would make a vector"
         elif not all(close):
-            said += ": look for the form that the tokeniser makes of it"
+            said += ": occurs fewer than transform.min_count times, or is spelled otherwise"
         raise UnknownWordError(said)
 
     @cached_property
@@ -309,8 +321,6 @@ class Embeddings:
 
     def _find(self, words: Sequence[str]) -> tuple[list[int | None], Vectors]:
         """Ids, and float32 [words, dimensions]: zeros where there is no vector."""
-        if isinstance(words, str):
-            raise SkipstreamError(f"words must be a list of them, got the text {words!r}")
         ids, spelled = self._look_up(words)
         vectors = self._rows(ids)
         unknown = [place for place, id_ in enumerate(ids) if id_ is None]
@@ -340,9 +350,10 @@ class Embeddings:
         unknown = np.array([id_ is None for id_ in ids], np.bool_)
         return unknown & ~vectors.any(axis=1)
 
-    def _known(self, words: Sequence[str]) -> Vectors:
-        ids, vectors = self._find(words)
-        self._refuse_unknown(words, ids, vectors)
+    def _known(self, words: Iterable[str]) -> Vectors:
+        several = _texts(words, "words")
+        ids, vectors = self._find(several)
+        self._refuse_unknown(several, ids, vectors)
         return vectors
 
     def _refuse_unknown(
@@ -370,11 +381,19 @@ class Embeddings:
         ]
 
     def _vector(self, given: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        vector = np.asarray(given, np.float32)
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.asarray(given, np.float32)
+        except (TypeError, ValueError) as error:
+            raise SkipstreamError(
+                f"most_similar takes words and vectors, got {type(given).__name__}"
+            ) from error
         if vector.shape != (self.dimensions,):
             raise SkipstreamError(
                 f"a vector must have the shape ({self.dimensions},), got {vector.shape}"
             )
+        if not np.isfinite(vector).all():
+            raise SkipstreamError("a vector must hold finite numbers, got infinity or NaN")
         return vector
 
 
@@ -385,8 +404,30 @@ def _taken(stored: Stored, ids: Sequence[int | None] | npt.NDArray[np.int64]) ->
     return Stored(stored.values[rows], scales).restored()
 
 
-def _weighted(items: Item | Sequence[Item], weight: float) -> Iterable[tuple[Any, float]]:
-    """Items and their weights; `items` may be one alone."""
+def _texts(given: Iterable[str], name: str) -> list[str]:
+    """Words or texts as a list of text.
+
+    Raises:
+        SkipstreamError: It is none; `name` is what the message calls it.
+    """
+    if isinstance(given, str):
+        raise SkipstreamError(f"{name} must be a list of them, got the text {cut(given)!r}")
+    try:
+        several = list(given)
+    except TypeError as error:
+        raise SkipstreamError(f"{name} must be text, got {type(given).__name__}") from error
+    for place, one in enumerate(several):
+        if not isinstance(one, str):
+            raise SkipstreamError(f"{name} must be text, got {type(one).__name__} at place {place}")
+    return several
+
+
+def _weighted(items: Item | Sequence[Item] | None, weight: float) -> Iterable[tuple[Any, float]]:
+    """Items and their weights; `items` may be one alone, or none."""
+    if items is None:
+        return ()
+    if not isinstance(items, str | np.ndarray | Iterable):
+        raise SkipstreamError(f"most_similar takes words and vectors, got {type(items).__name__}")
     is_vector = isinstance(items, np.ndarray) and items.ndim == 1
     several: Iterable[Any] = (
         [items] if isinstance(items, str) or is_vector or _is_pair(items) else items
@@ -405,6 +446,12 @@ def _is_pair(item: Any) -> bool:
 
 
 def _at_least_1(k: int, name: str) -> int:
-    if k < 1:
+    try:
+        number = operator.index(k)
+    except TypeError as error:
+        raise SkipstreamError(
+            f"the number of answers ({name}) must be a whole number, got {k!r}"
+        ) from error
+    if number < 1:
         raise SkipstreamError(f"the number of answers ({name}) must be at least 1, got {k}")
-    return k
+    return number

@@ -24,8 +24,8 @@ from components.spelling import WHITE_SPACE, Tokenizer
 from components.subwords import Buckets, Subwords
 
 # How often the corpus holds each token: a line each, by id. TensorFlow leaves that folder alone.
-_DIGITS = 19  # A number of fewer fits into 64 bits.
 COUNTS = "assets.extra/counts.txt"
+_DIGITS = 19  # A number of fewer fits into 64 bits.
 SIGNATURES = frozenset({"serving_default", "embed_text", "nearest", "analogy"})
 _VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"  # What TensorFlow puts behind an attribute's name.
 # An attribute of the nodes that read assets: how many lines there must be. See attr_value.proto.

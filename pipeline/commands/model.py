@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import SettingsError, SkipstreamError
+from components.names import cut
 from pipeline import results
 from pipeline.commands import places
 
@@ -132,9 +133,9 @@ def _check_order(command: str, model: str, words: Sequence[str]) -> None:
 
 def _check_three(words: Sequence[str]) -> None:
     if len(words) != 3:
-        raise SettingsError(f"an analogy takes three words, A B C, got {' '.join(words)}")
+        raise SettingsError(f"an analogy takes three words, A B C, got {' '.join(map(cut, words))}")
 
 
 def _mark(word: str) -> None:
     """Say, beside the answer, of what it was made."""
-    print(f"{word} (not in the vocabulary: from its n-grams)", file=sys.stderr)
+    print(f"{cut(word)} (not in the vocabulary: from its n-grams)", file=sys.stderr)

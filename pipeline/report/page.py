@@ -82,7 +82,7 @@ def render(facts: Facts) -> str:
         style=Markup(_read("style.css")),
         scripts=[Markup(script) for script in scripts.values()],
         data=Markup(_json(data)),
-        made=sections.made(facts, words.tokens[first] if words else None),
+        made=sections.made(facts, words.tokens[first:] if words else ()),
         verdict=sections.verdict(facts),
         words=words,
         mapped=min(MAPPED, len(words.tokens)) if words else 0,

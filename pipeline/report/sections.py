@@ -1,13 +1,13 @@
 """What the sections of the page say, as plain values for the template."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from components.artifacts import Model, by_reason
-from components.names import shown
+from components.names import cut, shown
 from components.settings import StageSettings
 from pipeline.config import Settings
 from pipeline.report import checks, text
@@ -69,8 +69,8 @@ def _said(state: str, word: str, sentence: str, reasons: Sequence[Any]) -> dict[
     return {"state": state, "word": word, "sentence": sentence, "reasons": list(reasons)}
 
 
-def made(facts: Facts, first: str | None) -> dict[str, Any]:
-    """What was made, and how to use it. `first`: a word to ask for."""
+def made(facts: Facts, words: Iterable[str]) -> dict[str, Any]:
+    """What was made, and how to use it. `words`: to ask for, the best first."""
     statistics = facts.examples.statistics if facts.examples else {}
     stages = facts.stages.values()
     times = [stage.use.took for stage in stages]
@@ -84,7 +84,7 @@ def made(facts: Facts, first: str | None) -> dict[str, Any]:
         model = facts.address
     elif facts.exported:
         place = model = f"{facts.exported.address}/saved_model"
-    word = first or "WORD"
+    word = next(filter(_can_be_asked, words), "WORD")
     evaluation = facts.evaluation or {}
     return {
         "words": statistics.get("vocabulary"),
@@ -105,6 +105,15 @@ def made(facts: Facts, first: str | None) -> dict[str, Any]:
         if model
         else "",
     }
+
+
+def _can_be_asked(word: str) -> bool:
+    r"""Whether it stands in a command line as it is, where it is no option.
+
+    >>> [_can_be_asked(word) for word in ("it's", "--help", "a" * 2000, "a\x1b")]
+    [True, False, False, False]
+    """
+    return not word.startswith("-") and cut(word) == word and word.isprintable()
 
 
 def learning(facts: Facts) -> dict[str, Any] | None:
