@@ -62,6 +62,8 @@ def main() -> int:
             for one in drawn:
                 if one.place == place:
                     stories[place].tell(one.operation)
+                    if one.kind == "damage" and one.operation.startswith("night"):
+                        stories[place].tell(f"{one.operation.partition(':')[0]}: run")
         outcomes = _run(drawn, stories, root, options, begun)
     _table(outcomes)
     failed = [outcome for outcome in outcomes if outcome.failed]

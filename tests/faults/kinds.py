@@ -1,6 +1,7 @@
 """The kinds of faults: what each does to a world, and how a person mends it."""
 
 import contextlib
+import ctypes
 import dataclasses
 import datetime
 import errno
@@ -21,8 +22,6 @@ from faults.commands import Ended, Process
 from faults.nights import Corpus
 from faults.story import LIMIT, NIGHTS, OPERATIONS, READERS, Story, night, of_output
 from faults.world import World
-
-NOBODY = 65534
 
 
 def _nothing() -> None:
@@ -353,9 +352,6 @@ def rights_go(case: Case) -> Fault:
     modes = {}
 
     def strike(process: Process | None) -> None:
-        if process is None:
-            for one in [case.world.root, *case.world.root.rglob("*")]:
-                os.chown(one, NOBODY, NOBODY, follow_symlinks=False)
         if path.exists():
             modes[path] = path.stat().st_mode
             path.chmod(mode)
@@ -366,17 +362,22 @@ def rights_go(case: Case) -> Fault:
                 one.chmod(old)
 
     fault.strike, fault.undo, fault.stays = strike, undo, True
-    fault.prepare = _be_nobody
-    if fault.event:
-        for one in [case.world.root, *case.world.root.rglob("*")]:
-            os.chown(one, NOBODY, NOBODY, follow_symlinks=False)
+    fault.prepare = _obey_modes
     return fault
 
 
-def _be_nobody() -> None:
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+def _obey_modes() -> None:
+    """Give up what lets root pass over the modes of its own files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP: for what is executed, too.
+        for number in range(3):
+            sets[number] &= ~(1 << capability)
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def environment_bare(case: Case) -> Fault:

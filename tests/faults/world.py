@@ -33,6 +33,7 @@ class World:
     @classmethod
     def empty(cls, root: Path, corpus: Path, url: str, bucket: Mapping[str, str]) -> "World":
         """With its own copy of the text. The output is `url`, or, if that is empty, in `root`."""
+        shutil.rmtree(root, ignore_errors=True)
         for name in ("home", "work", "tmp", "cache"):
             (root / name).mkdir(parents=True)
         shutil.copytree(corpus, root / "corpus")
