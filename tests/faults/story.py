@@ -133,7 +133,7 @@ class Story:
     def world(self, name: str) -> World:
         """What an operation left."""
         directory = name.replace(": ", "-").replace(" ", "-")
-        url = f"{self._url}/{self.root.name}-{directory}" if self._url else ""
+        url = f"{self._url}/{directory}" if self._url else ""
         return World(self.root / directory, url or str(self.root / directory / "out"), self._bucket)
 
     def world_before(self, name: str, root: Path) -> World:
