@@ -25,7 +25,7 @@ $(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
 .PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
-.PHONY: benchmark-cluster campaign-buckets campaign-inputs load
+.PHONY: benchmark-cluster campaign-buckets campaign-inputs faults load
 
 install: $(STAMP)
 
@@ -144,7 +144,7 @@ benchmark-retraining: $(STAMP)
 benchmark-cores benchmark-device benchmark-rounds benchmark-cluster: $(STAMP)
 	$(BIN)/python tests/benchmarks/$(@:benchmark-%=%).py $(if $(CORPUS),--input '$(CORPUS)') $(ARGS)
 
-# make campaign-buckets ARGS='--parts nights kills --stores s3 --seed 7'
+# make campaign-buckets ARGS='--parts nights failures --stores s3 --seed 7'
 campaign-buckets: $(DEV_STAMP)
 	$(BIN)/python tests/campaigns/buckets.py $(ARGS)
 
@@ -157,6 +157,10 @@ load: $(DEV_STAMP)
 campaign-inputs: $(DEV_STAMP)
 	$(BIN)/python -m pytest --examples=10000 --hypothesis-show-statistics \
 		tests/test_properties_*.py $(ARGS)
+
+# make faults ARGS='--runs 200 --seed 1 --jobs 2'
+faults: $(DEV_STAMP)
+	$(BIN)/python tests/faults $(ARGS)
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

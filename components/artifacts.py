@@ -2,7 +2,8 @@
 
 An artifact is a directory whose `manifest.json` is written last, so its presence says that
 everything beside it is whole, and its content what the artifact was made of. A stage that was
-interrupted leaves a directory without one.
+interrupted leaves a directory without one. The manifest has the digests of all files, and each file
+is compared with its own when a process first reads it: a disk may lose what it was given.
 
 What lies in a bucket is fetched to a local directory file by file, when it is asked for:
 `artifact / "vectors.npy"` is a local path either way.
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from components.errors import SkipstreamError
 from components.names import is_word
 from components.places.directory import Directory
+from components.places.place import digest_of, each, files_below
+from components.sealed import seal, unseal
 from components.settings import (
     ExporterSettings,
     StageSettings,
@@ -111,18 +114,39 @@ class Artifact:
         """A file or directory of a finished artifact, fetched where it has to be.
 
         Raises:
-            SkipstreamError: It cannot be fetched.
+            SkipstreamError: It cannot be fetched, or is not what was written.
         """
         if self.remote:
             self.remote.fetch(name)
+        elif (self.path / MANIFEST).exists():
+            self._compare(name)
         return self.path / name
 
     def fetched(self, *names: str) -> Path:
-        """The local directory of a finished artifact, with at least these files."""
-        if self.remote:
-            for name in names:
-                self.remote.fetch(name)
+        """The local directory of a finished artifact, with at least these files.
+
+        Raises:
+            SkipstreamError: One cannot be fetched, or is not what was written.
+        """
+        for name in names:
+            _ = self / name
         return self.path
+
+    def _compare(self, name: str) -> None:
+        """Compare a file, or all of a directory, with what was written.
+
+        Raises:
+            SkipstreamError: One is not the same.
+        """
+        files = listed_files(self.manifest, self.address)
+        chosen = [file for file in files if file == name or file.startswith(f"{name}/")]
+        same = each(lambda file: is_whole(self.path / file, *files[file]), chosen)
+        for file, is_same in zip(chosen, same, strict=True):
+            if not is_same:
+                raise SkipstreamError(
+                    f"{self.address}/{file} is damaged: its content is not what was written: "
+                    f"delete {self.address} and run again"
+                )
 
     def has(self, name: str) -> bool:
         """Whether a finished artifact has such a file."""
@@ -165,8 +189,8 @@ class Artifact:
             SkipstreamError: It is none of this kind, or of an earlier release.
         """
         try:
-            kind, fingerprint = manifest["kind"], manifest["fingerprint"]
-        except (LookupError, TypeError) as error:
+            kind, fingerprint = unseal(manifest)["kind"], manifest["fingerprint"]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise _damaged(address, error) from error
         if kind != cls.__name__:
             raise SkipstreamError(
@@ -187,7 +211,8 @@ class Artifact:
 
         It holds `kind` and `fingerprint`; `made_of`: `inputs` (stage and fingerprint of each),
         `settings` (those that count), `content` (digests of what else was read), `code` and
-        `libraries`; `run` and `finished`, when and by which run; and `summary`.
+        `libraries`; `run` and `finished`, when and by which run; `summary`; `files`, the size and
+        the digest of each by its name; and the `digest` of all this.
 
         Args:
             settings: Those of the stage that made it.
@@ -202,9 +227,18 @@ class Artifact:
             **run,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "summary": summary,
+            "files": self._digests(),
         }
-        write_json(self.path / MANIFEST, manifest)
+        write_json(self.path / MANIFEST, seal(manifest))
         return self
+
+    def _digests(self) -> dict[str, tuple[int, str]]:
+        names = own_files(self.path)
+        digests = each(lambda name: digest_of(self.path / name), names)
+        return {
+            name: ((self.path / name).stat().st_size, digest)
+            for name, digest in zip(names, digests, strict=True)
+        }
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -229,6 +263,45 @@ class Artifact:
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def own_files(directory: Path) -> list[str]:
+    """Names of the files that an artifact consists of: no manifest, nothing on its way."""
+    left_out = (MANIFEST, CHECKPOINTS)
+    return [
+        name
+        for name in files_below(directory)
+        if name.partition("/")[0] not in left_out and not name.rpartition("/")[2].startswith(".")
+    ]
+
+
+def listed_files(manifest: Any, address: str) -> dict[str, tuple[int, str]]:
+    """Size and digest of each file that a manifest lists, by its name.
+
+    Raises:
+        SkipstreamError: The list is damaged.
+    """
+    try:
+        listed = manifest.get("files", {}).items()  # An earlier release wrote none.
+        return {name: (int(size), str(digest)) for name, (size, digest) in listed}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged(address, error) from error
+
+
+_compared: set[tuple[str, int, int, str]] = set()  # By this process.
+
+
+def is_whole(path: Path, size: int, digest: str) -> bool:
+    """Whether a file is there and has that content. A process looks once, unless it is touched."""
+    try:
+        status = path.stat()
+        key = str(path), status.st_ino, status.st_mtime_ns, digest
+        if status.st_size != size or (key not in _compared and digest_of(path) != digest):
+            return False
+    except FileNotFoundError:
+        return False
+    _compared.add(key)
+    return True
 
 
 def _damaged(path: object, reason: object) -> SkipstreamError:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import SkipstreamError
 from components.example_gen.files import File, is_remote
 from components.names import shown
+from components.sealed import seal, unseal
 
 if TYPE_CHECKING:
     from components.places.place import Place
@@ -66,7 +67,7 @@ class Contents:
         """
         self._place, self._name = place, name
         try:
-            known = json.loads(place.read(name) or b"")
+            known = unseal(json.loads(place.read(name) or b""))
         except (ValueError, RecursionError):
             known = {}
         entries = known.items() if isinstance(known, dict) else ()
@@ -107,7 +108,8 @@ class Contents:
 
     def _remember(self, entries: dict[str, _Entry]) -> None:
         if list(entries.items()) != list(self._known.items()):
-            lines = (f"{json.dumps(path)}: {json.dumps(entries[path])}" for path in entries)
+            sealed = seal(entries).items()
+            lines = (f"{json.dumps(path)}: {json.dumps(entry)}" for path, entry in sealed)
             self._place.write(self._name, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
             self._known = entries
 

@@ -35,7 +35,7 @@ _DRAIN_SECONDS = 0.5  # A child process that lives on may hold the pipe open.
 
 
 def filter_stderr() -> Callable[[], None]:
-    """Put the filter on descriptor 2; without `grep`, nothing.
+    """Put the filter on descriptor 2; where `grep` cannot be started, nothing.
 
     Returns:
         A function that takes it off again, and waits until all that was written to descriptor 2 is
@@ -44,12 +44,16 @@ def filter_stderr() -> Callable[[], None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         return lambda: None
     sys.stderr.flush()
-    gpu = any(any(Path("/dev").glob(name)) for name in ("nvidia*", "nvmap", "dxg"))
-    noise = "|".join(_NOISE if gpu else (*_NOISE, _NOISE_WITHOUT_GPU))
-    terminal = os.dup(2)
-    source, sink = os.pipe()
-    ended, running = os.pipe()  # The first is at its end when grep, which has the other, has ended.
+    opened: list[int] = []
     try:
+        gpu = any(any(Path("/dev").glob(name)) for name in ("nvidia*", "nvmap", "dxg"))
+        noise = "|".join(_NOISE if gpu else (*_NOISE, _NOISE_WITHOUT_GPU))
+        opened.append(terminal := os.dup(2))
+        source, sink = os.pipe()
+        opened += [source, sink]
+        # The first is at its end when grep, which has the other, has ended.
+        ended, running = os.pipe()
+        opened += [ended, running]
         os.posix_spawnp(
             "grep",
             ["grep", "--line-buffered", "--text", "--invert-match", "-E", f"^({noise})"],
@@ -61,7 +65,9 @@ def filter_stderr() -> Callable[[], None]:
             ],
             setpgroup=0,  # Ctrl-C reaches the terminal's foreground group, and grep outlives that.
         )
-    except FileNotFoundError:
+    except OSError:  # No grep, no rights to it, or no descriptors left.
+        for handle in opened:
+            os.close(handle)
         return lambda: None
     os.dup2(sink, 2)
     for end in (source, sink, running):

@@ -9,6 +9,8 @@ from components.names import shown
 from pipeline import interrupts
 
 _NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
+# How numpy says that a file took less than it was given, whatever the reason.
+_SHORT = re.compile(r"\d+ requested and \d+ written")
 # Function and node names that TensorFlow puts into its messages.
 _GRAPH_NAMES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*")
 
@@ -20,6 +22,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     ('trainer.window must be at least 1, got 0', 1)
     >>> explain(OSError(28, "No space left on device", "/data/x"))
     ('disk full: /data/x: make room and run the same command again', 1)
+    >>> explain(OSError("34261 requested and 23552 written"))[0]
+    'disk full: No space left on device: make room and run the same command again'
     >>> explain(ValueError("x")) is None
     True
     """
@@ -29,9 +33,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, SkipstreamError):
         return one_line(error), error.exit_code
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or _NO_SPACE in str(error):
+    if full or _NO_SPACE in str(error) or _SHORT.search(str(error)):
         where = getattr(error, "filename", None) or _NO_SPACE
         return f"disk full: {where}: make room and run the same command again", 1
+    if isinstance(error, MemoryError):
+        return f"out of memory: {one_line(error)}: give it more, or less text at a time", 1
     if isinstance(error, OSError):
         # Libraries raise OSErrors that no system call returned, with a text alone.
         reason = error.strerror or one_line(error)

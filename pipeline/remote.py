@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from components.artifacts import CHECKPOINTS, MANIFEST, STATE, link
+from components.artifacts import (
+    CHECKPOINTS,
+    MANIFEST,
+    STATE,
+    is_whole,
+    link,
+    listed_files,
+    own_files,
+)
 from components.errors import SkipstreamError
 from components.places.bucket import Bucket
 from components.places.directory import Directory
@@ -50,13 +58,13 @@ class Published:
     def fetch(self, name: str) -> None:
         """Bring a file, or all files of a directory, to the local one, if they are not there.
 
-        A file of the right size is there: it appeared whole, and with the right digest.
+        What is there and damaged is fetched again.
         """
         wanted = [file for file in self._files if file == name or file.startswith(f"{name}/")]
         missing = {
             file: self._files[file][1]
             for file in wanted
-            if not _has_size(self._path / file, self._files[file][0])
+            if not is_whole(self._path / file, *self._files[file])
         }
         if missing:
             self._bucket.download(self._name, self._path, missing)
@@ -184,35 +192,24 @@ class Making:
         manifest = f"{self._name}/{MANIFEST}"
         if published := self._bucket.read(manifest):  # What is finished is never written over.
             return published, False
-        files = self._bucket.upload(self._path, self._name, self._finished(), self)
         made = json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))
-        content = (json.dumps(made | {"files": files}, indent=2) + "\n").encode()
+        listed = listed_files(made, str(self._path))
+        if self._bucket.upload(self._path, self._name, own_files(self._path), self) != listed:
+            raise SkipstreamError(
+                f"{self._path} is damaged: its files are not what was written: delete it and run "
+                "again"
+            )
+        content = (json.dumps(made, indent=2) + "\n").encode()
         self.check()
         if not self._bucket.create(manifest, content):
             return self._bucket.read(manifest) or content, False
         there = self._bucket.files(self._name)
-        for name in there.keys() - files.keys() - {MANIFEST}:  # Checkpoints, most likely.
+        for name in there.keys() - listed.keys() - {MANIFEST}:  # Checkpoints, most likely.
             self._bucket.remove(f"{self._name}/{name}")
         return content, True
-
-    def _finished(self) -> list[str]:
-        """Names of the files that belong to the artifact."""
-        left_out = (MANIFEST, CHECKPOINTS)
-        return [
-            name
-            for name in files_below(self._path)
-            if name.partition("/")[0] not in left_out and not name.startswith(".")
-        ]
 
 
 def _number(name: str) -> int:
     """Of a checkpoint in a bucket, N-token; 0 of what is none."""
     number = name.partition("-")[0]
     return int(number) if number.isdecimal() else 0
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except FileNotFoundError:
-        return False

@@ -34,11 +34,13 @@ from components.artifacts import (
     Model,
     PushedModel,
     Statistics,
+    listed_files,
 )
 from components.errors import SettingsError, SkipstreamError
 from components.identity import code_identity
 from components.names import encodable, is_word
 from components.places.place import Hold, Place, open_place
+from components.sealed import seal, unseal
 from components.settings import StageSettings
 from pipeline import cache
 from pipeline.remote import Making, Published
@@ -238,13 +240,15 @@ class Store:
                 )
             return None
         try:
-            return Ledger.model_validate_json(content)
-        except ValidationError as error:
-            reason = error.errors()[0]
-            where = ".".join(map(str, reason["loc"]))
+            return Ledger.model_validate(unseal(json.loads(content)))
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise SkipstreamError(
                 f"{self.place.at(_LEDGER)} must be what this release writes, and is damaged or of "
-                f"another release ({where}: {reason['msg']}): restore it, or give another --output"
+                f"another release ({reason}): restore it, or give another --output"
             ) from error
 
     def save_ledger(self) -> None:
@@ -253,7 +257,8 @@ class Store:
         Raises:
             SkipstreamError: It cannot be written, or another run has written it meanwhile.
         """
-        content = (self.ledger.model_dump_json(indent=2) + "\n").encode()
+        written = json.dumps(seal(self.ledger.model_dump(mode="json")), indent=2)
+        content = f"{written}\n".encode()
         if not self._bucket:
             self.place.write(_LEDGER, content)
             return
@@ -380,9 +385,7 @@ class Store:
                     f"an output in a bucket must be written there, got {bucket.at(name)}, copied "
                     "from a disk, whose manifests have no digests of files: give another --output"
                 )
-            files = {
-                file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()
-            }
+            files = listed_files(manifest, bucket.at(name))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise SkipstreamError(
                 f"{bucket.at(name)}/{MANIFEST} is damaged ({error}): delete that directory and "

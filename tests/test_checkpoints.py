@@ -4,6 +4,7 @@ import itertools
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,3 +184,32 @@ def test_what_was_made_here_is_not_fetched_back(
     shutil.rmtree(published.path)
     with pytest.raises(SkipstreamError, match="no network"):
         again / "text"
+
+
+@pytest.mark.parametrize("name", [STATE, "vectors.npy", "best-vectors.npy"])
+def test_a_training_begins_anew_where_its_checkpoint_is_damaged(tmp_path: Path, name: str) -> None:
+    """As one that never began: nothing of the checkpoint is left."""
+    from components.trainer.callbacks import Progress
+
+    class Table:
+        def save(self, path: Path) -> None:
+            path.write_bytes(b"123")
+
+        def load(self, path: Path) -> None:
+            assert path.read_bytes() == b"123"
+
+    training = SimpleNamespace(fixed=None, restored=lambda: None)
+    loss = SimpleNamespace(variables=[], result=lambda: 0.0)
+    model: Any = SimpleNamespace(
+        tables={"vectors": Table()}, training=training, pair_loss=loss, steps=7
+    )
+    progress = Progress(Model(tmp_path, "1"), model, minutes=1)
+    progress.keep_best()
+    progress.finish_epoch([{"epoch": 1}])
+    (checkpoint,) = (tmp_path / CHECKPOINTS).iterdir()
+    assert Progress(Model(tmp_path, "1"), model, minutes=1).restore() == [{"epoch": 1}]
+    content = (checkpoint / name).read_bytes()
+    (checkpoint / name).unlink()  # Of a link, the other name stays as it is.
+    (checkpoint / name).write_bytes(content.replace(b"1", b"2"))
+    assert Progress(Model(tmp_path, "1"), model, minutes=1).restore() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["history.json"]

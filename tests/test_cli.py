@@ -35,6 +35,11 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
         (KeyboardInterrupt(), 130, "interrupted: the same command resumes"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (OSError("two\nlines"), 1, "two lines"),
+        (
+            MemoryError(),
+            1,
+            "out of memory: MemoryError: give it more, or less text at a time",
+        ),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (
             RuntimeError("job failed: OSError: [Errno 28] No space left on device"),

@@ -107,3 +107,21 @@ def test_python_still_sees_the_terminal():
     os.close(terminal)
     os.close(reader)
     assert done.stdout == b"True False\n"
+
+
+@pytest.mark.parametrize("descriptors", [3, 5, 7])
+def test_without_descriptors_nothing_is_filtered_and_none_is_lost(descriptors: int) -> None:
+    script = f"""
+import os, resource, sys
+from pipeline.console import filter_stderr
+resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))
+drain = filter_stderr()
+print("said", file=sys.stderr)
+drain()
+print([handle for handle in range(3, 8) if os.path.exists(f"/proc/self/fd/{{handle}}")])
+"""
+    environment = {name: value for name, value in os.environ.items() if "TF_CPP" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "said\n")

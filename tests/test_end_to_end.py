@@ -294,7 +294,7 @@ def test_a_damaged_tfrecord(corpus: Path, finished: Any, tmp_path: Path, command
     record = next(output.glob("transform/*/train/*.tfrecord.gz"))
     record.write_bytes(record.read_bytes()[:-100])
     done = command("train", "--input", corpus, "--output", output, *SETTINGS, "trainer.seed=2")
-    fails(done, "run transform again")
+    fails(done, f"{record} is damaged: its content is not what was written: delete ")
 
 
 def test_a_truncated_gzip(tmp_path: Path, command: Command) -> None:

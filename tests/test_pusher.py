@@ -226,6 +226,20 @@ def test_a_damaged_record_is_named(tmp_path: Path, destination: Destination) -> 
     assert pusher.read(destination).model(1) == "version 1"
 
 
+def test_a_damaged_version_is_named_and_not_restored(tmp_path: Path) -> None:
+    destination = destination_of("directory", tmp_path)
+    for name in ("1", "2"):
+        push(tmp_path / name, destination, model=name)
+    file = Path(destination.path_of(1), "variables", "variables.data-00000-of-00001")
+    file.write_bytes(file.read_bytes()[:-1])
+    said = f"^{file} is damaged: its content is not what was published"
+    with pytest.raises(SkipstreamError, match=said):
+        pusher.rollback(destination)
+    with pytest.raises(SkipstreamError, match=said):
+        pusher.fetch(destination, 1, tmp_path / "scratch")
+    assert visible(destination) == [".versions", "1", "2"]
+
+
 def test_versions_copied_in_by_hand_count(tmp_path: Path, destination: Destination) -> None:
     place = destination.place
     nine = "009" if isinstance(place, Directory) else "9"

@@ -85,6 +85,13 @@ def test_a_file_that_was_changed_in_the_bucket_is_refused(
     assert (found / "deep" / "data").is_file()
 
 
+@pytest.mark.parametrize("damaged", [b"the dog", b"the", b""])
+def test_a_damaged_copy_is_fetched_anew(bucket: Bucket, damaged: bytes) -> None:
+    made = run(Store(bucket), step(Corpus, fill))
+    (made.path / "text").write_bytes(damaged)
+    assert (made / "text").read_text() == "the cat"
+
+
 def test_a_copy_of_an_artifact_that_was_made_anew_is_not_read(bucket: Bucket) -> None:
     made = step(Corpus, fill)
     first = run(Store(bucket), made)

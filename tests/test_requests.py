@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
 import stores
 from commands import start
+from faults.proxy import Proxy, Request, Rule
 from stages import fill, run, step
 from test_pusher import push
 
@@ -29,13 +29,13 @@ def server(request: pytest.FixtureRequest) -> stores.Server:
 
 
 @pytest.fixture
-def proxy(server: stores.Server) -> Iterator[faults.Proxy]:
-    with faults.Proxy(server.endpoint) as proxy:
+def proxy(server: stores.Server) -> Iterator[Proxy]:
+    with Proxy(server.endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def url(server: stores.Server, proxy: faults.Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(server: stores.Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of an empty bucket behind the proxy."""
     made = server.bucket(through=proxy.endpoint)
     for name, value in made.environment.items():
@@ -43,7 +43,7 @@ def url(server: stores.Server, proxy: faults.Proxy, monkeypatch: pytest.MonkeyPa
     return made.url
 
 
-def interrupt(process: subprocess.Popen[str], hanging: faults.Rule, requests: int) -> str:
+def interrupt(process: subprocess.Popen[str], hanging: Rule, requests: int) -> str:
     """Send SIGINT when so many requests hang; what the process says, which ends soon."""
     with process:
         try:
@@ -62,7 +62,7 @@ def interrupt(process: subprocess.Popen[str], hanging: faults.Rule, requests: in
 
 @pytest.mark.parametrize(("hangs", "at_once"), [("list-type", 1), ("/.versions/", 2)])
 def test_a_command_that_waits_for_a_store_is_interrupted(
-    proxy: faults.Proxy, url: str, tmp_path: Path, hangs: str, at_once: int
+    proxy: Proxy, url: str, tmp_path: Path, hangs: str, at_once: int
 ) -> None:
     """In one request of the main thread, or in several of others."""
     for model in "ab":
@@ -96,11 +96,11 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_training_whose_store_hangs_is_interrupted(proxy: faults.Proxy, url: str) -> None:
+def test_a_training_whose_store_hangs_is_interrupted(proxy: Proxy, url: str) -> None:
     """Its checkpoint, its report and its lease all wait for the store."""
     here: list[bool] = []
 
-    def begun(request: faults.Request) -> bool:
+    def begun(request: Request) -> bool:
         here.extend([True] if "checkpoints" in request.query.get("prefix", "") else [])
         return len(here) > 1  # The first looks for one to go on from.
 
@@ -113,7 +113,7 @@ def test_a_training_whose_store_hangs_is_interrupted(proxy: faults.Proxy, url: s
 
 
 @pytest.mark.parametrize("server", ["s3", "gs"], indirect=True)
-def test_a_lost_answer_is_no_reason_to_accuse_the_store(proxy: faults.Proxy, url: str) -> None:
+def test_a_lost_answer_is_no_reason_to_accuse_the_store(proxy: Proxy, url: str) -> None:
     """The file is created by the first request; whether the store keeps its word, asks the next."""
     for lost in (0, 1):
         rule = proxy.fail("lost", lambda request: request.method == "PUT", skip=lost, times=1)
@@ -125,7 +125,7 @@ def test_a_lost_answer_is_no_reason_to_accuse_the_store(proxy: faults.Proxy, url
         assert not bucket.create("a", b"2")
 
 
-def test_gc_asks_once_for_each_stage(proxy: faults.Proxy, url: str) -> None:
+def test_gc_asks_once_for_each_stage(proxy: Proxy, url: str) -> None:
     """However many artifacts there are that stay."""
     store, requests = Store.open(f"{url}/out"), []
     needed = []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_a_manifest_says_what_the_artifact_was_made_of(store: Store) -> None:
     manifest = json.loads(store.place.read(f"transform/{made.fingerprint}/manifest.json") or b"")
     assert manifest == examples.manifest
     finished, files = manifest.pop("finished"), manifest.pop("files", None)
+    assert manifest.pop("digest")
     identity = code_identity("components.transform.transform")
     assert manifest == {
         "kind": "Examples",
@@ -58,7 +60,7 @@ def test_a_manifest_says_what_the_artifact_was_made_of(store: Store) -> None:
     }
     assert finished.endswith("+00:00")
     assert {"apache-beam", "tensorflow", "python"} <= identity["libraries"].keys()
-    assert (files is not None) == store.is_remote
+    assert files is not None
     # The fingerprint is the digest of what the manifest says.
     key = json.dumps(["transform", manifest["made_of"]], sort_keys=True)
     assert made.fingerprint == hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -216,12 +218,62 @@ def test_a_damaged_manifest_is_one_line(store: Store, content: bytes) -> None:
     assert "run again" in str(caught.value)
 
 
+def test_no_byte_of_a_manifest_changes_unnoticed(store: Store) -> None:
+    made = step(Corpus, fill)
+    run(store, made)
+    name = f"example_gen/{made.fingerprint}/manifest.json"
+    whole = store.place.read(name) or b""
+    before, noticed = json.loads(whole), 0
+    for at in range(len(whole)):
+        store.place.write(name, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            found = store.find(Corpus, made.fingerprint)
+            assert found
+            after = found.manifest
+            assert [after[key] for key in before if key != "digest"] == [
+                before[key] for key in before if key != "digest"
+            ]
+        except SkipstreamError as error:
+            noticed += 1
+            assert "is damaged" in str(error) or "holds" in str(error)
+    assert noticed > len(whole) / 2
+
+
+@pytest.mark.parametrize("damaged", [b"the dog", b"the", b""])
+def test_a_damaged_file_of_an_artifact_is_named(tmp_path: Path, damaged: bytes) -> None:
+    store, made = Store.open(tmp_path), step(Corpus, fill)
+    run(store, made)
+    file = Path(store.place.at(f"example_gen/{made.fingerprint}/text"))
+    found = store.find(Corpus, made.fingerprint)
+    assert found
+    assert (found / "text").read_text() == "the cat"
+    os.utime(file, (1, 1))  # Else a process looks once.
+    file.write_bytes(damaged)
+    assert (found / "deep" / "data").read_text() == "123"
+    with pytest.raises(SkipstreamError) as caught:
+        _ = found / "text"
+    said = f"{file} is damaged: its content is not what was written: delete {file.parent} and run"
+    assert str(caught.value) == f"{said} again"
+
+
+def test_no_byte_of_the_ledger_changes_unnoticed(tmp_path: Path) -> None:
+    run(Store.open(tmp_path), step(Corpus, fill))
+    whole = (tmp_path / "store.json").read_bytes()
+    before = Store.open(tmp_path).ledger
+    for at in range(len(whole)):
+        (tmp_path / "store.json").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            assert Store.open(tmp_path).ledger == before
+        except SkipstreamError as error:
+            assert "store.json must be what this release writes" in str(error)
+
+
 def test_an_artifact_of_an_earlier_release_is_refused(store: Store) -> None:
     made = step(Corpus, fill)
     run(store, made)
     name = f"example_gen/{made.fingerprint}"
     manifest = json.loads(store.place.read(f"{name}/manifest.json") or b"")
-    del manifest["made_of"]
+    del manifest["made_of"], manifest["digest"]
     store.place.write(f"{name}/manifest.json", json.dumps(manifest).encode())
     with pytest.raises(SkipstreamError, match="is an artifact of an earlier release") as caught:
         store.find(Corpus, made.fingerprint)

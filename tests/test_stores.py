@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
-import faults
 import obstore
 import pytest
 import stores
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from faults.proxy import Proxy
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import ObjectStore, from_url
 
@@ -154,15 +154,13 @@ def test_a_server_ends_with_the_process_that_started_it() -> None:
 
 
 @pytest.fixture
-def proxy(request: pytest.FixtureRequest, s3_server: stores.Server) -> Iterator[faults.Proxy]:
-    with faults.Proxy(s3_server.endpoint) as proxy:
+def proxy(request: pytest.FixtureRequest, s3_server: stores.Server) -> Iterator[Proxy]:
+    with Proxy(s3_server.endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def failing(
-    proxy: faults.Proxy, s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch
-) -> ObjectStore:
+def failing(proxy: Proxy, s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     bucket = s3_server.bucket(through=proxy.endpoint)
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
@@ -173,7 +171,7 @@ def failing(
     return store
 
 
-def test_a_status_is_answered_as_often_as_told(proxy: faults.Proxy, failing: ObjectStore) -> None:
+def test_a_status_is_answered_as_often_as_told(proxy: Proxy, failing: ObjectStore) -> None:
     rule = proxy.fail(503, lambda request: request.method == "GET", skip=1, times=1)
     assert len(obstore.get(failing, "name").bytes()) == 100_000
     with pytest.raises(obstore.exceptions.GenericError, match="503 Service Unavailable"):
@@ -184,13 +182,13 @@ def test_a_status_is_answered_as_often_as_told(proxy: faults.Proxy, failing: Obj
     assert {request.kind for request in proxy.requests} == {"GET object"}
 
 
-def test_an_answer_that_never_comes(proxy: faults.Proxy, failing: ObjectStore) -> None:
+def test_an_answer_that_never_comes(proxy: Proxy, failing: ObjectStore) -> None:
     proxy.fail("timeout")
     with pytest.raises(obstore.exceptions.GenericError, match="(?i)time"):
         obstore.head(failing, "name")
 
 
-def test_a_body_is_cut_short(proxy: faults.Proxy, failing: ObjectStore) -> None:
+def test_a_body_is_cut_short(proxy: Proxy, failing: ObjectStore) -> None:
     proxy.fail("truncated")
     with pytest.raises(obstore.exceptions.GenericError):
         obstore.get(failing, "name").bytes()
@@ -200,7 +198,7 @@ def test_a_body_is_cut_short(proxy: faults.Proxy, failing: ObjectStore) -> None:
     assert [found["path"] for page in obstore.list(failing) for found in page] == ["name"]
 
 
-def test_a_store_does_what_it_never_confirms(proxy: faults.Proxy, failing: ObjectStore) -> None:
+def test_a_store_does_what_it_never_confirms(proxy: Proxy, failing: ObjectStore) -> None:
     proxy.fail("reset", times=1)
     with pytest.raises(obstore.exceptions.GenericError):
         obstore.put(failing, "other", b"content", mode="create")

@@ -577,6 +577,26 @@ def test_a_damaged_token_file_is_named(tmp_path: Path) -> None:
             [segments.load(str(path), number) for number in range(segments.count(str(path)))]
 
 
+def test_no_byte_of_a_token_file_changes_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "unit.arrow"
+    segments.save([segment_of(["a b a", "c"], [True, False])], str(path))
+    whole = path.read_bytes()
+
+    def content() -> list[Any]:
+        found = segments.load(str(path), 0)
+        return [found.types.to_pylist(), found.tokens.tolist(), found.lengths.tolist(), found.read]
+
+    expected, noticed = content(), 0
+    for at in range(0, len(whole), 5):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            assert content() == expected
+        except SkipstreamError as error:
+            noticed += 1
+            assert f"{path} is damaged or gone" in str(error)
+    assert noticed > 50
+
+
 def test_results_come_from_another_file_system(tmp_path: Path, monkeypatch: Any) -> None:
     def refuse(source: Any, target: Any) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import faults
 import numpy as np
 import pyarrow as pa
 import pytest
 import stores
 import tensorflow as tf
+from faults.proxy import Proxy
 
 from components.artifacts import Corpus, Examples
 from components.beam_options import in_this_process, runner_and_options
@@ -36,15 +36,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[stores.Server]:
 
 
 @pytest.fixture
-def proxy(server: stores.Server) -> Iterator[faults.Proxy]:
-    with faults.Proxy(server.endpoint) as proxy:
+def proxy(server: stores.Server) -> Iterator[Proxy]:
+    with Proxy(server.endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def bucket(
-    server: stores.Server, proxy: faults.Proxy, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def bucket(server: stores.Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     made = server.bucket(through=proxy.endpoint)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
@@ -76,14 +74,14 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
-def requests_of(proxy: faults.Proxy) -> Counter[str]:
+def requests_of(proxy: Proxy) -> Counter[str]:
     found = Counter(request.method for request in proxy.requests if "tokens/" in request.path)
     proxy.requests.clear()
     return found
 
 
 def test_tokens_in_a_bucket_are_read_once_and_written_once(
-    tmp_path: Path, bucket: str, proxy: faults.Proxy, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 400)
     lines = [f"a{number} b c d e f g h" for number in range(60)]
@@ -114,7 +112,7 @@ def tokenise(directory: Path, cache: TokenCache) -> list[SegmentRef]:
 
 
 def test_a_bucket_that_refuses_is_one_line_with_its_address(
-    tmp_path: Path, bucket: str, proxy: faults.Proxy
+    tmp_path: Path, bucket: str, proxy: Proxy
 ) -> None:
     near = TokenCache.of(f"{bucket}/out/tokens", str(tmp_path))
     far = TokenCache.of(f"{bucket}/out/tokens", f"{bucket}/work")

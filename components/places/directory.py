@@ -12,7 +12,7 @@ from tempfile import mkdtemp, mkstemp
 from typing import TypeVar
 
 from components.errors import SkipstreamError
-from components.places.place import SCRATCH, Found
+from components.places.place import SCRATCH, Found, digest_of, each
 
 T = TypeVar("T")
 
@@ -139,7 +139,9 @@ class Directory:
         self, name: str, scratch: Path, *, last: str, digests: Mapping[str, str] | None = None
     ) -> Path:
         """The directory itself."""
-        return self.path / name
+        path = self.path / name
+        _compare(path, digests or {})
+        return path
 
     def copy(self, source: str, name: str, *, last: str) -> None:
         """Copy a directory within the place."""
@@ -209,6 +211,25 @@ class Directory:
             yield Path(temporary)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _compare(directory: Path, digests: Mapping[str, str]) -> None:
+    """See to it that files are what they were when their digests were taken.
+
+    Raises:
+        SkipstreamError: One is not.
+    """
+
+    def is_same(file: str) -> bool:
+        path = directory / file
+        return path.is_file() and digest_of(path) == digests[file]
+
+    for file, same in zip(digests, each(is_same, list(digests)), strict=True):
+        if not same:
+            raise SkipstreamError(
+                f"{directory}/{file} is damaged: its content is not what was published: serve "
+                "another version with 'skipstream rollback', or push anew"
+            )
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -108,6 +108,8 @@ class Destination:
         staged = f"{SCRATCH}{secrets.token_hex(8)}"
         try:
             if isinstance(source, int):
+                if self.place.has_locks:  # A bucket sees to its objects itself.
+                    self.fetch(source, Path())
                 self.place.copy(self._name(source), staged, last=_MODEL)
             else:
                 self.place.put(source, staged, last=_MODEL)
@@ -154,7 +156,7 @@ class Destination:
         if self.place.has_locks:  # Within the lock, `highest` knows all claims.
             self._write(record)
             return True
-        return self.place.create(_record(record.version), _content(record))
+        return self.place.create(_record(record.version), record.content())
 
     def _show(self, staged: str, record: Record) -> bool:
         """Give what was staged its number; False: something has it that was copied in by hand."""
@@ -175,7 +177,7 @@ class Destination:
         return Record.parse(content, self.place.at(path)) if content is not None else None
 
     def _write(self, record: Record) -> None:
-        self.place.write(_record(record.version), _content(record))
+        self.place.write(_record(record.version), record.content())
 
     def _name(self, version: int) -> str:
         return self._numbered().get(version, str(version))
@@ -209,10 +211,6 @@ def open_destination(setting: str | Path) -> Destination:
 
 def _record(version: int) -> str:
     return f"{_RECORDS}/{version}.json"
-
-
-def _content(record: Record) -> bytes:
-    return (record.model_dump_json(indent=2) + "\n").encode()
 
 
 def _is_canonical(name: str) -> bool:

@@ -5,14 +5,16 @@ in between is told from one that was served. Records stay when their versions go
 rolled back from has to be known for longer than its files.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from components.errors import SkipstreamError
+from components.sealed import seal, unseal
 
 
 class Record(BaseModel):
@@ -59,12 +61,16 @@ class Record(BaseModel):
             SkipstreamError: It is damaged.
         """
         try:
-            return cls.model_validate_json(content)
-        except ValidationError as error:
+            return cls.model_validate(unseal(json.loads(content)))
+        except (ValueError, RecursionError) as error:  # Of JSON, of the digest, or of a field.
             raise SkipstreamError(
                 f"{source} must be the record of a version, got {content[:40]!r}: restore it, or "
                 "delete it, and the version counts as copied in by hand"
             ) from error
+
+    def content(self) -> bytes:
+        """What its file holds."""
+        return (json.dumps(seal(self.model_dump(mode="json")), indent=2) + "\n").encode()
 
 
 class History:

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from components.artifacts import CHECKPOINTS, STATE, Model, link, write_json
 from components.errors import NotBlessedError
+from components.places.place import digest_of
+from components.sealed import seal, unseal
 from components.settings import TrainerSettings
 from components.trainer.dataset import SkipGrams
 from components.trainer.model import SkipGram
@@ -68,15 +70,16 @@ class Progress(keras.callbacks.Callback):
         return time.monotonic() - self._epoch_began
 
     def restore(self) -> list[dict[str, Any]]:
-        """Load the newest checkpoint, if there is one.
+        """Load the newest checkpoint, if there is one; one that is damaged is thrown away.
 
         Returns:
             One record for each epoch that it has behind it.
         """
         whole = sorted(self._checkpoints.glob(f"*/{STATE}"), key=_number)
-        if not whole:
+        state = _state(whole[-1]) if whole else None
+        if state is None:
+            self.clean_up()
             return []
-        state = json.loads(whole[-1].read_text(encoding="utf-8"))
         for name, table in self._skip_gram.tables.items():
             table.load(whole[-1].parent / f"{name}.npy")
         self._skip_gram.training.restored()
@@ -131,7 +134,7 @@ class Progress(keras.callbacks.Callback):
 
     def clean_up(self) -> None:
         """Delete what only an unfinished run needs."""
-        shutil.rmtree(self._checkpoints)
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
         for kept in self._directory.glob("best-*.npy"):
             kept.unlink()
 
@@ -155,8 +158,9 @@ class Progress(keras.callbacks.Callback):
             "sums": self._sums,
             "seconds": self.seconds(),
             "epoch_seconds": self.epoch_seconds() if self.round else 0.0,
+            "files": {path.name: digest_of(path) for path in new.iterdir()},
         }
-        write_json(new / STATE, state)
+        write_json(new / STATE, seal(state))
         # Half the time: an epoch that ends just before it would else leave twice as much to repeat.
         if time.monotonic() - self._kept >= self._seconds / 2:
             self._kept = time.monotonic()
@@ -168,6 +172,20 @@ class Progress(keras.callbacks.Callback):
     def _load_sums(self) -> None:
         for variable, saved in zip(self._skip_gram.pair_loss.variables, self._sums, strict=True):
             variable.assign(saved)
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint's file says; None: something of the checkpoint is damaged, and lost."""
+    try:
+        state: dict[str, Any] = unseal(json.loads(path.read_text(encoding="utf-8")))
+        files = state.get("files", {}).items()
+        whole = all(digest_of(path.with_name(name)) == digest for name, digest in files)
+    except (OSError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        _logger.warning("%s is damaged: the training begins anew", path.parent)
+        return None
+    return state
 
 
 def _number(path: Path) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,6 +27,7 @@ from components.example_gen.formats import Block
 from components.example_gen.reader import BLOCK_BYTES
 from components.example_gen.split import held_out
 from components.example_gen.units import UNIT_BYTES
+from components.sealed import seal, unseal
 from components.settings import TransformSettings
 from components.transform import storage
 
@@ -251,8 +253,9 @@ def save(segments: Iterable[Segment], path: str) -> None:
                 _row(pa.array(segment.held_out)),
                 _row(pa.array(segment.too_long)),
                 _row(segment.hashes),
-                pa.array([json.dumps(segment.read)]),
             ]
+            checks = dict(zip(_SCHEMA.names, map(_check, row), strict=False))  # But for `read`.
+            row.append(pa.array([json.dumps(seal({"read": segment.read, "checks": checks}))]))
             writer.write_batch(pa.RecordBatch.from_arrays(row, schema=_SCHEMA))
 
 
@@ -273,8 +276,8 @@ def count(path: str, named: str | None = None) -> int:
 
 def load(path: str, number: int) -> Segment:
     """A segment of a unit's file."""
-    columns = ["types", "tokens", "lengths", "held_out", "too_long", "hashes", "read"]
-    types, tokens, lengths, eval_, too_long, hashes, read = _read(path, number, columns)
+    columns = ["types", "tokens", "lengths", "held_out", "too_long", "hashes"]
+    (types, tokens, lengths, eval_, too_long, hashes), read = _read(path, number, columns)
     return Segment(
         types.values,
         tokens.values.to_numpy(),
@@ -282,30 +285,43 @@ def load(path: str, number: int) -> Segment:
         eval_.values.to_numpy(zero_copy_only=False),
         too_long.values.to_numpy(),
         hashes.values,
-        json.loads(read.as_py()),
+        read,
     )
 
 
 def load_counts(path: str, number: int) -> tuple[pa.Array, pa.Array]:
     """Types (binary) and counts (int64) of a segment, without its tokens."""
-    types, counts = _read(path, number, ["types", "counts"])
+    (types, counts), _ = _read(path, number, ["types", "counts"])
     return types.values, counts.values
 
 
 def load_hashes(path: str, number: int) -> pa.Array:
     """The hashes of a segment's documents, and nothing else."""
-    (hashes,) = _read(path, number, ["hashes"])
+    (hashes,), _ = _read(path, number, ["hashes"])
     return hashes.values
+
+
+def _check(column: pa.Array) -> int:
+    """CRC-32C of a column of one row, which Arrow would not miss a byte of."""
+    batch = pa.RecordBatch.from_arrays([column], ["column"])
+    return int(google_crc32c.value(batch.serialize().to_pybytes()))
 
 
 def _row(values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
 
 
-def _read(path: str, number: int, columns: list[str]) -> list[pa.Scalar]:
-    with _opened(path, columns) as reader:
+def _read(path: str, number: int, columns: list[str]) -> tuple[list[pa.Scalar], dict[str, int]]:
+    """Columns of a row, compared with their checks, and what was read for it."""
+    with _opened(path, [*columns, "read"]) as reader:
         row = reader.get_batch(number)
-        return [row.column(column)[0] for column in columns]
+        row.validate(full=True)  # What is damaged may point outside its memory.
+        about = unseal(json.loads(row.column("read")[0].as_py()))
+        for column in columns:
+            same_type = row.schema.field(column) == _SCHEMA.field(column)
+            if not same_type or _check(row.column(column)) != about["checks"][column]:
+                raise ValueError(f"its {column} are not what was written")
+        return [row.column(column)[0] for column in columns], about["read"]
 
 
 @contextmanager
@@ -321,7 +337,7 @@ def _opened(
                 pa.ipc.open_file(pa.PythonFile(file, mode="r"), options=options) as reader,
             ):
                 yield reader
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
             reason = " ".join(str(error).split())
             raise SkipstreamError(
                 f"{named or path} is damaged or gone ({reason}): delete it and run again"

@@ -1,6 +1,6 @@
-"""Shows that an output may lie in a bucket: nights, kills, faults, runs at once, and what it costs.
+"""Shows that an output may lie in a bucket: nights, requests that fail, and what it costs.
 
-    make campaign-buckets ARGS='--parts nights kills --stores s3 gs --seed 7'
+    make campaign-buckets ARGS='--parts nights failures --stores s3 gs --seed 7'
 
 Both stores run on this machine: moto's S3, and the emulator of Cloud Storage that the tests use.
 Each part says what it does, and each check whether it held. The exit code is 1 if one did not. No
@@ -19,13 +19,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import costs  # noqa: E402
 import failures  # noqa: E402
-import kills  # noqa: E402
 import stores  # noqa: E402
 import three_nights  # noqa: E402
-import together  # noqa: E402
-from nights import Checks, Corpus  # noqa: E402
+from faults.nights import Checks, Corpus  # noqa: E402
 
-PARTS = ("nights", "together", "failures", "kills", "costs")
+PARTS = ("nights", "failures", "costs")
 
 
 def main() -> int:
@@ -40,7 +38,6 @@ def main() -> int:
         help="directory for the corpus and the nights in a directory, which later campaigns with "
         "the same program take from there",
     )
-    parser.add_argument("--kills", type=int, default=30, help="over all stores")
     parser.add_argument("--kinds", default="", help="part of the names of requests that fail")
     parser.add_argument("--faults", nargs="+", choices=("503", "403", "timeout", "truncated"))
     parser.add_argument("--workers", type=int, default=2, help="faults at a time")
@@ -80,8 +77,6 @@ def _do(
         bucket = server.bucket()
         url = f"{bucket.url}/house/words"
         three_nights.check(checks, corpus, expected, url, bucket.environment)
-    elif part == "together":
-        together.check(checks, corpus, expected, server)
     elif part == "failures":
         chosen = tuple(
             int(fault) if fault.isdecimal() else fault
@@ -96,9 +91,6 @@ def _do(
             matching=options.kinds,
             workers=options.workers,
         )
-    elif part == "kills":
-        each = -(-options.kills // len(options.stores))
-        kills.check(checks, corpus, expected, server, options.seed, each)
     else:
         costs.check(checks, corpus, server, root / "costs")
 

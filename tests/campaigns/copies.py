@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import obstore
-from nights import Checks, Corpus, Environment, arguments
+from faults.nights import Checks, Corpus, Environment, arguments
 from stores import Server
 
 from components.places import client

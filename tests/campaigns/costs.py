@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import copies
-from nights import CHECKOUT, Checks, Corpus, Environment, arguments
+from faults.nights import CHECKOUT, Checks, Corpus, Environment, arguments
 from stores import Server
 
 from components.artifacts import Model

@@ -10,16 +10,16 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import faults
-import whole
 from copies import COMMANDS, Outputs, first_night
-from nights import Checks, Corpus, Environment, arguments
+from faults import whole
+from faults.nights import Checks, Corpus, Environment, arguments
+from faults.proxy import Fault, Proxy, Request
 from stores import Server
 
 from components.places.place import open_place
 
-FAULTS: tuple[faults.Fault, ...] = (503, 403, "timeout", "truncated")
-ONCE: tuple[faults.Fault, ...] = (503, "reset", "truncated", "timeout")
+FAULTS: tuple[Fault, ...] = (503, 403, "timeout", "truncated")
+ONCE: tuple[Fault, ...] = (503, "reset", "truncated", "timeout")
 # What a failure costs, cheapest first.
 CHEAPEST = ("push", "evaluate", "validate", "train", "transform")
 
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     asks: str
 
     @classmethod
-    def of(cls, request: faults.Request) -> "Kind":
+    def of(cls, request: Request) -> "Kind":
         agent = request.headers.get("user-agent", "").lower()
         copies = any(name.endswith("-copy-source") for name in request.headers)
         client = "places" if agent.startswith("object_store") else "Beam"
@@ -52,7 +52,7 @@ class Case(NamedTuple):
     """
 
     kind: Kind
-    fault: faults.Fault
+    fault: Fault
     command: str
     skip: int
 
@@ -63,7 +63,7 @@ def check(
     server: Server,
     seed: int,
     *,
-    chosen: tuple[faults.Fault, ...] = FAULTS,
+    chosen: tuple[Fault, ...] = FAULTS,
     matching: str = "",
     workers: int = 2,
 ) -> None:
@@ -101,7 +101,7 @@ def _good(
     name = outputs.copy("after-run", "before-transform")
     for command, following in zip(COMMANDS, (*COMMANDS[1:], "nothing"), strict=True):
         with (
-            faults.Proxy(outputs.server.endpoint) as proxy,
+            Proxy(outputs.server.endpoint) as proxy,
             Environment(outputs.through(proxy.endpoint)) as environment,
         ):
             after = outputs.copy(name, f"before-{following}")
@@ -127,7 +127,7 @@ def _persistent(
     command = arguments(corpus.night(2), url, case.command)
     said = f"{url} {case.fault} for {case.kind} after {case.skip}, in {case.command}"
     with (
-        faults.Proxy(outputs.server.endpoint) as proxy,
+        Proxy(outputs.server.endpoint) as proxy,
         Environment(outputs.through(proxy.endpoint)) as environment,
     ):
         rule = proxy.fail(case.fault, lambda request: Kind.of(request) == case.kind, skip=case.skip)
@@ -164,7 +164,7 @@ def _once(
     checks: Checks,
     corpus: Corpus,
     outputs: Outputs,
-    fault: faults.Fault,
+    fault: Fault,
     found: dict[str, Counter[Kind]],
     expected: dict[str, str],
     draw: random.Random,
@@ -173,7 +173,7 @@ def _once(
     url = outputs.at(outputs.copy("before-transform"))
     kinds: Counter[Kind] = sum(found.values(), Counter())
     with (
-        faults.Proxy(outputs.server.endpoint) as proxy,
+        Proxy(outputs.server.endpoint) as proxy,
         Environment(outputs.through(proxy.endpoint)) as environment,
     ):
         for kind, count in sorted(kinds.items()):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import whole
-from nights import Checks, Corpus, Ended, Environment, arguments, version_in
+from faults import whole
+from faults.nights import Checks, Corpus, Ended, Environment, arguments, version_in
 
 from components.places.place import Place, open_place
 

@@ -42,7 +42,7 @@ def half(place: Place) -> list[str]:
         content = place.read(name)
         if content is None:  # It went meanwhile.
             continue
-        for file, (size, digest) in json.loads(content)["files"].items():
+        for file, (size, digest) in json.loads(content).get("files", {}).items():
             if files.get(f"{artifact}/{file}") != size:
                 found.append(f"{artifact}/{file}: {files.get(f'{artifact}/{file}')} bytes")
             elif _digest(place, f"{artifact}/{file}") != digest:
