@@ -80,7 +80,7 @@ class ExampleGenSettings(StageSettings):
         "fail",
         description="What to do with a file that is truncated, corrupt, not text or gone. fail: "
         "stop and name it. skip: leave it out, with a warning (of plain text above 24 MB, only "
-        "the damaged parts).",
+        "the damaged pieces).",
     )
 
 
@@ -182,7 +182,7 @@ class StatisticsGenSettings(StageSettings):
     max_damaged_parts: int | None = Field(
         None,
         ge=0,
-        description="Most files, or parts of large ones, that may have been skipped under "
+        description="Most files, or pieces of large ones, that may have been skipped under "
         "example_gen.damaged_files = skip; none: no limit.",
     )
 

@@ -1,18 +1,23 @@
-"""docs/coming-from-gensim.md: each parameter is mapped to what does the same."""
+"""docs/coming-from-gensim.md: each parameter and method is mapped to what does the same."""
 
 import inspect
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gensim
+import numpy as np
 import pytest
 from commands import Command
 from fasttext import FastText as fasttext
 from pages import TOPICS, table, write_corpus
 
+from components.exporter.embeddings import Embeddings
+from components.exporter.served import Served
+from components.exporter.storage import Stored
 from pipeline import config
 
 
@@ -133,3 +138,67 @@ def test_mapped_parameters_train_alike(
     trained = json.loads(manifest.read_text())["made_of"]["settings"]
     for setting, value in values.items():
         assert trained.get(setting.partition(".")[2], value) == value
+
+
+METHODS = table("Methods")
+# What the table leaves out of its look-ups.
+LEFT_OUT = {"positive=…, negative=…": 'positive=["king", "woman"], negative=["man"]'}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "similarity": ("king", "queen"),
+    "doesnt_match": (["king", "queen", "prince", "ship"],),
+    "get_mean_vector": (["king", "ship"], None, False),  # As they are: see the note of the row.
+}
+
+
+def test_methods_of_the_guide_are_there_in_all_three() -> None:
+    of_gensim = {
+        *dir(gensim.models.Word2Vec),
+        *dir(gensim.models),
+        *dir(gensim.models.KeyedVectors(1)),
+    }
+    for theirs, of_fasttext, ours, *_ in METHODS:
+        assert {*re.findall(r"(?:wv\.|`)(\w+)(?=[`(])", theirs)} <= of_gensim
+        assert {*re.findall(r"`(\w+)`", of_fasttext)} <= {*vars(fasttext._FastText)}
+        assert {*re.findall(r"model\.(\w+)", ours)} <= {*dir(Embeddings)}
+        for name, value in re.findall(r"--set ([\w.]+)=(\w+)", ours):
+            assert config.override(name, value)
+
+
+@pytest.fixture(scope="module")
+def model() -> Embeddings:
+    """A model with random vectors of various lengths."""
+    words = [word for topic in TOPICS.values() for word in topic]
+    vectors = np.random.default_rng(0).normal(size=(len(words), 6)).astype(np.float32)
+    inverse_norms = 1 / np.linalg.norm(vectors, axis=1)
+    stored = Stored(vectors, None)
+    return Embeddings(Served(Path(), words, stored, inverse_norms, None, "words", True))
+
+
+def look_up(cell: str, model: Any) -> Any:
+    """What the first expression in a cell of the table answers."""
+    (expression, *_) = re.findall(r"`([^`]+)`", cell)
+    for left_out, given in LEFT_OUT.items():
+        expression = expression.replace(left_out, given)
+    wv = getattr(model, "wv", None)
+    found = eval(expression.replace("any text", "king ship"), {"model": model, "wv": wv})
+    return found(*ARGUMENTS[expression.partition(".")[2]]) if callable(found) else found
+
+
+LOOK_UPS = {row[0]: row[2] for row in METHODS if "model" in row[2]}
+
+
+def test_all_look_ups_of_the_guide_are_tried() -> None:
+    assert len(LOOK_UPS) == 9
+
+
+@pytest.mark.parametrize("theirs", LOOK_UPS)
+def test_a_look_up_answers_what_gensims_does(theirs: str, model: Embeddings) -> None:
+    expected = look_up(theirs, SimpleNamespace(wv=model.to_gensim()))
+    found = look_up(LOOK_UPS[theirs], model)
+    if theirs.startswith("`wv.most_similar"):
+        assert [word for word, _ in found] == [word for word, _ in expected]
+        assert [cosine for _, cosine in found] == pytest.approx([cosine for _, cosine in expected])
+    elif isinstance(expected, str | bool | list):
+        assert found == expected
+    else:
+        np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-5, atol=1e-6)

@@ -1,9 +1,10 @@
 """README.md, docs/ and the runbook: links lead somewhere, code runs, commands are what they say.
 
 All pages share one folder: texts/ with a made-up corpus, and OUT, which the README's own command
-made of it. Commands that only ask, and those that would train the same again, run there; what would
-train another model is parsed, with its settings. Whatever else a shell would run is listed in
-ELSEWHERE with the reason why it is not run here.
+made of it. Commands that only ask, and those that would train the same again, run there. Recipes
+for reading and for pretrained vectors run on small files, as far as the stage that they are about;
+what else would train another model is parsed, with its settings. Whatever else a shell would run is
+listed in ELSEWHERE with the reason why it is not run here.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import gzip
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gensim
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,13 +29,14 @@ import settings_page
 import tensorflow as tf
 from commands import Command, probe_in_this_process
 from fasttext import FastText as fasttext
-from pages import DOCS, README, ROOT, RUNBOOK, anchors, commands, parts, shell, table, write_corpus
+from pages import DOCS, README, ROOT, RUNBOOK, anchors, commands, parts, shell, write_corpus
+from test_transform import words_of
 
 from components import defaults
-from components.artifacts import Corpus
-from components.example_gen import build, units
-from components.example_gen.reader import read
+from components.artifacts import Examples
 from pipeline import cli, config
+from pipeline.commands import report
+from pipeline.definition import Chain
 
 PAGES = [README, *DOCS, RUNBOOK]
 
@@ -228,14 +230,14 @@ def test_the_file_for_keras_has_the_served_vectors(folder: Path, command: Comman
     assert scope["classifier"](tf.constant([["king", "queen"]])).shape == (1, 1)
 
 
-# The files that the recipes speak of: what is in them, and the documents that are read.
+# The files that the recipes speak of: what is in them, and the words of each document that is read.
 def files_of_recipes(folder: Path) -> dict[str, list[str]]:
     def put(name: str) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    put("sessions.txt").write_text("p81 p7 p23 p7\np4 p81 p90\n")
+    put("sessions.txt").write_text("P81 p7 p23 p7\np4 P81 p90\n")
     put("letters/old/a.txt").write_text("dear king\n\nyours\n")
     put("books/a.txt").write_text("the king\nof all\n\nthe queen\n")
     with gzip.open(put("reviews/a.csv.gz"), "wt", newline="") as file:
@@ -244,50 +246,86 @@ def files_of_recipes(folder: Path) -> dict[str, list[str]]:
     pq.write_table(pa.table({"id": [1, 2], "text": ["good", "bad"]}), put("crawl/a.parquet"))
     put("table.txt").write_text("id\ttext\n1\tgood\n2\tbad\n")
     return {
-        "sessions.txt": ["p81 p7 p23 p7", "p4 p81 p90"],
-        "letters/**/*.txt": ["dear king\n\nyours"],
+        "sessions.txt": ["P81 p7 p23 p7", "p4 P81 p90"],
+        "letters/**/*.txt": ["dear king yours"],
         "books/*.txt": ["the king of all", "the queen"],
-        "reviews/*.csv.gz": ["good, really", "bad"],
+        "reviews/*.csv.gz": ["good really", "bad"],
         "posts/*.jsonl": ["good", "bad"],
         "crawl/*.parquet": ["good", "bad"],
         "table.txt": ["good", "bad"],
     }
 
 
-def test_recipes_read_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_until(stage: str, patch: pytest.MonkeyPatch) -> None:
+    """Let `skipstream run` stop as the command of that stage does: the rest takes seconds."""
+    whole = Chain.run
+    patch.setattr(Chain, "run", lambda chain, _: whole(chain, stage))
+    patch.setattr(report, "write_if_possible", lambda _: None)
+
+
+def runs_of(name: str) -> list[list[str]]:
+    """The `skipstream run` commands of a page, without their first word."""
+    pages = (words[1:] for words in shell(ROOT / "docs" / name) if words[0] == "skipstream")
+    return [words for words in pages if words[0] == "run"]
+
+
+def test_recipes_read_what_they_say(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = files_of_recipes(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for words in shell(ROOT / "docs" / "recipes.md"):
-        if words[:2] != ["skipstream", "run"]:
-            continue
-        arguments = cli._parse(words[1:])
-        settings = config.load(None, arguments.set, arguments.input).example_gen
-        (pattern,) = settings.input
-        if pattern not in expected:
-            continue
-        out = tmp_path / "listing"
-        out.mkdir(exist_ok=True)
-        corpus = build.build(settings=settings, out=Corpus(out, "f"))
-        listed = units.plan(units.Listing.load(corpus))
-        documents = [
-            document.as_py().decode().rstrip("\n")
-            for unit in listed
-            for block in read(unit)
-            for document in block.documents
-        ]
-        assert documents == expected.pop(pattern)
+    run_until("transform", monkeypatch)
+    for words in runs_of("recipes.md"):
+        assert words[1] == "--input"
+        if words[2] in expected:
+            done = command(*words, "transform.min_count=1")
+            assert done.returncode == 0, f"{words}: {done.stderr}"
+            examples = Examples.load(Path(done.stdout.splitlines()[-1]))
+            found = [*words_of(examples), *words_of(examples, "eval")]
+            documents = [document.split() for document in expected.pop(words[2])]
+            assert sorted(found) == sorted(documents)
     assert not expected
 
 
-def test_methods_are_there_in_all_three(folder: Path) -> None:
-    import skipstream
+@pytest.fixture
+def again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """texts/ and OUT once more, for commands that train another model."""
+    shutil.copytree(folder / "texts", tmp_path / "texts")
+    shutil.copytree(folder / "OUT", tmp_path / "OUT")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
-    model = skipstream.load("OUT")
-    of_fasttext = {**vars(fasttext._FastText)}
-    for theirs, of_fast, ours, *_ in table("Methods"):
-        for name in re.findall(r"wv\.(\w+)", theirs):
-            assert hasattr(gensim.models.KeyedVectors(1), name), name
-        for name in re.findall(r"`(\w+)`", of_fast):
-            assert name in of_fasttext, name
-        for name in re.findall(r"model\.(\w+)", ours):
-            assert hasattr(model, name), name
+
+def test_recipes_start_from_pretrained_vectors(
+    again: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("glove.6B.100d.txt").write_text("king " + " ".join(["0.5"] * 100) + "\n")
+    whole = fasttext.train_unsupervised(
+        "texts/a.txt", dim=300, minn=5, maxn=5, bucket=500, epoch=1, thread=10, verbose=0
+    )
+    whole.save_model("cc.de.300.bin")
+    run_until("train", monkeypatch)
+    quick = ["trainer.epochs=1", "trainer.learning_rate=1e-6", "trainer.buckets=500"]
+    expected = [np.full(100, 0.5), whole.get_word_vector("king")]
+    for words in runs_of("recipes.md"):
+        if any("start_vectors" in word for word in words):
+            done = command(*words, *quick)
+            assert done.returncode == 0, f"{words}: {done.stderr}"
+            served = tf.saved_model.load(done.stdout.splitlines()[-1])
+            found = served.signatures["serving_default"](words=tf.constant(["king"]))["embedding"]
+            np.testing.assert_allclose(found[0], expected.pop(0), atol=1e-3)
+    assert not expected
+
+
+def test_versions_are_compared_and_rolled_back_as_the_page_says(
+    again: Path, command: Command
+) -> None:
+    shutil.copytree("OUT/serving/1", "OUT/serving/2")  # In place of the night that would make it.
+    night, *_ = parts(ROOT / "docs" / "retraining.md")[1]
+    run, *others = commands(night.text)
+    assert run[:2] == ["skipstream", "run"]
+    assert [words[1] for words in others] == ["drift", "versions", "rollback"]
+    for words in others:
+        done = command(*words[1:])
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert sorted(path.name for path in Path("OUT/serving").glob("[0-9]*")) == ["1", "2", "3"]

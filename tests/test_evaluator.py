@@ -241,8 +241,8 @@ def test_a_model_that_learned_nothing_is_refused_in_words(
     assert reason == (
         "the model must learn which words go together, and has not: its held-out loss is "
         f"{loss} nats a pair, guessing by frequency costs {guessing}, and the limit is "
-        f"{report['frequency_loss'] - 0.02:.3f}; it saw 19,801 of 19,801 tokens in each of 1 "
-        "epochs: the text is too small, word vectors begin to be of use at 20,000 tokens"
+        f"{report['frequency_loss'] - 0.02:.3f}; it saw 19,801 of 19,801 tokens in 1 epoch: "
+        "the text is too small, word vectors begin to be of use at 20,000 tokens"
     )
 
 

@@ -74,11 +74,12 @@ def _learned_nothing(report: dict[str, Any], most: float) -> str:
         remedy = (
             f"the text is too small, word vectors begin to be of use at {ENOUGH_TOKENS:,} tokens"
         )
+    epochs = "1 epoch" if seen["epochs"] == 1 else f"each of {seen['epochs']} epochs"
     return (
         f"the model must learn which words go together, and has not: its {loss_of} is "
         f"{report['loss']:.3f} nats a pair, guessing by frequency costs "
         f"{report['frequency_loss']:.3f}, and the limit is {most:.3f}; it saw {seen['left']:,} of "
-        f"{seen['tokens']:,} tokens in each of {seen['epochs']} epochs: {remedy}"
+        f"{seen['tokens']:,} tokens in {epochs}: {remedy}"
     )
 
 
