@@ -312,7 +312,7 @@ def test_a_model_with_ngrams_says_what_they_answer_for(
     trained: tuple[Model, Examples], tmp_path: Path
 ) -> None:
     model, examples = trained
-    with_ngrams = Model(tmp_path / "model", "with n-grams")
+    with_ngrams = Model(tmp_path / "model", "with-ngrams")
     shutil.copytree(model.path, with_ngrams.path)
     found = buckets(trained=100)
     np.save(with_ngrams.path / "buckets.npy", found.rows)

@@ -114,7 +114,7 @@ def test_short_ways_add_up() -> None:
     draw = np.random.default_rng(2)
     table = random_table(draw, 16)
     moves = 0.1 * np.eye(16, dtype=np.float32)[:4, np.newaxis]  # Each shard in its own direction.
-    ids, paths = np.arange(60, dtype=np.int32), np.full(60, 1e-4, np.float32)
+    ids, paths = np.arange(60, dtype=np.int32), np.full(60, 1e-5, np.float32)
     expected = table + moves.sum(0)
     along = directions(draw.normal(size=(500, 16)).astype(np.float32))
     merge(table, [Delta(ids, table + move, paths) for move in moves], along)

