@@ -43,6 +43,15 @@ STAGES = [
 URL = "s3://bucket/output"
 
 
+def unlisted(path: Path) -> Path:
+    """An artifact whose manifest has no digests, as an earlier release's: a test changes files."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in ("files", "digest"):
+        manifest.pop(name)
+    write_json(path / "manifest.json", manifest)
+    return path
+
+
 def build(*, out: Any, work: Callable[[Any], Any], **_: Any) -> Any:
     """A stage that does what its step was given."""
     return work(out)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stages import unlisted
 
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model, VersionBefore
 from components.errors import SkipstreamError
@@ -134,6 +135,6 @@ def test_what_is_served_stays_where_it_was_and_is_validated(tmp_path: Path) -> N
     assert 0 < second.summary["alignment_residual"] < 0.03
 
     assert validate(second, trained, tmp_path / "validation").summary["calls"] > 0
-    np.save(second.path / "rotation.npy", np.ones([DIMENSIONS] * 2, np.float32))
+    np.save(unlisted(second.path) / "rotation.npy", np.ones([DIMENSIONS] * 2, np.float32))
     with pytest.raises(SkipstreamError, match="must hold an orthogonal matrix of 6 dimensions"):
         validate(second, trained, tmp_path / "again")

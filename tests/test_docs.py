@@ -11,6 +11,7 @@ import contextlib
 import csv
 import gzip
 import io
+import os
 import re
 import shlex
 import shutil
@@ -120,7 +121,14 @@ def check(words: list[str]) -> None:
 def check_make(words: list[str]) -> None:
     """That there is such a target, and that what it starts has such options."""
     done = subprocess.run(
-        ["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "--dry-run", *words[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")
+        },
     )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.replace("\\\n", " ").splitlines():

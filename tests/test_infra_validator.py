@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from stages import unlisted
 
 from components.artifacts import Examples, ExportedModel, InfraBlessing, Model
 from components.errors import NotBlessedError, SkipstreamError
@@ -160,6 +161,7 @@ def test_a_tokeniser_that_drifted_is_found_in_embed_text(
 def test_an_export_that_does_not_load_is_refused_in_one_line(tmp_path: Path) -> None:
     run = Run(tmp_path).train(tokens(), vectors())
     exported = run.export()
+    unlisted(exported.path)
     next((exported.saved_model / "variables").glob("*.data*")).unlink()
     with pytest.raises(NotBlessedError, match="in a process of its own.* ended with code 1") as e:
         run.validate(exported)

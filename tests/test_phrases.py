@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from stages import unlisted
 
 from components import text
 from components.artifacts import Corpus, Examples, ExportedModel, InfraBlessing, Model
@@ -330,7 +331,7 @@ def test_the_validator_finds_an_export_with_other_phrases(served: Served, tmp_pa
     other = Examples(tmp_path / "other", "2")
     for name in ("vocabulary.tsv", "manifest.json"):
         shutil.copy(served.examples.path / name, other.path)
-    write(other.path / FILE, {("new", "york")})
+    write(unlisted(other.path) / FILE, {("new", "york")})
     with pytest.raises(NotBlessedError, match=r"embed_text of .*: token_count"):
         served.validate(tmp_path / "refused", other)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from google.protobuf import text_format
 from scipy.spatial.distance import jensenshannon
+from stages import unlisted
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.artifacts import Corpus, Examples, Model, Statistics, write_json
@@ -354,7 +355,7 @@ def test_without_a_reference_there_is_no_drift_to_refuse(tmp_path: Path) -> None
 )
 def test_a_damaged_vocabulary_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     examples = write_examples(tmp_path / "e", {"the": 40})
-    file = examples.path / "vocabulary.tsv"
+    file = unlisted(examples.path) / "vocabulary.tsv"
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(SkipstreamError, match=f"{file}.*{said}"):
         measure(examples, None, tmp_path / "out")
@@ -362,7 +363,7 @@ def test_a_damaged_vocabulary_is_named(tmp_path: Path, content: bytes | None, sa
 
 def test_missing_statistics_are_named(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "e", {"the": 40})
-    (examples.path / "statistics.json").unlink()
+    (unlisted(examples.path) / "statistics.json").unlink()
     with pytest.raises(SkipstreamError, match=r"statistics\.json cannot be read.*run transform"):
         measure(examples, None, tmp_path / "out")
 

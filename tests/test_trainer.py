@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import tensorflow as tf
+from stages import unlisted
 from test_dataset import random_documents, write_examples
 
 from components import trainer
@@ -414,6 +415,7 @@ def test_a_truncated_tfrecord_is_an_error(tmp_path: Path) -> None:
     examples = write_examples(tmp_path / "examples", random_documents(0), types=50)
     record = Path(examples.records("train")[0])
     record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
+    unlisted(examples.path)
     with pytest.raises(
         SkipstreamError, match=r"must have \d+ bytes, got \d+: .* run transform again"
     ):
@@ -433,6 +435,7 @@ def test_a_corrupt_tfrecord_is_an_error(
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 0xFF
     record.write_bytes(bytes(content))
+    unlisted(examples.path)
     damaged = r"is damaged \(inflate[^\[{\n]*\): .* run transform again"
     with pytest.raises(SkipstreamError, match=damaged):
         train(examples, tmp_path / "model")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stages import unlisted
 from test_dataset import random_documents, write_examples
 
 from components import trainer
@@ -51,7 +52,7 @@ def with_tokens(
     documents = documents or random_documents(1, 300, len(tokens))
     examples = write_examples(path, documents, types=len(tokens))
     counts = Vocabulary.load_counts(path / "vocabulary.tsv")
-    Vocabulary(tuple(tokens), counts).save(path / "vocabulary.tsv")
+    Vocabulary(tuple(tokens), counts).save(unlisted(path) / "vocabulary.tsv")
     return examples
 
 
