@@ -22,6 +22,7 @@ from components.artifacts import (
 )
 from components.evaluator import scores
 from components.evaluator.evaluator import build, compose_by, find_ids, neighbors, probes
+from components.exporter import ranking
 from components.settings import (
     EvaluatorSettings,
     ExporterSettings,
@@ -63,7 +64,7 @@ def test_scores_equal_those_of_gensim(shared: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=[len(words), 4]).astype(np.float32)
     theirs = KeyedVectors(4)
     theirs.add_vectors(words, vectors)
-    unit = scores.unit_rows(vectors)
+    unit = ranking.unit(vectors)
 
     def find(words: list[str]) -> np.ndarray:
         return find_ids(words, vocabulary, TransformSettings())
@@ -100,7 +101,7 @@ def test_with_ngrams_every_score_is_given_twice(
 ) -> None:
     monkeypatch.setattr(scores, "ANALOGY_TYPES", 38)
     draw = np.random.default_rng(seed)
-    unit = scores.unit_rows(draw.normal(size=(40, 3)).astype(np.float32))
+    unit = ranking.unit(draw.normal(size=(40, 3)).astype(np.float32))
     compose = compose_by(buckets(3, seed=seed), TransformSettings())
 
     def find(words: list[str]) -> np.ndarray:
@@ -109,7 +110,7 @@ def test_with_ngrams_every_score_is_given_twice(
     def vector(word: str) -> np.ndarray:  # x, y and z have one n-gram each.
         word = word.lower()
         index = MANY.index.get(word)
-        return unit[index] if index is not None else scores.unit_rows(compose([word]))[0]
+        return unit[index] if index is not None else ranking.unit(compose([word]))[0]
 
     words = [*MANY.tokens, "New", "other", "unheard", "x", "y", "z"]
     couples = draw.permutation(list(combinations(words, 2)))[:200]
@@ -152,7 +153,7 @@ def test_with_ngrams_every_score_is_given_twice(
 
 
 def test_neighbours_are_sorted_and_leave_the_word_out() -> None:
-    unit = scores.unit_rows(np.array([[1, 0], [1, 1], [-1, 0], [1, 0.1]], np.float32))
+    unit = ranking.unit(np.array([[1, 0], [1, 1], [-1, 0], [1, 0.1]], np.float32))
     assert neighbors(unit, [1], WORDS) == {
         "cat": [("don't", 0.7740), ("the", 0.7071), ("café", -0.7071)]
     }

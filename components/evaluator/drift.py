@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.artifacts import VOCABULARY, Model
-from components.evaluator.scores import unit_rows
+from components.exporter import ranking
 from components.exporter.alignment import FREQUENT, Ids, Vectors, fit, shared_words
 from components.exporter.served import Served
 from components.subwords import Buckets
@@ -167,7 +167,7 @@ def _nearest(space: Space, ids: Ids) -> npt.NDArray[np.int64]:
     Returns:
         int64 [asked, up to NEIGHBORS], nearest first.
     """
-    unit = unit_rows(space.vectors[ids[:ANSWERS]])
+    unit = ranking.unit(space.vectors[ids[:ANSWERS]])
     count = max(0, min(NEIGHBORS, len(unit) - 1))
     blocks = [np.empty([0, count], np.int64)]
     for start in range(0, min(ASKED, len(unit)), _ASKED_AT_ONCE):
@@ -223,7 +223,7 @@ def _cosines(vectors: Vectors, others: Vectors, turn: Vectors | None) -> Cosines
     """Of each row with that of the other space; {} where vectors have another length."""
     if vectors.shape[1] != others.shape[1]:
         return {}
-    a, b = unit_rows(vectors), unit_rows(others)
+    a, b = ranking.unit(vectors), ranking.unit(others)
     spaces = {"as_they_are": a} | ({} if turn is None else {"turned": a @ turn})
     return {name: np.einsum("wd,wd->w", rows, b) for name, rows in spaces.items()}
 

@@ -22,6 +22,7 @@ from components.artifacts import (
 from components.defaults import chosen, share_left
 from components.evaluator import drift, gate, scores
 from components.evaluator.files import matching, named
+from components.exporter import ranking
 from components.exporter.alignment import served_buckets, served_vectors
 from components.settings import (
     EvaluatorSettings,
@@ -68,7 +69,7 @@ def build(
         "word_pairs": named(matching(settings.word_pairs, "evaluator.word_pairs")),
         "analogies": named(matching(settings.analogies, "evaluator.analogies")),
     }
-    unit = scores.unit_rows(vectors)
+    unit = ranking.unit(vectors)
     report: dict[str, Any] = {
         "broken_vectors": broken,
         **_learned(model, examples, training),
@@ -91,7 +92,7 @@ def build(
             now = drift.Space(vocabulary.tokens, vectors, buckets)
             report["before"]["drift"] = drift.compare(now, old)
             if any(files.values()):
-                unit = scores.unit_rows(old.vectors)
+                unit = ranking.unit(old.vectors)
                 known = _vocabulary(old.tokens)
                 report["before"] |= _scored(unit, known, old.buckets, transform, files)
     reasons = gate.refusals(report, settings)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluator.score_files import read_analogies, read_word_pairs
+from components.exporter import ranking
 
 # Types that may answer an analogy, the most frequent ones, as gensim's restrict_vocab.
 ANALOGY_TYPES = 300_000
@@ -69,12 +70,6 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float | None:
     if min(len(np.unique(a)), len(np.unique(b))) < 2:
         return None
     return round(float(spearmanr(a, b).statistic), 6)
-
-
-def unit_rows(vectors: Floats) -> Floats:
-    """Rows scaled to length 1; a row of zeros stays."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(norms == 0, 1, norms), np.float32)
 
 
 def word_similarity(
@@ -150,7 +145,7 @@ def _asked(unit: Floats, find: FindId, words: list[str], compose: Compose | None
     there = known.copy()
     if compose and not known.all():
         others = np.flatnonzero(~known)
-        rows[others] = unit_rows(compose([words[place] for place in others]))
+        rows[others] = ranking.unit(compose([words[place] for place in others]))
         there[others] = rows[others].any(axis=1)
     return _Asked(ids, rows, there)
 

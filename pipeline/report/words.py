@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.exporter import ranking
+
 Rows = npt.NDArray[np.float32]
 
 ASKED = 10_000  # Words whose neighbours the page knows, the most frequent.
@@ -38,7 +40,7 @@ def nearest(vectors: Rows, count: int = NEIGHBORS) -> tuple[npt.NDArray[np.int64
     >>> rows.tolist(), cosines[0].astype(float).round(2).tolist()
     ([[2, 1], [2, 0], [0, 1]], [0.89, 0.0])
     """
-    unit = _unit(vectors)
+    unit = ranking.unit(vectors)
     count = max(0, min(count, len(unit) - 1))
     rows, cosines = np.empty([len(unit), count], np.int64), np.empty([len(unit), count], np.float32)
     if not count:
@@ -74,7 +76,7 @@ def positions(vectors: Rows) -> npt.NDArray[np.int64]:
     """
     from sklearn.manifold import TSNE  # Before the limit, which reaches loaded libraries only.
 
-    unit = _unit(vectors)
+    unit = ranking.unit(vectors)
     with _one_thread():
         begin = _principal(unit)
         if begin is None:
@@ -111,12 +113,6 @@ def _principal(unit: Rows) -> Rows | None:
     components = centred @ axes
     spread = float(components[:, 0].std())
     return (components * (1e-4 / spread)).astype(np.float32) if spread > _LEAST_SPREAD else None
-
-
-def _unit(vectors: Rows) -> Rows:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Rows = (vectors / np.where(norms == 0, np.float32(1), norms)).astype(np.float32)
-    return unit
 
 
 def _one_thread() -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from components.artifacts import Examples
 from components.evaluator import scores
 from components.evaluator.score_files import read_analogies, read_word_pairs
+from components.exporter import ranking
 from components.settings import TransformSettings
 from components.vocabulary import Vocabulary
 
@@ -65,7 +66,7 @@ def score(
         unknown: Words that have the last vectors: a second score, "all", counts their questions.
     """
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
-    unit = scores.unit_rows(vectors)
+    unit = ranking.unit(vectors)
     places = {word: len(vocabulary) + place for place, word in enumerate(unknown)}
 
     def find_known(words: list[str]) -> Ids:
@@ -150,7 +151,7 @@ def compare_trainings(trained: Vectors, without: Vectors, left_out: Ids, stayed:
     there = np.any(without != 0, axis=1)
     there[left_out] = there[stayed] = False
     common = np.flatnonzero(there)[:CANDIDATES]
-    units = [scores.unit_rows(vectors) for vectors in (trained, without)]
+    units = [ranking.unit(vectors) for vectors in (trained, without)]
     found: Result = {}
     for name, ids in {"left out": left_out, "stayed": stayed}.items():
         likeness: list[float] = []
@@ -193,7 +194,7 @@ def score_left_out(
         pairs = np.stack([_find_known(words, vocabulary) for words in (first, second)], axis=1)
         asked = (pairs >= 0).all(axis=1) & np.isin(pairs, left_out).any(axis=1)
         for name, vectors in {"trained": trained, "composed": without}.items():
-            unit = scores.unit_rows(vectors)
+            unit = ranking.unit(vectors)
             cosines = np.einsum("pd,pd->p", *unit[pairs[asked].T])
             column = f"{file.stem}, {asked.sum()} pairs: {name}"
             found[column] = scores.spearman(cosines, np.array(given)[asked])
