@@ -116,7 +116,9 @@ def wait_until(what: Callable[[], Any], process: subprocess.Popen[bytes], second
     while time.monotonic() < end:
         if found := what():
             return found
-        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+        if process.poll() is not None:
+            said = process.communicate()[1] if process.stderr else "(see its log)"
+            raise AssertionError(f"{process.args} ended with {process.returncode}: {said}")
         time.sleep(0.01)
     raise AssertionError(f"nothing came of {process.args} in {seconds} s")
 
