@@ -64,6 +64,7 @@ def main() -> int:
                     stories[place].tell(one.operation)
                     if one.kind == "damage" and one.operation.startswith("night"):
                         stories[place].tell(f"{one.operation.partition(':')[0]}: run")
+                        stories[place].tell(story.COLD)
         outcomes = _run(drawn, stories, root, options, begun)
     _table(outcomes)
     failed = [outcome for outcome in outcomes if outcome.failed]
@@ -71,7 +72,7 @@ def main() -> int:
         one = outcome.drawn
         print(f"\nfailed: make faults ARGS='{_again(options, one)}'")
         for text in outcome.failed:
-            print(f"  {text}")
+            print(f"  {text.splitlines()[-1]}")
     cpu = sum(outcome.cpu for outcome in outcomes) / max(1, len(outcomes))
     print(f"{len(outcomes)} runs, {len(failed)} failed, {cpu:.1f} CPU s a run")
     print(f"{time.monotonic() - begun:.0f} s")
