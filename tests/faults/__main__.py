@@ -23,7 +23,7 @@ sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import stores  # noqa: E402
 
-from faults import commands, story  # noqa: E402
+from faults import forked, story  # noqa: E402
 from faults.checks import Drawn, Outcome, run  # noqa: E402
 from faults.kinds import KINDS, NEEDS_ROOT, ONLY_LOCAL, WEIGHTS  # noqa: E402
 
@@ -44,7 +44,7 @@ def main() -> int:
     drawn = [_draw(options, number) for number in options.only or range(1, options.runs + 1)]
     begun = time.monotonic()
     print(f"--seed {options.seed}, {len(drawn)} runs", flush=True)
-    commands.load()
+    forked.load()
     with ExitStack() as stack:
         root = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory("-faults")))
         root.mkdir(exist_ok=True, parents=True)
@@ -117,7 +117,7 @@ def _run(
         results.unlink(missing_ok=True)
         if not (pid := os.fork()):
             os.close(tell)
-            commands.end_with_parent()
+            forked.end_with_parent()
             outcomes = []
             while number := os.read(waiting, 4):
                 outcomes.append(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from faults.commands import CHECKOUT, Ended, Process
+from faults.commands import Ended, Process
+from faults.forked import CHECKOUT
 from faults.nights import SETTINGS, Corpus
 from faults.world import World
 

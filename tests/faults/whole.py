@@ -83,17 +83,21 @@ def _bits_below(place: Place, directory: str) -> dict[str, str]:
 
 
 def _counting(name: str, content: bytes) -> bytes:
-    """The content, but, of a listing, for where the text lies and when it was written."""
-    if not name.endswith("/corpus.json"):
-        return content
+    """A content without what it tells of times, places, and numbers of versions."""
     try:
-        listing = json.loads(content)
-        for file in listing["files"]:
-            del file["modified"]
-            file["path"] = "/".join(Path(file["path"]).parts[-2:])
-    except (ValueError, LookupError, TypeError):  # It is damaged.
-        return content
-    return json.dumps(listing).encode()
+        if name.endswith("/corpus.json"):
+            listing = json.loads(content)
+            for file in listing["files"]:
+                del file["modified"]
+                file["path"] = "/".join(Path(file["path"]).parts[-2:])
+            return json.dumps(listing).encode()
+        if name.endswith("/evaluation.json"):
+            evaluation = json.loads(content)
+            (evaluation["before"] or {}).pop("version", None)
+            return json.dumps(evaluation).encode()
+    except (ValueError, LookupError, TypeError, AttributeError):  # It is damaged.
+        pass
+    return content
 
 
 def newest_version(place: Place) -> int:
