@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="+", help="these runs of the seed")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--nights", type=int, default=story.NIGHTS, help="only the first N")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--work", type=Path, help="directory to keep the story and failed runs in")
     options = parser.parse_args()
@@ -61,10 +62,8 @@ def main() -> int:
             stories[place] = story.Story(kept, url, bucket, _say(place, begun))
             for one in drawn:
                 if one.place == place:
-                    stories[place].tell(one.operation)
-                    if one.kind == "damage" and one.operation.startswith("night"):
-                        stories[place].tell(f"{one.operation.partition(':')[0]}: run")
-                        stories[place].tell(story.COLD)
+                    for name in _needed(one):
+                        stories[place].tell(name)
         outcomes = _run(drawn, stories, root, options, begun)
     _table(outcomes)
     failed = [outcome for outcome in outcomes if outcome.failed]
@@ -83,7 +82,11 @@ def _draw(options: argparse.Namespace, number: int) -> Drawn:
     draw = random.Random(f"{options.seed} {number}")
     kinds = [kind for kind in options.kinds if kind not in NEEDS_ROOT or not os.geteuid()]
     kind = draw.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
-    operation = draw.choice(KINDS[kind][1])
+    operations = KINDS[kind][1]
+    if options.nights < story.NIGHTS:
+        first = tuple(f"night {night + 1}:" for night in range(options.nights))
+        operations = [name for name in operations if name.startswith(first)]
+    operation = draw.choice(operations)
     local = [place for place in options.places if place == "local"]
     others = [place for place in options.places if place != "local"]
     place = draw.choice(2 * len(options.places) * local + others)
@@ -92,11 +95,21 @@ def _draw(options: argparse.Namespace, number: int) -> Drawn:
     return Drawn(options.seed, number, place, kind, operation)
 
 
+def _needed(one: Drawn) -> list[str]:
+    """The operations whose results a run may be compared with."""
+    night = one.operation.partition(":")[0]
+    if one.kind != "damage" or not night.startswith("night"):
+        return [one.operation]
+    cold = [story.COLD] if night == f"night {story.NIGHTS}" else []
+    return [one.operation, f"{night}: run", *cold]
+
+
 def _again(options: argparse.Namespace, one: Drawn) -> str:
     chosen = (
         "" if len(options.kinds) == len(KINDS) else f" --kinds {' '.join(map(repr, options.kinds))}"
     )
     chosen += "" if len(options.places) == len(PLACES) else f" --places {' '.join(options.places)}"
+    chosen += "" if options.nights == story.NIGHTS else f" --nights {options.nights}"
     return f"--seed {one.seed} --only {one.number}{chosen}"
 
 

@@ -3,12 +3,14 @@
 import ctypes
 import datetime
 import errno
+import functools
 import math
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ def disk_full(case: Case) -> Fault:
     """No room where the output lies, or, for a bucket, the cache."""
     room = int(math.exp(case.draw.uniform(math.log(4096), math.log(4e6))))
     names = ("disk full", "No space left", "File too large", "Disk quota", "its room")
-    if os.geteuid() or case.draw.random() < 0.2:
+    if case.draw.random() < 0.2 or not _may_mount():
         limits = (room, resource.RLIM_INFINITY)
         return Fault(
             f"files of at most {room:,} bytes",
@@ -40,15 +42,30 @@ def disk_full(case: Case) -> Fault:
         path.mkdir()
         files = [file for file in old.rglob("*") if file.is_file()]
         used = sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={used + room}", "tmpfs", path], check=True
-        )
+        _mount(path, used + room)
         fault.tidy = lambda: _unmount(path)
         shutil.copytree(old, path, dirs_exist_ok=True)
 
     fault.strike = strike
     fault.undo = lambda: _remount(path)
     return fault
+
+
+@functools.cache
+def _may_mount() -> bool:
+    """Whether this process may: root of a container need not."""
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            _mount(Path(directory), 4096)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        _unmount(Path(directory))
+    return True
+
+
+def _mount(path: Path, size: int) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _remount(path: Path) -> None:
