@@ -80,7 +80,7 @@ def damaged(case: Case) -> Fault:
 
 def unfinished(case: Case) -> Fault:
     """The command is killed, and a file of what it had not finished is damaged."""
-    fault = case.moment(Fault("killed", code=-signal.SIGKILL, dies=True))
+    fault = case.moment(Fault("killed", code=-signal.SIGKILL, dies=True), first=0.4)
     fault.strike = lambda process: process.kill() if process else None
     before, way, which = set(case.world.files()), _way(case.draw), case.draw.random()
 

@@ -72,10 +72,10 @@ class Case:
     operation: str
     world: World
 
-    def moment(self, fault: Fault, *, seconds: bool = True) -> Fault:
-        """Draw one for the fault."""
+    def moment(self, fault: Fault, *, seconds: bool = True, first: float = 0) -> Fault:
+        """Draw one for the fault, behind the `first` share of the command."""
         expected = self.story.expected[self.operation]
-        share = self.draw.random()
+        share = first + (1 - first) * self.draw.random()
         if seconds and self.draw.random() < 0.4:
             fault.seconds = share * expected.seconds
         else:
