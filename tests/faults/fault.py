@@ -76,7 +76,8 @@ class Case:
         """Draw one for the fault, behind the `first` share of the command."""
         expected = self.story.expected[self.operation]
         share = first + (1 - first) * self.draw.random()
-        if seconds and self.draw.random() < 0.4:
+        # Requests to a bucket are no events.
+        if seconds and self.draw.random() < (0.7 if self.world.bucket else 0.4):
             fault.seconds = share * expected.seconds
         else:
             fault.event = 1 + int(share * expected.events)
