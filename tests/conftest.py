@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # These start first, so that no process is busy with one of them after the others are done.
-LONGEST = ("test_trainer.py", "test_airflow.py", "test_transform.py", "test_gate.py")
+LONGEST = ("test_trainer.py", "test_transform.py", "test_gate.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
