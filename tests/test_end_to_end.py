@@ -38,7 +38,11 @@ def finished(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     output = tmp_path_factory.mktemp("run") / "out"
-    done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TMPDIR", str(output.parent / "tmp"))
+        environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        (output.parent / "tmp").mkdir()
+        done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -72,6 +76,11 @@ def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus
     (notice,) = unexpected
     assert re.fullmatch(r"warning: 0\.\d\d % of the documents .1 of .* hold NUL bytes, .*", notice)
     assert any("words/s" in line for line in lines)
+
+
+def test_a_run_leaves_nothing_where_temporary_files_go(finished: Any) -> None:
+    output, _ = finished
+    assert not list((output.parent / "tmp").iterdir())
 
 
 def test_a_run_leaves_a_page_for_a_person(finished: Any) -> None:
