@@ -251,7 +251,7 @@ def test_records_that_lack_tokens_are_an_error(tmp_path: Path) -> None:
 
 
 def test_expected_steps_are_the_real_ones_or_nearly(tmp_path: Path) -> None:
-    examples = write_examples(tmp_path, random_documents(4, count=1000), types=50)
+    examples = write_examples(tmp_path, random_documents(4, count=3000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0.01))
     steps = sum(1 for _ in data.rows(0))
     assert steps == pytest.approx(data.steps, rel=0.1)
