@@ -54,10 +54,9 @@ def one_line(error: BaseException) -> str:
 
 
 def _explain_tensorflow(error: BaseException) -> tuple[str, int] | None:
-    if "tensorflow" not in sys.modules:
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    if errors is None:  # It is not imported, or not yet.
         return None
-    from tensorflow import errors
-
     text = " ".join(_GRAPH_NAMES.sub("", str(getattr(error, "message", ""))).split())
     if isinstance(error, errors.DataLossError):
         return f"damaged data: {text}: delete the artifact that holds it, and run again", 1

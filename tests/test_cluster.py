@@ -4,14 +4,13 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import stores
@@ -25,7 +24,7 @@ from components.places.directory import Directory
 from components.places.place import open_place
 from components.settings import TrainerSettings
 from components.trainer import merge
-from components.trainer.cluster import station, work
+from components.trainer.cluster import hand, station, work
 from components.trainer.cluster.hand import Hand
 from components.trainer.cluster.job import Job
 from components.trainer.cluster.launcher import Cluster, remove
@@ -341,13 +340,6 @@ def test_a_hand_that_is_left_over_ends_and_writes_nothing(
     assert Station.at(str(directory)) is None
 
 
-HAND = """
-import sys
-from components.trainer.cluster import hand
-hand.work_at(sys.argv[1], int(sys.argv[2]), patience=1)
-"""
-
-
 def in_midst_of_work(directory: Path) -> int:
     """A process that has claimed what is not written yet, after some rounds; 0: none."""
     for claim in directory.glob("rounds/*/claim-rounds-*"):
@@ -377,14 +369,16 @@ def test_a_process_killed_in_mid_round_costs_no_bit(
     def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
         address = self._address
         processes = [
-            subprocess.Popen([sys.executable, "-c", HAND, address, str(number)])
+            forks.start(tmp_path / f"log-{number}", hand.work_at, address, number, 1.0)
             for number in range(2)
         ]
 
         def wait() -> None:
             victim = wait_for(lambda: in_midst_of_work(Path(address)))
             os.kill(victim, signal.SIGKILL)
-            codes.extend(sorted(process.wait(120) for process in processes))
+            for process in processes:
+                process.join(120)
+            codes.extend(sorted(process.exitcode or 0 for process in processes))
 
         return wait
 
@@ -393,18 +387,6 @@ def test_a_process_killed_in_mid_round_costs_no_bit(
     assert codes == [-signal.SIGKILL, 0]
     assert digests(model) == digests(expected)
     assert losses(model) == losses(expected)
-
-
-LAUNCHER = """
-import sys
-from pathlib import Path
-from components import trainer
-from components.artifacts import VOCABULARY, Examples, Model
-from components.settings import TrainerSettings
-settings = TrainerSettings.model_validate_json(sys.argv[3])
-examples = Examples(Path(sys.argv[1]), "examples")
-trainer.build(examples, settings=settings, out=Model(Path(sys.argv[2]), "model"))
-"""
 
 
 def test_a_training_that_is_killed_goes_on_at_its_last_round(
@@ -417,13 +399,13 @@ def test_a_training_that_is_killed_goes_on_at_its_last_round(
     out = tmp_path / "out"
     out.mkdir()
     records = out / "work" / "records"
-    arguments = [str(examples.path), str(out), SETTINGS.model_dump_json()]
     rounds = schedule.ends[0] + 2
-    with subprocess.Popen([sys.executable, "-c", LAUNCHER, *arguments]) as process:
-        try:
-            wait_for(lambda: records.is_dir() and len(os.listdir(records)) >= rounds)
-        finally:
-            process.kill()
+    process = forks.start(tmp_path / "log", train, examples, out)
+    try:
+        wait_for(lambda: records.is_dir() and len(os.listdir(records)) >= rounds)
+    finally:
+        process.kill()
+        process.join()
     done = {path.name for path in records.iterdir()}
     assert rounds <= len(done) < len(schedule.rounds)
     done.remove(max(done))  # It may have come without the parts that are written after it.

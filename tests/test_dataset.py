@@ -150,15 +150,27 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
 
 
 # Few blocks, cut by documents, and in the second case one document longer than any.
-LONG = [[place % 50 for place in range(5 * BLOCK + 77)], *random_documents(3, count=2000)]
-CORPORA = {"short documents": random_documents(3, count=2000), "a long one": LONG}
+LONG = [[place % 50 for place in range(3 * BLOCK + 77)], *random_documents(3, count=400)]
+CORPORA = {"short documents": random_documents(3, count=650), "a long one": LONG}
 
 
 @pytest.fixture(scope="module", params=CORPORA)
 def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A corpus of several blocks, and its documents."""
-    path = tmp_path_factory.mktemp("cut")
-    return write_examples(path, CORPORA[request.param], types=50), CORPORA[request.param]
+    """A corpus of some blocks, and its pairs in whole windows of two."""
+    documents = CORPORA[request.param]
+    examples = write_examples(tmp_path_factory.mktemp("cut"), documents, types=50)
+    return examples, whole_windows(in_blocks(documents, files=3), window=2)
+
+
+def whole_windows_of_two(**changes: int) -> TrainerSettings:
+    return TrainerSettings(window=2, sample=0, shrink_windows=False, **changes)
+
+
+def test_rows_and_what_is_measured_have_each_pair_once(cut: Any) -> None:
+    examples, expected = cut
+    data = SkipGrams(examples, whole_windows_of_two())
+    assert trained_pairs(data, 0, 2) == expected
+    assert sum((rows_pairs(spans) for spans in data.measured()), Counter()) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,12 +179,8 @@ def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_the_shards_of_all_rounds_have_each_pair_once(
     cut: Any, shards: int, round_tokens: int
 ) -> None:
-    examples, documents = cut
-    settings = TrainerSettings(
-        window=2, sample=0, shrink_windows=False, shards=shards, round_tokens=round_tokens
-    )
-    data = SkipGrams(examples, settings)
-    expected = whole_windows(in_blocks(documents, files=3), window=2)
+    examples, expected = cut
+    data = SkipGrams(examples, whole_windows_of_two(shards=shards, round_tokens=round_tokens))
     for epoch in (0, 20):  # When little and when much is learned.
         plan, found = data.plan(epoch), Counter[tuple[int, int]]()
         for round_, spans in zip(plan, data.spans(epoch), strict=True):
@@ -187,8 +195,6 @@ def test_the_shards_of_all_rounds_have_each_pair_once(
                 for part, same in zip(rows, alone, strict=True):
                     assert (part.numpy() == same).all()
         assert found == expected
-    assert trained_pairs(data, 0, 2) == expected
-    assert sum((rows_pairs(spans) for spans in data.measured()), Counter()) == expected
 
 
 def rows_pairs(spans: Spans) -> Pairs:
@@ -302,7 +308,7 @@ def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> N
 
 
 def test_noise_words_follow_the_noise_distribution(tmp_path: Path) -> None:
-    examples = write_examples(tmp_path, random_documents(6, count=3000), types=50)
+    examples = write_examples(tmp_path, random_documents(6, count=1000), types=50)
     data = SkipGrams(examples, TrainerSettings(sample=0, noise_exponent=0.5))
     # Behind the last rows of all are some without a pair, and without noise words.
     steps = [Rows(*(part.numpy() for part in step)) for step in data.rows(0)]

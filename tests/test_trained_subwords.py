@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from test_dataset import random_documents, write_examples
-from test_trainer import (
+from test_warm_start import with_tokens
+from trainings import (
     SETTINGS,
     Elsewhere,
     digests,
@@ -17,7 +18,6 @@ from test_trainer import (
     train,
     vectors,
 )
-from test_warm_start import with_tokens
 
 from components import trainer
 from components.artifacts import Examples, Model

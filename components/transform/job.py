@@ -32,6 +32,7 @@ _SCHEMA = pa.schema(
     [(name, pa.large_list(pa.large_binary())) for name in ("text", "segment", "types")]
 )
 
+# In whichever process tensorflow-transform does it.
 saved_transform_io_v2.write_v2_saved_model = no_bytecode()(
     saved_transform_io_v2.write_v2_saved_model
 )

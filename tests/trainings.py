@@ -1,0 +1,122 @@
+"""Small trainings, what they leave, and what interrupts them."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import forks
+import numpy as np
+
+from components import threads, trainer
+from components.artifacts import STATE, Examples, Model
+from components.settings import TrainerSettings
+from components.trainer import callbacks, sharing, training
+from components.trainer.rounds import BLOCK
+
+# A round is two blocks. Tables are of 50 x 16 in most tests: XLA compiles for each shape,
+# which takes a second.
+SETTINGS = TrainerSettings(
+    dimensions=16, sample=0, epochs=3, window=3, shards=2, round_tokens=BLOCK
+)
+
+
+def train(examples: Examples, path: Path, settings: TrainerSettings = SETTINGS) -> Model:
+    path.mkdir(exist_ok=True)
+    return trainer.build(examples, settings=settings, out=Model(path, "model"))
+
+
+def vectors(model: Model) -> np.ndarray:
+    return np.load(model.path / "vectors.npy")
+
+
+def digests(model: Path) -> dict[str, str]:
+    """Of all tables: vectors, contexts, and those of n-grams, if there are."""
+    files = sorted(model.glob("*.npy"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def newest_checkpoint(model: Path) -> tuple[int, int]:
+    """Epochs that it has behind it, and rounds of the one under way."""
+    states = [json.loads(file.read_text()) for file in model.glob("checkpoints/*/state.json")]
+    return max((state["epoch"], state["round"]) for state in states)
+
+
+def losses(model: Path) -> list[float]:
+    return [epoch["loss"] for epoch in json.loads((model / "history.json").read_text())]
+
+
+# What a process is killed by: nothing, or itself when so many rounds of an epoch are done, and
+# one less is kept ("unkept"); or while that is written down ("writing").
+Kill = tuple[str, int, int]
+
+
+def process(
+    examples: Examples,
+    path: Path,
+    settings: TrainerSettings,
+    threads: int,
+    killed: Kill = ("never", 0, 0),
+) -> None:
+    """A training in a process of its own, with its threads."""
+    path.mkdir(exist_ok=True)
+    log = path.with_suffix(".log")
+    with_parts = (examples.path, path, settings, threads, killed)
+    child = forks.start(log, _train_until_killed, *with_parts)
+    child.join(300)
+    expected = 0 if killed[0] == "never" else -signal.SIGKILL
+    assert child.exitcode == expected, log.read_text()
+
+
+def _train_until_killed(
+    examples: Path, out: Path, settings: TrainerSettings, count: int, killed: Kill
+) -> None:
+    threads.limit(count)
+    threads.make_devices()
+    assert len(threads.devices("CPU")) == count
+    training._PART = sharing._PART = 200  # type: ignore[attr-defined]
+    moment, *position = killed
+    save, write_json = callbacks.Progress.on_train_batch_end, callbacks.write_json
+
+    def save_or_kill(self: callbacks.Progress, batch: int, logs: Any = None) -> None:
+        if moment == "unkept" and [self.epoch, self.round + 1] == position:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(self, batch, logs)
+
+    def write_or_kill(path: Path, content: Any) -> None:
+        state = moment == "writing" and isinstance(content, dict)
+        if state and [content["epoch"], content["round"]] == position:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_json(path, content)
+
+    callbacks.Progress.on_train_batch_end = save_or_kill  # type: ignore[method-assign]
+    callbacks.write_json = write_or_kill  # type: ignore[attr-defined]
+    trainer.build(Examples(examples, "x"), settings=settings, out=Model(out, "model"))
+
+
+@dataclass
+class Elsewhere:
+    """What another machine is left with, of a model in the making: copies of its checkpoints."""
+
+    directory: Path
+    gone: Callable[[dict[str, Any]], bool]  # After a checkpoint with that state, the machine is.
+    names: list[str] = field(default_factory=list)
+    address: str = "s3://bucket/out/trainer/model"
+
+    def has(self, name: str) -> bool:
+        return (self.directory / name).is_file()
+
+    def fetch(self, name: str) -> None:
+        raise AssertionError("it is made here")
+
+    def keep(self, name: str) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.copytree(self.directory.parent / "gone" / name, self.directory / name)
+        self.names.append(name)
+        if self.gone(json.loads((self.directory / name / STATE).read_text())):
+            raise KeyboardInterrupt
