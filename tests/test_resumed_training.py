@@ -9,6 +9,8 @@ import pytest
 from test_dataset import random_documents, write_examples
 from trainings import (
     SETTINGS,
+    TABLES_WITH_NGRAMS,
+    WITH_NGRAMS,
     Elsewhere,
     digests,
     losses,
@@ -53,6 +55,24 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path:
     assert losses(one) == losses(several)
     here = train(examples, tmp_path / "here", settings)  # With other parts.
     assert digests(here.path) == digests(one)
+
+
+def test_with_ngrams_any_number_of_threads_and_any_interruption_give_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    # So many words that what they share has parts, too.
+    documents = random_documents(0, 1500, types=600)
+    examples = write_examples(tmp_path / "examples", documents, types=600)
+    changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
+    settings = WITH_NGRAMS.model_copy(update=changes)
+    two = tmp_path / "two"
+    one = train(examples, tmp_path / "one", settings).path
+    process(examples, two, settings, 2, killed=("unkept", 1, 2))
+    assert newest_checkpoint(two) == (1, 1)
+    process(examples, two, settings, threads=2)
+    assert digests(one).keys() == TABLES_WITH_NGRAMS
+    assert digests(one) == digests(two)
+    assert losses(one) == losses(two)
 
 
 def test_a_run_that_is_interrupted_after_the_last_round_of_an_epoch_goes_on_from_there(
