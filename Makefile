@@ -22,7 +22,7 @@ endif
 endef
 $(foreach names,$(PIP_TO_UV),$(eval $(call hand_on,$(subst :, ,$(names)))))
 
-.PHONY: install run test test-cpus check docs runners schedulers kubeflow clean
+.PHONY: install run test test-cpus test-external check docs runners schedulers kubeflow clean
 .PHONY: benchmark-training benchmark-small benchmark-scaling benchmark-ablation benchmark-transform
 .PHONY: benchmark-serving benchmark-retraining benchmark-cores benchmark-device benchmark-rounds
 .PHONY: benchmark-cluster campaign-buckets campaign-inputs faults load
@@ -63,8 +63,13 @@ test-cpus: $(DEV_STAMP)
 			$(NUMBERS) $(ARGS) || exit; \
 	done
 
-# The runners that tests/test_runners.py starts, of the Beam that constraints.txt pins. `make
-# --keep-going runners` gets those that can be had.
+# Tests that start runners and schedulers of other makers, which `make runners schedulers` gets.
+# Those of what is not there are skipped.
+test-external: $(DEV_STAMP)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile tests/external $(ARGS)
+
+# The runners that tests/external/test_runners.py starts, of the Beam that constraints.txt pins.
+# `make --keep-going runners` gets those that can be had.
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 FLINK := 2.2
 RUNNERS := build/runners/$(BEAM)
@@ -80,7 +85,7 @@ $(FLINK_SERVER):
 	mvn --batch-mode --quiet dependency:copy -DoutputDirectory=$(RUNNERS) -Dmdep.stripVersion=true \
 		-Dartifact=org.apache.beam:beam-runners-flink-$(FLINK)-job-server:$(BEAM)
 
-# The schedulers that tests/test_airflow.py and tests/test_schedulers.py start, each in an
+# The schedulers that tests/external/test_airflow.py and tests/test_schedulers.py start, each in an
 # environment of its own: their libraries are not ours.
 schedulers: build/airflow/.installed build/kubeflow/.installed
 

@@ -226,7 +226,7 @@ class Chain:
         if start := baseline.whole_model(self._store, name):
             return _training(examples, settings, given, start)
         gone = self._store.place.at(f"{Model.STAGE}/{name}")
-        news = f"{'trainer':<15} starts anew: {gone} is gone"
+        news = f"warning: the training starts anew: {gone} is gone, which it was to go on from"
         logs.say(news, event="cold_start", model=name)
         return trainings[None]
 

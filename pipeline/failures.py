@@ -9,6 +9,7 @@ from components.names import shown
 from pipeline import interrupts
 
 _NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
+_NO_THREAD = "can't start new thread"  # Python's, for no memory and for a limit of processes.
 # How numpy says that a file took less than it was given, whatever the reason.
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 # Function and node names that TensorFlow puts into its messages.
@@ -36,8 +37,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if full or _NO_SPACE in str(error) or _SHORT.search(str(error)):
         where = getattr(error, "filename", None) or _NO_SPACE
         return f"disk full: {where}: make room and run the same command again", 1
-    if isinstance(error, MemoryError):
-        return f"out of memory: {one_line(error)}: give it more, or less text at a time", 1
+    if isinstance(error, MemoryError) or _NO_THREAD in str(error):
+        what = "memory or threads" if _NO_THREAD in str(error) else "memory"
+        return f"out of {what}: {one_line(error)}: give it more, or less text at a time", 1
     if isinstance(error, OSError):
         # Libraries raise OSErrors that no system call returned, with a text alone.
         reason = error.strerror or one_line(error)
@@ -52,10 +54,9 @@ def one_line(error: BaseException) -> str:
 
 
 def _explain_tensorflow(error: BaseException) -> tuple[str, int] | None:
-    if "tensorflow" not in sys.modules:
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    if errors is None:  # It is not imported, or not yet.
         return None
-    from tensorflow import errors
-
     text = " ".join(_GRAPH_NAMES.sub("", str(getattr(error, "message", ""))).split())
     if isinstance(error, errors.DataLossError):
         return f"damaged data: {text}: delete the artifact that holds it, and run again", 1

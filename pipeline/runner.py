@@ -222,9 +222,9 @@ class Runner:
                 build = import_module(step.module).build
                 if "tensorflow" in sys.modules:
                     _keep_what_is_imported()
-                if beside:
-                    beside()
                 threads.make_devices()  # What the stage imported has run nothing yet.
+                if beside:  # Last: what it imports is seen half until it is there.
+                    beside()
                 made: A = build(**step.inputs, **settings, **step.given, out=out)
                 interrupts.check()  # TensorFlow may have swallowed it while it traced a graph.
                 return self.store.publish(made)

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,13 @@ def skipstream(*arguments: object) -> subprocess.CompletedProcess[str]:
     with start(*arguments) as process:
         out, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:

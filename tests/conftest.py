@@ -58,7 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # These start first, so that no process is busy with one of them after the others are done.
 LONGEST = (
-    "test_airflow.py",
     "test_transform.py",
     "test_gate.py",
     "test_cluster.py",

@@ -40,6 +40,12 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
             1,
             "out of memory: MemoryError: give it more, or less text at a time",
         ),
+        (
+            RuntimeError("can't start new thread"),
+            1,
+            "out of memory or threads: can't start new thread: give it more, or less text at a "
+            "time",
+        ),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (
             RuntimeError("job failed: OSError: [Errno 28] No space left on device"),

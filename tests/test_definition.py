@@ -262,7 +262,8 @@ def test_a_training_starts_anew_where_the_latest_model_is_gone(
     store.remove(f"trainer/{first['fingerprint']}")
     capsys.readouterr()
     assert night(store, corpus, "the dog\n")["start"] is None
-    assert f"trainer         starts anew: {first['artifact']} is gone\n" in capsys.readouterr().err
+    warning = f"warning: the training starts anew: {first['artifact']} is gone, which "
+    assert warning in capsys.readouterr().err
 
 
 def test_runs_and_commands_do_without_the_reports_of_other_runs(

@@ -38,7 +38,11 @@ def finished(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     output = tmp_path_factory.mktemp("run") / "out"
-    done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TMPDIR", str(output.parent / "tmp"))
+        environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        (output.parent / "tmp").mkdir()
+        done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -72,6 +76,11 @@ def test_a_normal_run_says_nothing_that_worries_beside_what_is_odd_in_its_corpus
     (notice,) = unexpected
     assert re.fullmatch(r"warning: 0\.\d\d % of the documents .1 of .* hold NUL bytes, .*", notice)
     assert any("words/s" in line for line in lines)
+
+
+def test_a_run_leaves_nothing_where_temporary_files_go(finished: Any) -> None:
+    output, _ = finished
+    assert not list((output.parent / "tmp").iterdir())
 
 
 def test_a_run_leaves_a_page_for_a_person(finished: Any) -> None:
@@ -120,12 +129,12 @@ def test_manifests_lead_back_to_the_corpus(finished: Any) -> None:
 
 
 def test_the_same_files_elsewhere_and_at_another_time_reuse_every_stage(
-    corpus: Path, finished: Any, tmp_path: Path
+    corpus: Path, finished: Any, tmp_path: Path, command: Command
 ) -> None:
     output, first = finished
     shutil.copytree(corpus.parent, tmp_path / "copy", copy_function=shutil.copyfile)
     (tmp_path / "copy" / AWKWARD).rename(tmp_path / "copy" / "b.txt")
-    again = skipstream("run", "--input", tmp_path / "copy/*", "--output", output, *SETTINGS)
+    again = command("run", "--input", tmp_path / "copy/*", "--output", output, *SETTINGS)
     assert again.returncode == 0
     assert again.stdout == first.stdout
     assert all(stage["reused"] for stage in report(output)["stages"].values())
@@ -154,9 +163,7 @@ def test_single_stages_build_what_a_run_builds(
     assert early.returncode == 1
     assert "run 'skipstream transform' with the same settings first" in early.stderr
     assert command("transform", *common).returncode == 0
-    # How many threads there are shows nowhere. They need a process that has none yet.
-    threads = skipstream("train", *common, "trainer.threads=1")
-    assert threads.returncode == 0, threads.stderr
+    common.append("trainer.threads=1")  # It is part of no fingerprint.
     for stage in ("train", "evaluate", "validate", "push"):
         done = command(stage, *common)
         assert done.returncode == 0, done.stderr

@@ -1,13 +1,14 @@
-"""The command with n-grams, from text to a model that fastText's readers open."""
+"""A run with n-grams, from text to a model that fastText's readers open."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
+from commands import SETTINGS, TOPICS, Command, probe_in_this_process, write_corpus
 from gensim.models.fasttext import load_facebook_vectors
 
 from components.exporter.embeddings import Embeddings
+from pipeline import cli
 
 NGRAMS = ["trainer.min_ngram=3", "trainer.max_ngram=6", "trainer.buckets=100000"]
 
@@ -17,8 +18,10 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     corpus = write_corpus(folder, 2000)
     output = folder / "out"
-    done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS, *NGRAMS)
-    assert done.returncode == 0, done.stderr
+    arguments = ["run", "--input", corpus, "--output", output, *SETTINGS, *NGRAMS]
+    with pytest.MonkeyPatch.context() as patch:
+        probe_in_this_process(patch)
+        assert cli.run([*map(str, arguments)]) == 0
     return output
 
 

@@ -1,6 +1,8 @@
 """A directory and a bucket do the same; what a bucket gives is verified."""
 
 import itertools
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -346,6 +348,23 @@ def test_a_file_is_replaced_only_if_nobody_else_has(bucket: Bucket) -> None:
     bucket.remove("a")
     assert bucket.replace("a", b"4", second) is None
     assert bucket.read_version("a") == (None, None)
+
+
+def test_what_a_killed_writer_left_goes_when_the_file_is_written(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from components.places.directory import Directory
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+Directory(sys.argv[1]).write("a.json", b"1")
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "d"], check=False)
+    assert len(list((tmp_path / "d").glob(".a.json.*"))) == 1
+    (tmp_path / "d" / ".b.json.12345678").touch()  # Of another file.
+    place = Directory(tmp_path)
+    place.write("d/a.json", b"2")
+    assert place.names("d") == [".b.json.12345678", "a.json"]
+    assert place.create("d/b.json", b"3")
+    assert place.names("d") == ["a.json", "b.json"]
 
 
 def test_a_directory_is_held_by_one_run(tmp_path: Path) -> None:

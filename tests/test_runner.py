@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -52,6 +53,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def report(store: Store) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(store.place.read("run.json") or b"")
     return content
+
+
+def test_what_is_imported_beside_a_stage_is_not_looked_at_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_to_import() -> None:
+        monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("half of it"))
+
+    store = Store(place("directory", tmp_path / "out"))
+    assert run(store, step(Corpus, Counter()), beside=begin_to_import)
 
 
 def test_a_finished_stage_is_reused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from commands import free_port
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from serving_stand_in import COMMAND
 from test_exporter import export
-from test_runners import free_port
 
 from components.exporter.exporter import MODEL_NAME
 from components.infra_validator.model_server import BINARY

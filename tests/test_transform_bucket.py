@@ -80,26 +80,43 @@ def requests_of(proxy: Proxy) -> Counter[str]:
     return found
 
 
+LINES = [f"a{number} b c d e f g h" for number in range(60)]
+CHANGED = "\n".join(LINES).replace("a59 ", "x59 ")  # In the last of three units.
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the job makes of CHANGED without a cache of tokens."""
+    path = tmp_path_factory.mktemp("local")
+    (path / "corpus.txt").write_text(CHANGED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.example_gen.units.UNIT_BYTES", 400)
+        return digests(run(path / "out", path / "corpus.txt", None).path)
+
+
 def test_tokens_in_a_bucket_are_read_once_and_written_once(
-    tmp_path: Path, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    bucket: str,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: dict[str, str],
 ) -> None:
     monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 400)
-    lines = [f"a{number} b c d e f g h" for number in range(60)]
     corpus, cache = tmp_path / "corpus.txt", f"{bucket}/out/tokens"
-    corpus.write_text("\n".join(lines))
+    corpus.write_text("\n".join(LINES))
     first = run(tmp_path / "1", corpus, cache)
     units = first.summary["units"]
     assert units == 3
     assert requests_of(proxy) == {"HEAD": units, "PUT": units}
 
-    corpus.write_text("\n".join(lines).replace("a59 ", "x59 "))  # Of the last unit.
+    corpus.write_text(CHANGED)
     proxy.requests.clear()
     second = run(tmp_path / "2", corpus, cache)
     assert second.summary["units_reused"] == units - 1
     found = requests_of(proxy)
     assert (found["GET"], found["PUT"]) == (units - 1, 1)
     assert len(storage.files_in(cache)) == units  # That of the old text is gone.
-    assert digests(second.path) == digests(run(tmp_path / "local", corpus, None).path)
+    assert digests(second.path) == expected
 
 
 def tokenise(directory: Path, cache: TokenCache) -> list[SegmentRef]:

@@ -16,6 +16,7 @@ from components.errors import SkipstreamError
 from components.exporter import alignment
 from components.exporter.served import COUNTS, Served
 from components.exporter.signatures import EmbeddingModel
+from components.graphs import no_bytecode
 from components.phrases import FILE as PHRASES
 from components.settings import ExporterSettings
 from components.subwords import Buckets
@@ -93,7 +94,8 @@ def build(
             storage=settings.storage,
             buckets=buckets,
         )
-        tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
+        with no_bytecode():
+            tf.saved_model.save(module, str(out.saved_model), signatures=dict(module.signatures))
     _write_warmup(out.saved_model, types.tokens, unknown=[_UNKNOWN] if buckets else [])
     counts = b"".join(b"%d\n" % count for count in types.counts.tolist())
     (out.saved_model / COUNTS).write_bytes(counts)

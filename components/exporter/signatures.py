@@ -109,7 +109,7 @@ class EmbeddingModel(tf.Module):
             "analogy": self.analogy,
         }
 
-    @tf.function(input_signature=[_WORDS])
+    @tf.function(autograph=False, input_signature=[_WORDS])
     def look_up(self, words: tf.Tensor) -> Tensors:
         """The vector of each word.
 
@@ -124,7 +124,7 @@ class EmbeddingModel(tf.Module):
         ids, vectors = self._find(words)
         return {"embedding": vectors, "in_vocabulary": ids != self._unknown}
 
-    @tf.function(input_signature=[_TEXT])
+    @tf.function(autograph=False, input_signature=[_TEXT])
     def embed_text(self, text: tf.Tensor) -> Tensors:
         """The mean vector of those of each text's tokens that have one.
 
@@ -157,7 +157,7 @@ class EmbeddingModel(tf.Module):
             "known_count": tf.reduce_sum(tokens.with_values(tf.cast(known, tf.int32)), axis=1),
         }
 
-    @tf.function(input_signature=[_WORDS, _K])
+    @tf.function(autograph=False, input_signature=[_WORDS, _K])
     def nearest(self, words: tf.Tensor, k: tf.Tensor) -> Tensors:
         """The words whose vectors have the largest cosine with each word's, itself left out.
 
@@ -176,7 +176,7 @@ class EmbeddingModel(tf.Module):
         answers = self._most_similar(vectors, ids[:, tf.newaxis], blank, k)
         return {**answers, "in_vocabulary": ids != self._unknown}
 
-    @tf.function(input_signature=[_WORDS, _WORDS, _WORDS, _K])
+    @tf.function(autograph=False, input_signature=[_WORDS, _WORDS, _WORDS, _K])
     def analogy(self, a: tf.Tensor, b: tf.Tensor, c: tf.Tensor, k: tf.Tensor) -> Tensors:
         """Words that are to `c` as `b` is to `a`: the largest cosines with b - a + c (3CosAdd).
 

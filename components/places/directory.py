@@ -17,6 +17,7 @@ from components.places.place import SCRATCH, Found, digest_of, each
 T = TypeVar("T")
 
 LOCK = ".lock"
+_RANDOM = 8  # Letters that mkstemp puts behind a prefix.
 _TRIES = 100  # To write to a directory that others remove, and the other way round.
 
 
@@ -188,13 +189,22 @@ class Directory:
             tries -= 1
             try:
                 with self._written(name, content) as temporary:
-                    return put(temporary, self.path / name)
+                    result = put(temporary, self.path / name)
+                self._tidy(self.path / name)
+                return result
             except FileNotFoundError:  # Another process has just removed the directory.
                 if not tries:
                     raise
             except FileExistsError:  # Or while this one made it.
                 if not tries or (self.path / name).parent.is_file():
                     raise
+
+    def _tidy(self, path: Path) -> None:
+        """Remove what killed processes left beside a file; one that lives tries again."""
+        start = f".{path.name}."
+        for name in os.listdir(path.parent):
+            if name.startswith(start) and len(name) == len(start) + _RANDOM:
+                path.with_name(name).unlink(missing_ok=True)
 
     @contextmanager
     def _written(self, name: str, content: bytes) -> Iterator[Path]:

@@ -188,7 +188,7 @@ class SkipGrams:
             return dataset
         # So little is kept (10 MB at most): each iterator of `dataset` would take 0.1 s to make.
         kept = tf.data.Dataset.from_tensors(next(iter(dataset)))
-        return kept.filter(lambda *_: True).with_options(tokens.untuned())
+        return kept.filter(_any).with_options(tokens.untuned())
 
     def _spans(self, plans: Mapping[int, Sequence[Round]], shards: int) -> tf.data.Dataset:
         plan = [(epoch, *one) for epoch in plans for one in plans[epoch]]
@@ -199,7 +199,7 @@ class SkipGrams:
         dataset = dataset.padded_batch(shards)
         # Where Keras knows how many there are, it makes another iterator when they are through,
         # which would prepare rounds that nobody trains on.
-        dataset = dataset.filter(lambda *_: True)
+        dataset = dataset.filter(_any)
         return dataset.prefetch(2).with_options(tokens.untuned())
 
     @cached_property
@@ -319,6 +319,11 @@ class _Part(tf.data.Dataset):
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return []
+
+
+@tf.autograph.experimental.do_not_convert
+def _any(*_: object) -> bool:
+    return True
 
 
 def _filled(rows: Rows, count: int) -> Rows:

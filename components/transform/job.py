@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import beam as tft_beam
+from tensorflow_transform.saved import saved_transform_io_v2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from components.example_gen.units import Listing, plan
+from components.graphs import no_bytecode
 from components.settings import TransformSettings
 from components.transform import preprocessing, records, storage
 from components.transform.duplicates import MarkDuplicates
@@ -28,6 +30,11 @@ GRAPH = "transform_graph"
 # What the preprocessing graph takes; see there.
 _SCHEMA = pa.schema(
     [(name, pa.large_list(pa.large_binary())) for name in ("text", "segment", "types")]
+)
+
+# In whichever process tensorflow-transform does it.
+saved_transform_io_v2.write_v2_saved_model = no_bytecode()(
+    saved_transform_io_v2.write_v2_saved_model
 )
 
 

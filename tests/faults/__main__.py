@@ -23,7 +23,7 @@ sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import stores  # noqa: E402
 
-from faults import commands, story  # noqa: E402
+from faults import forked, story  # noqa: E402
 from faults.checks import Drawn, Outcome, run  # noqa: E402
 from faults.kinds import KINDS, NEEDS_ROOT, ONLY_LOCAL, WEIGHTS  # noqa: E402
 
@@ -38,13 +38,14 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="+", help="these runs of the seed")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--nights", type=int, default=story.NIGHTS, help="only the first N")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--work", type=Path, help="directory to keep the story and failed runs in")
     options = parser.parse_args()
     drawn = [_draw(options, number) for number in options.only or range(1, options.runs + 1)]
     begun = time.monotonic()
     print(f"--seed {options.seed}, {len(drawn)} runs", flush=True)
-    commands.load()
+    forked.load()
     with ExitStack() as stack:
         root = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory("-faults")))
         root.mkdir(exist_ok=True, parents=True)
@@ -61,9 +62,8 @@ def main() -> int:
             stories[place] = story.Story(kept, url, bucket, _say(place, begun))
             for one in drawn:
                 if one.place == place:
-                    stories[place].tell(one.operation)
-                    if one.kind == "damage" and one.operation.startswith("night"):
-                        stories[place].tell(f"{one.operation.partition(':')[0]}: run")
+                    for name in _needed(one):
+                        stories[place].tell(name)
         outcomes = _run(drawn, stories, root, options, begun)
     _table(outcomes)
     failed = [outcome for outcome in outcomes if outcome.failed]
@@ -71,7 +71,7 @@ def main() -> int:
         one = outcome.drawn
         print(f"\nfailed: make faults ARGS='{_again(options, one)}'")
         for text in outcome.failed:
-            print(f"  {text}")
+            print(f"  {text.splitlines()[-1]}")
     cpu = sum(outcome.cpu for outcome in outcomes) / max(1, len(outcomes))
     print(f"{len(outcomes)} runs, {len(failed)} failed, {cpu:.1f} CPU s a run")
     print(f"{time.monotonic() - begun:.0f} s")
@@ -82,7 +82,11 @@ def _draw(options: argparse.Namespace, number: int) -> Drawn:
     draw = random.Random(f"{options.seed} {number}")
     kinds = [kind for kind in options.kinds if kind not in NEEDS_ROOT or not os.geteuid()]
     kind = draw.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
-    operation = draw.choice(KINDS[kind][1])
+    operations = KINDS[kind][1]
+    if options.nights < story.NIGHTS:
+        first = tuple(f"night {night + 1}:" for night in range(options.nights))
+        operations = [name for name in operations if name.startswith(first)]
+    operation = draw.choice(operations)
     local = [place for place in options.places if place == "local"]
     others = [place for place in options.places if place != "local"]
     place = draw.choice(2 * len(options.places) * local + others)
@@ -91,11 +95,21 @@ def _draw(options: argparse.Namespace, number: int) -> Drawn:
     return Drawn(options.seed, number, place, kind, operation)
 
 
+def _needed(one: Drawn) -> list[str]:
+    """The operations whose results a run may be compared with."""
+    night = one.operation.partition(":")[0]
+    if one.kind != "damage" or not night.startswith("night"):
+        return [one.operation]
+    cold = [story.COLD] if night == f"night {story.NIGHTS}" else []
+    return [one.operation, f"{night}: run", *cold]
+
+
 def _again(options: argparse.Namespace, one: Drawn) -> str:
     chosen = (
         "" if len(options.kinds) == len(KINDS) else f" --kinds {' '.join(map(repr, options.kinds))}"
     )
     chosen += "" if len(options.places) == len(PLACES) else f" --places {' '.join(options.places)}"
+    chosen += "" if options.nights == story.NIGHTS else f" --nights {options.nights}"
     return f"--seed {one.seed} --only {one.number}{chosen}"
 
 
@@ -116,7 +130,7 @@ def _run(
         results.unlink(missing_ok=True)
         if not (pid := os.fork()):
             os.close(tell)
-            commands.end_with_parent()
+            forked.end_with_parent()
             outcomes = []
             while number := os.read(waiting, 4):
                 outcomes.append(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from faults.commands import CHECKOUT, Ended, Process
+from faults.commands import Ended, Process
+from faults.forked import CHECKOUT
 from faults.nights import SETTINGS, Corpus
 from faults.world import World
 
@@ -52,6 +53,9 @@ for _night in range(1, NIGHTS + 1):
 OPERATIONS[f"{_LAST}: again"] = (_before, night(NIGHTS, "run"))
 OPERATIONS |= {name: (_before, arguments) for name, arguments in READERS.items()}
 OPERATIONS["rollback"] = (_before, of_output("rollback"))
+# What the model was to go on from is gone.
+COLD = "cold start"
+OPERATIONS[COLD] = (f"{_LAST}: transform", night(NIGHTS, "train"))
 # Leaves something for gc.
 OPERATIONS["other settings"] = (_before, night(NIGHTS, "transform", "transform.min_count=6"))
 OPERATIONS["settings as before"] = ("other settings", night(NIGHTS, "run"))
@@ -142,6 +146,10 @@ class Story:
         made = World.empty(root, self.corpus, url, self._bucket)
         if before := OPERATIONS[name][0]:
             made.copy_from(self.world(before))
+        if name == COLD:
+            for model in {"/".join(file.split("/")[:2]) for file in made.files()}:
+                if model.startswith("trainer/"):
+                    made.remove(model)
         return made
 
     def _do(self, name: str) -> None:
@@ -184,6 +192,9 @@ def code() -> str:
     """A digest of the program, for what is kept of it."""
     digest = hashlib.sha256()
     paths = [path for top in ("components", "pipeline") for path in (CHECKOUT / top).rglob("*.py")]
-    for path in [*sorted(paths), *sorted(Path(__file__).parent.glob("[nsw]*.py"))]:
+    here = [
+        Path(__file__).with_name(f"{name}.py") for name in ("nights", "story", "whole", "world")
+    ]
+    for path in [*sorted(paths), *here]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

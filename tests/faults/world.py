@@ -13,7 +13,7 @@ import obstore
 from components.places import client
 from components.places.place import open_place
 from faults import answers, whole
-from faults.commands import in_child
+from faults.forked import in_child
 
 
 @dataclasses.dataclass(frozen=True)

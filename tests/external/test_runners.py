@@ -25,13 +25,13 @@ from typing import Any
 import commands
 import pytest
 import test_cluster
-from commands import Command
+from commands import Command, free_port
 from test_dataset import write_examples
 
 from components.trainer.cluster.job import Job
 from pipeline import cli
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RUNNERS = ROOT / "build" / "runners" / importlib.metadata.version("apache-beam")
 # Workers are started as `python`, which has to be the one that has Beam and skipstream.
 ENVIRONMENT = {
@@ -101,13 +101,6 @@ def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     (statistics,) = output.glob("transform/*/statistics.json")
     assert json.loads(statistics.read_text())["documents_dropped"] == {"duplicate": 50}
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_until(what: Callable[[], Any], process: subprocess.Popen[bytes], seconds: int = 60) -> Any:

@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from test_runners import free_port
+from commands import free_port
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / "build" / "airflow" / "bin"
 DAG = "skipstream_nightly"
 STAGES = ["transform", "train", "evaluate", "validate", "push"]
