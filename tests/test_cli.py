@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -310,6 +311,21 @@ def test_mistakes_and_help_are_answered_without_tensorflow_or_beam(tmp_path: Pat
     )
     assert not (tmp_path / "out").exists()
     assert skipstream("run", "--help").returncode == 0
+
+
+def test_a_run_that_may_open_few_files_says_so(tmp_path: Path):
+    done = skipstream(
+        "run",
+        "--output",
+        str(tmp_path / "out"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)),
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "skipstream: error: a run must be allowed to open at least 64 files at once, got 24: allow "
+        "more with 'ulimit -n 1024'\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_settings_are_a_file_for_config(tmp_path: Path):

@@ -593,6 +593,22 @@ def test_results_come_from_another_file_system(tmp_path: Path, monkeypatch: Any)
     assert not (tmp_path / "work").exists()
 
 
+def test_a_job_that_cannot_be_wired_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def wire(pipeline: Any, *_: Any, **__: Any) -> None:
+        assert list((tmp_path / "tmp").iterdir())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transform.job, "wire", wire)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "a.txt").write_text("the cat\n")
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path / "out", str(tmp_path / "a.txt"))
+    assert not list((tmp_path / "tmp").iterdir())
+
+
 def test_a_directory_that_would_be_a_pattern_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a\n")
     with pytest.raises(SkipstreamError, match=r"may hold any of \* \? \[ \].*o\[1\]"):

@@ -23,7 +23,8 @@ Flink and Spark store about as much again.
 import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -172,6 +173,7 @@ def _run(
         with (
             progress.shown(len(plan(listing)), cache.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
+            _removed_unless_run(pipeline.local_tempdir),
             storage.naming(work, tf.errors.OpError),  # The graph is traced into files.
         ):
             job.wire(pipeline, listing, settings=settings, cache=cache, work=work)
@@ -185,6 +187,16 @@ def _run(
         raise NotAwaitedError(
             f"the job was launched and is not waited for: when it has ended, {GO_ON}"
         )
+
+
+@contextmanager
+def _removed_unless_run(directory: str) -> Iterator[None]:
+    """Remove a pipeline's temporary directory where wiring fails: Beam does that when it runs."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _take_vocabulary(

@@ -1,6 +1,7 @@
 """`skipstream run`, its stages one by one, and `settings`."""
 
 import argparse
+import resource
 
 from components import threads
 from components.errors import NotBlessedError, SkipstreamError
@@ -21,6 +22,7 @@ STAGES = {
     "validate": "Ask the exported model in a fresh process.",
     "push": "Publish the model if the gates bless it.",
 }
+_FILES = 64  # At once. With fewer, Beam's threads end without saying why.
 
 
 def settings(arguments: argparse.Namespace) -> None:
@@ -33,6 +35,7 @@ def stages(arguments: argparse.Namespace) -> None:
     if arguments.log_format == "json":
         logs.use_json()
     settings = _load(arguments)
+    _check_files()
     threads.limit(settings.trainer.threads)  # The Beam job starts TensorFlow before the trainer.
     if arguments.beam_options:
         from components.beam_options import runner_and_options
@@ -51,6 +54,16 @@ def stages(arguments: argparse.Namespace) -> None:
         if command in (None, "push"):
             report.write_if_possible(store)
     print(made)
+
+
+def _check_files() -> None:
+    """Refuse to run where too few files may be open."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < _FILES:  # -1: any number.
+        raise SkipstreamError(
+            f"a run must be allowed to open at least {_FILES} files at once, got {most}: "
+            "allow more with 'ulimit -n 1024'"
+        )
 
 
 def _run(chain: Chain, settings: Settings, name: str) -> str:

@@ -71,7 +71,7 @@ def main() -> int:
         one = outcome.drawn
         print(f"\nfailed: make faults ARGS='{_again(options, one)}'")
         for text in outcome.failed:
-            print(f"  {text.splitlines()[-1]}")
+            print(f"  {text.splitlines()[-1][:500]}")
     cpu = sum(outcome.cpu for outcome in outcomes) / max(1, len(outcomes))
     print(f"{len(outcomes)} runs, {len(failed)} failed, {cpu:.1f} CPU s a run")
     print(f"{time.monotonic() - begun:.0f} s")

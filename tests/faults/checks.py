@@ -252,6 +252,9 @@ class _Run:
             {name: digest for name, digest in one.items() if not name.startswith(free)}
             for one in (bits, self.expected.bits)
         )
+        for name in wanted.keys() - found.keys():
+            if name.startswith(fault.optional):
+                del wanted[name]
         self.check(found == wanted, f"other bits: {whole.differences(wanted, found)}")
         short = self.operation.partition(": ")[2] or self.operation
         if short in _PUSHES and not fault.free and not served:

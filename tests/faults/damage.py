@@ -74,7 +74,7 @@ def damaged(case: Case) -> Fault:
         fault.undo = lambda: case.world.write(name, content)
         fault.names += ("serving/" + parts[1],) if len(parts) > 1 else ()
     else:
-        fault.undo = lambda: case.world.remove(thing)
+        fault.undo, fault.optional = lambda: case.world.remove(thing), (thing,)
     return fault
 
 

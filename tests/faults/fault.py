@@ -37,6 +37,7 @@ class Fault:
         others: Commands that ran beside it.
         refuses: Whether the second command may refuse.
         free: What the names of files begin with that may have any bits.
+        optional: What the names of files begin with that may be gone.
     """
 
     what: str
@@ -57,6 +58,7 @@ class Fault:
     others: list[Ended | None] = dataclasses.field(default_factory=list)
     refuses: bool = False
     free: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,6 +91,8 @@ def together(case: Case) -> Fault:
     fault.strike, fault.undo = strike, undo
     if name == "rollback":
         fault.free = ("serving/",)
+    if name == "gc":  # No version needs them.
+        fault.optional = ("statistics_gen/",)
     return fault
 
 
