@@ -128,6 +128,17 @@ def test_alias_table_has_the_given_shares(seed: int) -> None:
         weights[:] = 0.1  # Their mean may be rounded up.
     if seed % 5 == 0:
         weights[1:3] = 0
+    check_shares(weights)
+
+
+@pytest.mark.parametrize("weights", [[2, 3, 1], [0.1, 0.2, 0.3], [0.3, 0.8, 0.6, 0.7]], ids=str)
+def test_alias_table_bears_weights_at_the_mean_and_sums_that_are_rounded(
+    weights: list[float],
+) -> None:
+    check_shares(np.array(weights))
+
+
+def check_shares(weights: np.ndarray) -> None:
     threshold, alias = skipgrams.alias_table(weights)
     share = threshold.astype(np.float64)
     np.add.at(share, alias, 1 - threshold.astype(np.float64))
