@@ -57,7 +57,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # These start first, so that no process is busy with one of them after the others are done.
-LONGEST = ("test_trainer.py", "test_transform.py", "test_gate.py")
+LONGEST = (
+    "test_transform.py",
+    "test_gate.py",
+    "test_cluster.py",
+    "test_resumed_training.py",
+    "test_trainer.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,6 +112,57 @@ def test_the_page_says_of_a_model_alone_what_the_gate_says(changes: dict[str, An
     assert len(refusals(found, EvaluatorSettings())) == 1
 
 
+def test_what_is_just_at_its_limit_is_accepted() -> None:
+    found = report()
+    drift = found["before"]["drift"]
+    settings = EvaluatorSettings(
+        max_loss_increase=0,
+        max_score_drop=0,
+        min_neighbor_overlap=drift["neighbors"]["overlap"],
+        min_coverage=drift["words"]["coverage"],
+        max_norm_ratio=1,
+        max_cosine_increase=0,
+    )
+    assert refusals(found, settings) == []
+    found["limits"] = limits(settings, found["frequency_loss"])
+    assert not [row for row in checks.of_model(found) if row.holds is False]
+    for length in (1.0, 4.0):  # Half and twice what it was.
+        changed = report(**drifted(now=facts(median_norm=length)))
+        assert refusals(changed, EvaluatorSettings()) == []
+
+
+def test_a_loss_is_refused_in_the_words_of_whose_documents_it_is() -> None:
+    rise = {"now": 2.75, "before": 2.5}
+    changed = report(losses={"own_documents": rise, "documents_before": rise})
+    assert refusals(changed, EvaluatorSettings()) == [
+        f"the loss on {whose} held-out documents must be at most 0.1 nats a pair "
+        "(evaluator.max_loss_increase) above version 7's 2.500, got 2.750"
+        for whose in ("its own", "version 7's")
+    ]
+
+
+MORE = "give more text in its own order"
+SMALL = "the text is too small, word vectors begin to be of use at 20,000 tokens"
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "tokens", "epochs", "expected"),
+    [
+        ("held-out", 20_000, 1, f"in 1 epoch: {MORE}, or raise trainer.epochs"),
+        ("held-out", 19_999, 2, f"in each of 2 epochs: {SMALL}"),
+        ("training", 20_000, 2, f"in each of 2 epochs: {MORE}"),  # They learn it by heart.
+    ],
+)
+def test_what_has_learned_nothing_is_told_what_would_help(
+    loss_of: str, tokens: int, epochs: int, expected: str
+) -> None:
+    found = report() | {"loss": 2.7, "loss_of": loss_of}
+    found["trained_on"] |= {"tokens": tokens, "epochs": epochs}
+    (reason,) = refusals(found, EvaluatorSettings())
+    assert f"its {loss_of} loss" in reason
+    assert reason.endswith(f"it saw 40,000 of {tokens:,} tokens {expected}")
+
+
 def test_ngrams_do_not_make_a_word_known_but_the_reason_tells_of_them() -> None:
     lost = drifted(words={"coverage": 0.5, "coverage_with_ngrams": 0.998})
     assert refusals(report(**lost), EvaluatorSettings()) == [
@@ -145,6 +196,14 @@ def test_a_fall_of_analogies_or_of_lengths_is_refused() -> None:
     )
     shorter = report(**drifted(now=facts(median_norm=0.9)))
     assert "within 2 times" in refusals(shorter, EvaluatorSettings())[0]
+
+
+def test_a_file_of_few_known_questions_hides_no_other() -> None:
+    now = {name: {"spearman": 0.6, "covered": 300} for name in ("few.tsv", "pairs.tsv")}
+    fallen = {"few.tsv": {"spearman": 0.9, "covered": 99}, "pairs.tsv": {"spearman": 0.9}}
+    fallen["pairs.tsv"]["covered"] = 100
+    (reason,) = refusals(report(word_pairs=fallen) | {"word_pairs": now}, EvaluatorSettings())
+    assert reason.startswith("the spearman of pairs.tsv must be at most 0.05")
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:

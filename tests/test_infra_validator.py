@@ -158,9 +158,12 @@ def test_a_tokeniser_that_drifted_is_found_in_embed_text(
         run.validate(trained[1])
 
 
-def test_an_export_that_does_not_load_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_export_that_does_not_load_is_refused_in_one_line(
+    trained: tuple[Run, ExportedModel], tmp_path: Path
+) -> None:
     run = Run(tmp_path).train(tokens(), vectors())
-    exported = run.export()
+    exported = ExportedModel(tmp_path / "exported", "3")
+    shutil.copytree(trained[1].path, exported.path)
     unlisted(exported.path)
     next((exported.saved_model / "variables").glob("*.data*")).unlink()
     with pytest.raises(NotBlessedError, match="in a process of its own.* ended with code 1") as e:

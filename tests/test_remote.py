@@ -36,6 +36,16 @@ def test_only_one_of_two_machines_finishes_an_artifact(
     assert taken.manifest["run"] == "fast"
     assert taken.summary == {"documents": 3}
     assert (taken / "deep" / "data").read_text() == "123"
+    assert not begun.path.exists()
+
+
+def test_what_was_made_here_is_not_fetched(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run(Store(bucket), step(Corpus, fill))
+    monkeypatch.setattr(bucket, "download", forbidden)
+    for artifact in (made, Store(bucket).find(Corpus, made.fingerprint)):
+        assert artifact
+        assert (artifact / "text").read_text() == "the cat"
+        assert (artifact / "deep" / "data").read_text() == "123"
 
 
 def test_nothing_is_found_while_it_is_uploaded(

@@ -9,6 +9,8 @@ import pytest
 from test_dataset import random_documents, write_examples
 from trainings import (
     SETTINGS,
+    TABLES_WITH_NGRAMS,
+    WITH_NGRAMS,
     Elsewhere,
     digests,
     losses,
@@ -41,18 +43,34 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path:
     examples = write_examples(tmp_path / "examples", documents, types=2000)
     changes = {"shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
     settings = SETTINGS.model_copy(update=changes)
-    one, several = tmp_path / "one", tmp_path / "several"
-    process(examples, one, settings, threads=1)
+    several = tmp_path / "several"
     process(examples, several, settings, 4, killed=("unkept", 1, 2))
     assert newest_checkpoint(several) == (1, 1)
     assert not (several / "manifest.json").exists()
-    process(examples, several, settings, 2, killed=("writing", 2, 2))
+    process(examples, several, settings, 1, killed=("writing", 2, 2))
     assert newest_checkpoint(several) == (2, 1)
-    process(examples, several, settings, threads=4)
-    assert digests(one) == digests(several)
-    assert losses(one) == losses(several)
-    here = train(examples, tmp_path / "here", settings)  # With other parts.
-    assert digests(here.path) == digests(one)
+    process(examples, several, settings, threads=2)
+    here = train(examples, tmp_path / "here", settings).path  # With other parts.
+    assert digests(here) == digests(several)
+    assert losses(here) == losses(several)
+
+
+def test_with_ngrams_any_number_of_threads_and_any_interruption_give_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    # So many words that what they share has parts, too.
+    documents = random_documents(0, 1500, types=600)
+    examples = write_examples(tmp_path / "examples", documents, types=600)
+    changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
+    settings = WITH_NGRAMS.model_copy(update=changes)
+    several = tmp_path / "several"
+    here = train(examples, tmp_path / "here", settings).path
+    process(examples, several, settings, 2, killed=("unkept", 1, 2))
+    assert newest_checkpoint(several) == (1, 1)
+    process(examples, several, settings, threads=1)
+    assert digests(here).keys() == TABLES_WITH_NGRAMS
+    assert digests(here) == digests(several)
+    assert losses(here) == losses(several)
 
 
 def test_a_run_that_is_interrupted_after_the_last_round_of_an_epoch_goes_on_from_there(

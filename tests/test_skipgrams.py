@@ -82,6 +82,33 @@ def test_pairs_never_cross_a_document() -> None:
     assert frozenset((1, 2)) in together
 
 
+@pytest.mark.parametrize(("count", "rows"), [(0, 0), (1, 1), (7, 2), (8, 2), (9, 3)])
+def test_only_the_last_row_is_padded(count: int, rows: int) -> None:
+    key = tf.constant([0, 0], tf.int64)
+    ids = list(range(1, 1 + count))
+    found = rows_of([ids], np.ones(1 + count, np.float32), 2, 4, key, key, shrink=False)
+    assert found.tokens.shape == (rows, 4 + 2 * 2)
+    assert found.tokens.numpy()[:, 2:-2].ravel()[:count].tolist() == ids
+    reaches = (found.left + found.right).numpy().ravel()
+    assert not reaches[count:].any()
+
+
+def test_no_two_streams_of_random_numbers_meet() -> None:
+    epochs = [skipgrams.streams(seed, epoch) for seed in range(9) for epoch in range(3)]
+    keys = [tuple(key.numpy().tolist()) for streams in epochs for key in streams]
+    assert len(set(keys)) == len(keys) == 9 * 3 * 4
+
+
+def test_scores_of_frequencies_are_those_of_the_words_that_are_kept() -> None:
+    counts, sample = np.array([9000, 900, 90]), 0.01
+    keep = skipgrams.keep_probability(counts, sample)
+    assert keep[0] < 0.2 < keep[2] == 1
+    kept, noise = counts * keep, counts**0.75
+    expected = np.log(kept / kept.sum()) - np.log(5 * noise / noise.sum())
+    found = skipgrams.frequency_scores(counts, sample, noise_exponent=0.75, negatives=5)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_subsampling_keeps_the_share_that_word2vec_does() -> None:
     counts = np.array([1_000_000, 10_000, 100])
     sample = 1e-3
@@ -101,6 +128,17 @@ def test_alias_table_has_the_given_shares(seed: int) -> None:
         weights[:] = 0.1  # Their mean may be rounded up.
     if seed % 5 == 0:
         weights[1:3] = 0
+    check_shares(weights)
+
+
+@pytest.mark.parametrize("weights", [[2, 3, 1], [0.1, 0.2, 0.3], [0.3, 0.8, 0.6, 0.7]], ids=str)
+def test_alias_table_bears_weights_at_the_mean_and_sums_that_are_rounded(
+    weights: list[float],
+) -> None:
+    check_shares(np.array(weights))
+
+
+def check_shares(weights: np.ndarray) -> None:
     threshold, alias = skipgrams.alias_table(weights)
     share = threshold.astype(np.float64)
     np.add.at(share, alias, 1 - threshold.astype(np.float64))

@@ -28,6 +28,16 @@ def test_repeated_rows_add_up_and_others_stay() -> None:
     assert paths.numpy().tolist() == [5, 2, 7, 4]
 
 
+def test_occurrences_in_several_axes_are_joined_in_their_order() -> None:
+    draw = np.random.default_rng(0)
+    ids, loads = draw.integers(0, 9, 12).astype(np.int32), draw.random(12, np.float32)
+    values = draw.random((12, 5), np.float32)
+    folded = RowGradients(ids.reshape(2, 6), values.reshape(2, 6, 5), loads.reshape(2, 6))
+    last = RowGradients(ids[:3], values[:3], loads[:3])
+    for whole, part in zip(joined([folded, last]), (ids, values, loads), strict=True):
+        assert whole.numpy().tolist() == [*part.tolist(), *part[:3].tolist()]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_row_with_a_great_load_moves_as_if_by_the_most(seed: int) -> None:
     draw = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """Artifacts in a directory and in a bucket alike: what they were made of, found, tidied up."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -299,6 +300,32 @@ def test_a_run_holds_the_output(store: Store, monkeypatch: pytest.MonkeyPatch) -
     ):
         pass
     run(store, step(Corpus, fill))
+
+
+def test_who_holds_the_output_knows_what_the_last_run_used(store: Store) -> None:
+    assert store.ledger.uses == {}
+    run(Store(store.place), step(Corpus, fill))
+    with store.hold("two"):
+        assert store.ledger.uses.keys() == {"example_gen"}
+
+
+def test_a_run_that_was_overtaken_removes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(store, step(Corpus, fill))
+
+    class Lost:
+        def check(self) -> None:
+            raise SkipstreamError("another run may have taken it over")
+
+    monkeypatch.setattr(store.place, "hold", lambda run: contextlib.nullcontext(Lost()))
+    name = f"example_gen/{made.fingerprint}"
+    with store.hold("slow"):
+        with pytest.raises(SkipstreamError, match="taken it over"):
+            store.remove(name)
+        assert store.find(Corpus, made.fingerprint)
+    store.remove(name)
+    assert store.find(Corpus, made.fingerprint) is None
 
 
 def test_an_artifact_in_a_directory_is_made_where_it_lies(tmp_path: Path) -> None:

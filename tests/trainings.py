@@ -24,6 +24,8 @@ from components.trainer.rounds import BLOCK
 SETTINGS = TrainerSettings(
     dimensions=16, sample=0, epochs=3, window=3, shards=2, round_tokens=BLOCK
 )
+WITH_NGRAMS = SETTINGS.model_copy(update={"min_ngram": 3, "max_ngram": 6, "buckets": 50_000})
+TABLES_WITH_NGRAMS = {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.npy"}
 
 
 def train(examples: Examples, path: Path, settings: TrainerSettings = SETTINGS) -> Model:

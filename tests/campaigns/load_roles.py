@@ -84,9 +84,14 @@ def _saved_model(root: Path, directory: str, bucket: str) -> Role:
     import tensorflow as tf
 
     newest = _newest(directory)
+    loaded, model = 0, None
 
     def act() -> None:
-        model = tf.saved_model.load(f"{directory}/serving/{newest()}")
+        nonlocal loaded, model
+        # Once each: TensorFlow never frees the table of words of a model that it has loaded.
+        if (version := newest()) != loaded:
+            model = tf.saved_model.load(f"{directory}/serving/{version}")
+            loaded = version
         answer = model.signatures["serving_default"](words=tf.constant(["f1", "no such word"]))
         if answer["in_vocabulary"].numpy().tolist() != [True, False]:
             raise ValueError("a wrong answer")
