@@ -172,6 +172,9 @@ def _move_clock(seconds: float, calls: int) -> None:
 
     def offset() -> float:
         nonlocal left
+        # gRPC compares with a clock in C, which does not jump with Python's.
+        if sys._getframe(2).f_globals.get("__name__", "").startswith("grpc"):
+            return 0.0
         left -= 1
         return 0.0 if left >= 0 else seconds
 
