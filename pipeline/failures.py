@@ -8,7 +8,12 @@ from components.errors import SkipstreamError
 from components.names import shown
 from pipeline import interrupts
 
-_NO_SPACE = "No space left on device"  # How C++ and Java spell ENOSPC, wherever it surfaces.
+# How C++ and Java spell what a disk refuses, wherever it surfaces.
+_NO_ROOM = {
+    errno.ENOSPC: "No space left on device",
+    errno.EDQUOT: "Disk quota exceeded",
+    errno.EFBIG: "File too large",
+}
 _NO_THREAD = "can't start new thread"  # Python's, for no memory and for a limit of processes.
 # How numpy says that a file took less than it was given, whatever the reason.
 _SHORT = re.compile(r"\d+ requested and \d+ written")
@@ -33,10 +38,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return "interrupted: the same command resumes", interrupts.exit_code() or 130
     if isinstance(error, SkipstreamError):
         return one_line(error), error.exit_code
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or _NO_SPACE in str(error) or _SHORT.search(str(error)):
-        where = getattr(error, "filename", None) or _NO_SPACE
-        return f"disk full: {where}: make room and run the same command again", 1
+    if refused := _no_room(error):
+        where = getattr(error, "filename", None) or refused
+        limit = " or allow larger files (ulimit -f)" if refused == _NO_ROOM[errno.EFBIG] else ""
+        return f"disk full: {where}: make room{limit} and run the same command again", 1
     if isinstance(error, MemoryError) or _NO_THREAD in str(error):
         what = "memory or threads" if _NO_THREAD in str(error) else "memory"
         return f"out of {what}: {one_line(error)}: give it more, or less text at a time", 1
@@ -45,6 +50,14 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         reason = error.strerror or one_line(error)
         return (f"{shown(str(error.filename))}: {reason}" if error.filename else reason), 1
     return _explain_tensorflow(error)
+
+
+def _no_room(error: BaseException) -> str | None:
+    """What a disk said that took no more; None: that is not the reason."""
+    text, number = str(error), getattr(error, "errno", None)
+    if _SHORT.search(text):
+        return _NO_ROOM[errno.ENOSPC]
+    return next((said for key, said in _NO_ROOM.items() if key == number or said in text), None)
 
 
 def one_line(error: BaseException) -> str:

@@ -42,6 +42,12 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
             "out of memory: MemoryError: give it more, or less text at a time",
         ),
         (
+            RuntimeError("OutOfRangeError: a/b; File too large"),
+            1,
+            "disk full: File too large: make room or allow larger files (ulimit -f) and run the "
+            "same command again",
+        ),
+        (
             RuntimeError("can't start new thread"),
             1,
             "out of memory or threads: can't start new thread: give it more, or less text at a "

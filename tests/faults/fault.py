@@ -37,7 +37,7 @@ class Fault:
         others: Commands that ran beside it.
         refuses: Whether the second command may refuse.
         free: What the names of files begin with that may have any bits.
-        optional: What the names of files begin with that may be gone.
+        optional: What the names of files begin with that may be gone, or, of tmp/, left.
     """
 
     what: str
