@@ -1,5 +1,6 @@
 """What tests of several modules need."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -54,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
         flags = os.environ.get("TF_XLA_FLAGS", "")
         os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={programs}"
         config.add_cleanup(lambda: shutil.rmtree(programs, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of the search for garbage, as the command does: it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 # These start first, so that no process is busy with one of them after the others are done.

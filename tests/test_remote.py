@@ -1,5 +1,6 @@
 """Artifacts in a bucket: published whole, fetched when they are read, refused when changed."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ def test_only_one_of_two_machines_finishes_an_artifact(
     assert taken.summary == {"documents": 3}
     assert (taken / "deep" / "data").read_text() == "123"
     assert not begun.path.exists()
+
+
+def test_what_is_begun_anew_is_empty_here_and_stays_in_the_bucket(bucket: Bucket) -> None:
+    made = step(Corpus, fill)
+    finished = run(Store(bucket), made)
+    for _ in range(2):
+        begun = Store(bucket).begin(made, "next")
+        assert list(begun.path.iterdir()) == []
+        (begun.path / "half").touch()
+    assert Store(bucket).find(Corpus, made.fingerprint) == finished
 
 
 def test_what_was_made_here_is_not_fetched(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +184,29 @@ def test_a_training_goes_on_from_a_checkpoint_in_the_bucket(
     assert found == [{}, {str(newest): f"after {newest}"}]
     assert [file for file in bucket.files(name) if file.startswith(CHECKPOINTS)] == []
     assert Store(bucket).find(Model, model.fingerprint)
+
+
+def test_what_a_run_has_given_up_is_not_written_any_more(bucket: Bucket) -> None:
+    begun: list[Any] = []
+
+    def fail(out: Any) -> Any:
+        begun.append(out)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Store(bucket), step(Model, fail), resumable=True)
+    with pytest.raises(SkipstreamError, match="is no longer written: run again"):
+        begun[0].keep(f"{CHECKPOINTS}/1")
+
+
+def test_a_copy_of_an_earlier_release_s_artifact_is_refused(bucket: Bucket) -> None:
+    made = run(Store(bucket), step(Corpus, fill))
+    name = f"example_gen/{made.fingerprint}"
+    manifest = json.loads(bucket.read(f"{name}/manifest.json") or b"")
+    del manifest["files"], manifest["digest"]  # An earlier release wrote none on a disk.
+    bucket.write(f"{name}/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(SkipstreamError, match=f"must be written there, got {URL}/{name}, copied"):
+        Store(bucket).find(Corpus, made.fingerprint)
 
 
 def test_an_artifact_that_goes_is_never_taken_for_whole(

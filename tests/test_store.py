@@ -74,7 +74,7 @@ def test_what_was_made_is_found_and_read(store: Store) -> None:
     assert store.last(Corpus) is None
     run(store, made)
     found = Store(store.place).find(Corpus, made.fingerprint)
-    assert found and found == store.last(Corpus)
+    assert found and found == store.last(Corpus) == store.publish(found)
     assert found.address == store.place.at(f"example_gen/{made.fingerprint}")
     assert (found / "text").read_text() == "the cat"
     assert (found / "deep" / "data").read_text() == "123"

@@ -217,6 +217,15 @@ def test_whitespace_only_splits() -> None:
     assert tokens_of(["İ aBcD9"], tokenizer="whitespace", lowercase=True) == [["i", "abcd9"]]
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "expected"), [("words", "צה״ל, don't!"), ("whitespace", 'צה"ל, don’t!')]
+)
+def test_words_are_spelled_as_their_tokeniser_spells_them(tokenizer: str, expected: str) -> None:
+    given = tf.constant(['צה"ל, Don’t!'])
+    spelled = text.spell(given, tokenizer=tokenizer, lowercase=True).numpy()
+    assert [word.decode() for word in spelled] == [expected]
+
+
 def test_batching_changes_nothing() -> None:
     documents = ["one two", "", "three"]
     assert tokens_of(documents) == [tokens_of([document])[0] for document in documents]

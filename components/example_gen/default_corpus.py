@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from components.errors import SkipstreamError
@@ -88,8 +89,9 @@ def write(path: Path, packages: Iterable[str] = tuple(PACKAGES)) -> dict[str, in
     with (
         path.open("wb") as file,
         gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+        closing(_with_progress(files)) as documents,  # Its processes do not outlive an interrupt.
     ):
-        for paragraphs in _with_progress(files):
+        for paragraphs in documents:
             if paragraphs is None:
                 skipped["unparsable_file"] += 1
                 continue
@@ -119,7 +121,8 @@ def _with_progress(files: list[Path]) -> Iterator[list[str] | None]:
     """The paragraphs of each of `files`, in order; on a terminal, a line says how far it is."""
     # spawn: this process may have threads by now, which a fork would leave in any state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_cores(), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(_cores(), mp_context=context)
+    try:
         results = pool.map(paragraphs_of, files, chunksize=_FILES_A_TASK)
         for done, result in enumerate(results, start=1):
             if sys.stderr.isatty() and (done % _FILES_A_TASK == 0 or done == len(files)):
@@ -127,6 +130,8 @@ def _with_progress(files: list[Path]) -> Iterator[list[str] | None]:
                 message = f"\rreading docstrings: {done:,} of {len(files):,} files"
                 print(message, end=end, file=sys.stderr, flush=True)
             yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
