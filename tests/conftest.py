@@ -3,10 +3,8 @@
 import gc
 import os
 import secrets
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,16 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw as many inputs as are asked for; compile once what all processes of a run need."""
+    """Draw as many inputs as are asked for."""
     if number := config.getoption("--examples", None):
         settings.register_profile("campaign", max_examples=number, derandomize=False)
         settings.load_profile("campaign")
-    if "tf_xla_persistent_cache" not in os.environ.get("TF_XLA_FLAGS", ""):
-        # Workers and commands inherit it. To compile a program takes a second, to load one a tenth.
-        programs = tempfile.mkdtemp(prefix="xla-")
-        flags = os.environ.get("TF_XLA_FLAGS", "")
-        os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={programs}"
-        config.add_cleanup(lambda: shutil.rmtree(programs, ignore_errors=True))
 
 
 def pytest_collection_finish() -> None:
