@@ -55,3 +55,12 @@ def test_what_the_environment_says_wins(
         monkeypatch.setenv(name, value)
     threads.limit(given)
     assert tuple(os.environ[name] for name in names) == expected
+
+
+def test_devices_stay_as_they_are_where_tensorflow_runs_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = threads.devices("CPU")  # It runs now.
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", str(len(before) + 3))
+    threads.make_devices()
+    assert threads.devices("CPU") == before

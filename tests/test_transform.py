@@ -327,6 +327,15 @@ def test_a_segment_comes_back_from_its_file(tmp_path: Path) -> None:
     assert (types.to_pylist(), counts.to_pylist()) == ([b"a", b"b", b"c"], [2, 2, 1])
 
 
+def test_documents_that_are_left_out_take_their_tokens_along() -> None:
+    segment = segment_of(["a b a", "…", "b c"], [True, False, False])
+    assert segment.without(np.zeros(3, np.bool_), "duplicate") is segment
+    kept = segment.without(np.array([True, False, False]), "duplicate")
+    assert kept.lengths.tolist() == [0, 2]
+    assert kept.tokens.tolist() == [1, 2]
+    assert kept.held_out.tolist() == [False, False]
+
+
 def test_a_segment_is_written_in_its_order_and_again_the_same(tmp_path: Path) -> None:
     for name in ("train", "eval", "unfinished"):
         (tmp_path / name).mkdir()
