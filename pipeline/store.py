@@ -382,8 +382,8 @@ class Store:
                 raise ValueError(f"the fingerprint {manifest['fingerprint']}")
             if "files" not in manifest:
                 raise SkipstreamError(
-                    f"an output in a bucket must be written there, got {bucket.at(name)}, copied "
-                    "from a disk, whose manifests have no digests of files: give another --output"
+                    f"a manifest in a bucket must list its files, and that of {bucket.at(name)}, "
+                    "which an earlier release wrote to a disk, does not: give another --output"
                 )
             files = listed_files(manifest, bucket.at(name))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
