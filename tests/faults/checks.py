@@ -14,6 +14,7 @@ from faults.story import COLD, LIMIT, OPERATIONS, READERS, Story, exported, said
 from faults.world import World
 
 COLD_START = "warning: the training starts anew"
+_NO_MEMORY = "OpenBLAS error: Memory allocation"  # It ends the process itself, with 1.
 _PUSHES = ("push", "run", "again", "rollback")
 
 
@@ -166,7 +167,8 @@ class _Run:
         no_traceback = "Traceback" not in text and "this is a bug" not in text
         self.check(no_traceback, f"{who} has a traceback: {text[-3000:]}")
         lines = [line for line in ended.errors.splitlines() if line.startswith("skipstream: ")]
-        if ended.code > 0 and not (self.fault.dies and ended.code > 128):
+        told = self.fault.dies and (ended.code > 128 or _NO_MEMORY in ended.errors)
+        if ended.code > 0 and not told:
             self.check(len(lines) == 1, f"{who} ends with {ended.code} and says {text[-1500:]}")
         if ended.code < 0:
             self.check(self.fault.dies, f"{who} dies by signal {-ended.code}: {text[-1500:]}")
