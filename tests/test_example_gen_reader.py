@@ -174,6 +174,9 @@ def test_a_parquet_error_names_the_columns(tmp_path):
         read_one(tmp_path, content, "a.parquet", field="id")
     with pytest.raises(SkipstreamError, match="corrupt or truncated parquet data in .*a.parquet"):
         read_one(tmp_path, content[:-20], "a.parquet", field="body")
+    start, _, end = content.rpartition(b"\x18\x02id")
+    with pytest.raises(SkipstreamError, match="corrupt or truncated parquet data in .*a.parquet"):
+        read_one(tmp_path, start + b"\x18\x02\xe9d" + end, "a.parquet", field="body")
     with pytest.raises(SkipstreamError, match=r"a\.parquet must be a Parquet file, got .* text"):
         read_one(tmp_path, b"one\ntwo\n", "a.parquet")
 

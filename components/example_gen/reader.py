@@ -207,7 +207,8 @@ def _naming(piece: Piece) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
             raise SkipstreamError(f"cannot read {path}: {error.strerror}") from error
-        if isinstance(error, (OSError, pa.ArrowException, zlib.error)):
+        # The last: Arrow takes names of columns for UTF-8.
+        if isinstance(error, (OSError, pa.ArrowException, zlib.error, UnicodeDecodeError)):
             kind = piece.compression or piece.format
             raise SkipstreamError(
                 f"corrupt or truncated {kind} data in {path} ({reason}): replace the file"
