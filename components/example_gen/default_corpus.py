@@ -16,7 +16,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -117,7 +117,7 @@ def _sources(packages: Iterable[str]) -> Iterator[Path]:
                 yield found[name]
 
 
-def _with_progress(files: list[Path]) -> Iterator[list[str] | None]:
+def _with_progress(files: list[Path]) -> Generator[list[str] | None]:
     """The paragraphs of each of `files`, in order; on a terminal, a line says how far it is."""
     # spawn: this process may have threads by now, which a fork would leave in any state.
     context = multiprocessing.get_context("spawn")
