@@ -42,9 +42,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = getattr(error, "filename", None) or refused
         limit = " or allow larger files (ulimit -f)" if refused == _NO_ROOM[errno.EFBIG] else ""
         return f"disk full: {where}: make room{limit} and run the same command again", 1
-    if isinstance(error, MemoryError) or _NO_THREAD in str(error):
-        what = "memory or threads" if _NO_THREAD in str(error) else "memory"
-        return f"out of {what}: {one_line(error)}: give it more, or less text at a time", 1
+    if _NO_THREAD in str(error):  # Beam puts a traceback around it.
+        return f"out of memory or threads: {_NO_THREAD}: give it more, or less text at a time", 1
+    if isinstance(error, MemoryError):
+        return f"out of memory: {one_line(error)}: give it more, or less text at a time", 1
     if isinstance(error, OSError):
         # Libraries raise OSErrors that no system call returned, with a text alone.
         reason = error.strerror or one_line(error)

@@ -48,7 +48,9 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
             "same command again",
         ),
         (
-            RuntimeError("can't start new thread"),
+            RuntimeError(
+                "Traceback (most recent call last): … RuntimeError: can't start new thread"
+            ),
             1,
             "out of memory or threads: can't start new thread: give it more, or less text at a "
             "time",
