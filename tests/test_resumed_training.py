@@ -16,25 +16,15 @@ from trainings import (
     losses,
     newest_checkpoint,
     process,
+    small_examples,
     train,
     vectors,
 )
 
 from components import trainer
-from components.artifacts import Examples, Model, link
+from components.artifacts import Model, link
 from components.trainer import SkipGrams
 from components.trainer.callbacks import Progress
-
-
-# The same shapes as in most tests of the trainer.
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    return write_examples(tmp_path_factory.mktemp("examples"), random_documents(0, 1000), types=50)
-
-
-@pytest.fixture(scope="module")
-def trained(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return train(examples, tmp_path_factory.mktemp("trained"))
 
 
 def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path: Path) -> None:
@@ -74,16 +64,18 @@ def test_with_ngrams_any_number_of_threads_and_any_interruption_give_the_same_bi
 
 
 def test_a_run_that_is_interrupted_after_the_last_round_of_an_epoch_goes_on_from_there(
-    examples: Examples, trained: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    examples = small_examples(tmp_path / "examples")
+    trained, out = train(examples, tmp_path / "trained"), tmp_path / "out"
     settings = SETTINGS.model_copy(update={"checkpoint_minutes": 1e-9})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "finish_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        train(examples, tmp_path, settings)
-    epoch, rounds = newest_checkpoint(tmp_path)
+        train(examples, out, settings)
+    epoch, rounds = newest_checkpoint(out)
     whole = len(SkipGrams(examples, settings).plan(0))
     assert (epoch, rounds) == (0, whole)  # All of the epoch are done, and it is not.
-    resumed = train(examples, tmp_path, settings)
+    resumed = train(examples, out, settings)
     assert digests(resumed.path) == digests(trained.path)
     assert losses(resumed.path) == losses(trained.path)
     seconds = [epoch["seconds"] for epoch in resumed.summary["history"]]
@@ -92,8 +84,9 @@ def test_a_run_that_is_interrupted_after_the_last_round_of_an_epoch_goes_on_from
 
 
 def test_a_run_killed_before_its_manifest_is_not_lost(
-    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    examples = small_examples(tmp_path / "examples")
     settings = SETTINGS.model_copy(update={"epochs": 3, "patience": 1, "learning_rate": 1.0})
     whole = train(examples, tmp_path / "whole", settings)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

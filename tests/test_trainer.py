@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from stages import unlisted
 from test_dataset import random_documents, write_examples
-from trainings import SETTINGS, train, vectors
+from trainings import SETTINGS, small_examples, train, vectors
 
 from components import trainer
 from components.artifacts import Examples, Model
@@ -25,7 +25,7 @@ from components.trainer.rounds import BLOCK
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    return write_examples(tmp_path_factory.mktemp("examples"), random_documents(0, 1000), types=50)
+    return small_examples(tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 
 import forks
 import numpy as np
+from test_dataset import random_documents, write_examples
 
 from components import threads, trainer
 from components.artifacts import STATE, Examples, Model
@@ -26,6 +27,11 @@ SETTINGS = TrainerSettings(
 )
 WITH_NGRAMS = SETTINGS.model_copy(update={"min_ngram": 3, "max_ngram": 6, "buckets": 50_000})
 TABLES_WITH_NGRAMS = {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.npy"}
+
+
+def small_examples(path: Path) -> Examples:
+    """What most trainings of tests are on, in the shapes of SETTINGS."""
+    return write_examples(path, random_documents(0, 1000), types=50)
 
 
 def train(examples: Examples, path: Path, settings: TrainerSettings = SETTINGS) -> Model:

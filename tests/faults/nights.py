@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from topics import natural
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from faults.forked import CHECKOUT
+
 SETTINGS = (
     "trainer.dimensions=16",
     "trainer.sample=0.01",
