@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -38,8 +39,10 @@ def write_corpus(path: Path, lines: int = 4000) -> Path:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages.
-    environment = {name: value for name, value in os.environ.items() if "TF_CPP" not in name}
+    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages; TF_NUM_…: see `conftest`.
+    environment = {
+        name: value for name, value in os.environ.items() if not re.match("TF_(CPP|NUM)", name)
+    }
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, env=environment, **options)

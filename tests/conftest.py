@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, settings
 from components import threads
 from pipeline import cache, cli
 
-threads.limit(None)  # As the command does.
+# One for each process of tests: XLA compiles a program for each thread anew, and there are as many
+# processes as are of use. With more threads: tests that start processes, and of a cluster's hands.
+threads.limit(1)
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

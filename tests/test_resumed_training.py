@@ -1,7 +1,6 @@
 """A training that is interrupted ends with the same bits, wherever it goes on."""
 
-import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +12,116 @@ from trainings import (
     WITH_NGRAMS,
     Elsewhere,
     digests,
+    leaving,
     losses,
     newest_checkpoint,
     process,
-    small_examples,
+    too_few_examples,
     train,
-    vectors,
 )
 
 from components import trainer
-from components.artifacts import Model, link
+from components.artifacts import Examples, Model, link
+from components.settings import TrainerSettings
 from components.trainer import SkipGrams
-from components.trainer.callbacks import Progress
 
 
-def test_any_number_of_threads_and_any_interruption_give_the_same_bits(tmp_path: Path) -> None:
-    # Six rounds of three shards, and so many words that merges have parts.
-    documents = random_documents(0, 1800, types=2000)
-    examples = write_examples(tmp_path / "examples", documents, types=2000)
-    changes = {"shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
-    settings = SETTINGS.model_copy(update=changes)
+@pytest.fixture(scope="module")
+def many_words(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    """Of six rounds of three shards, and so many words that merges and n-grams have parts."""
+    path = tmp_path_factory.mktemp("many_words") / "examples"
+    return write_examples(path, random_documents(0, 1800, types=2000), types=2000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "moment", "threads"),
+    [(SETTINGS, "unkept", (4, 2)), (WITH_NGRAMS, "writing", (1, 3))],
+    ids=["words", "n-grams"],
+)
+def test_any_number_of_threads_and_any_interruption_give_the_same_bits(
+    many_words: Examples,
+    tmp_path: Path,
+    settings: TrainerSettings,
+    moment: str,
+    threads: tuple[int, int],
+) -> None:
+    changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
+    settings = settings.model_copy(update=changes)
     several = tmp_path / "several"
-    process(examples, several, settings, 4, killed=("unkept", 1, 2))
+    process(many_words, several, settings, threads[0], killed=(moment, 1, 2))
     assert newest_checkpoint(several) == (1, 1)
     assert not (several / "manifest.json").exists()
-    process(examples, several, settings, 1, killed=("writing", 2, 2))
-    assert newest_checkpoint(several) == (2, 1)
-    process(examples, several, settings, threads=2)
-    here = train(examples, tmp_path / "here", settings).path  # With other parts.
+    process(many_words, several, settings, threads[1])
+    here = train(many_words, tmp_path / "here", settings).path  # With other parts.
+    assert (digests(here).keys() == TABLES_WITH_NGRAMS) == bool(settings.max_ngram)
     assert digests(here) == digests(several)
     assert losses(here) == losses(several)
 
 
-def test_with_ngrams_any_number_of_threads_and_any_interruption_give_the_same_bits(
-    tmp_path: Path,
-) -> None:
-    # So many words that what they share has parts, too.
-    documents = random_documents(0, 1500, types=600)
-    examples = write_examples(tmp_path / "examples", documents, types=600)
-    changes = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
-    settings = WITH_NGRAMS.model_copy(update=changes)
-    several = tmp_path / "several"
-    here = train(examples, tmp_path / "here", settings).path
-    process(examples, several, settings, 2, killed=("unkept", 1, 2))
-    assert newest_checkpoint(several) == (1, 1)
-    process(examples, several, settings, threads=1)
-    assert digests(here).keys() == TABLES_WITH_NGRAMS
-    assert digests(here) == digests(several)
-    assert losses(here) == losses(several)
+PATIENT = SETTINGS.model_copy(
+    update={"epochs": 40, "patience": 2, "learning_rate": 1.0, "checkpoint_minutes": 1e-9}
+)
 
 
-def test_a_run_that_is_interrupted_after_the_last_round_of_an_epoch_goes_on_from_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def best_is_over(state: dict[str, Any]) -> bool:
+    losses = [epoch["held_out_loss"] for epoch in state["epochs"]]
+    return state["round"] > 0 and losses[-1:] > [min(losses, default=0)]
+
+
+# When a machine is gone, by the newest checkpoint.
+MOMENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "after the last round of an epoch": lambda state: state["epoch"] == 0,
+    "within an epoch": lambda state: (state["epoch"], state["round"]) == (1, 1),
+    "after the best epoch": best_is_over,
+    "after all epochs": lambda state: state["round"] == 0,
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return too_few_examples(tmp_path_factory.mktemp("examples") / "examples")
+
+
+@pytest.fixture(scope="module")
+def whole(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A training; beside it what is left if it ends before, by moments, and "killed"."""
+    directory = tmp_path_factory.mktemp("trainings")
+    elsewhere = Elsewhere(directory, MOMENTS)
+    out = Model(directory / "whole", "m", {}, elsewhere)
+    out.path.mkdir()
+    with leaving(directory / "killed"):
+        trained = trainer.build(examples, settings=PATIENT, out=out)
+    assert elsewhere.names == [f"checkpoints/{n}" for n in range(1, len(elsewhere.names) + 1)]
+    return Model(trained.path, "m")
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_a_checkpoint_alone_is_enough_for_another_machine(
+    examples: Examples, whole: Model, when: str
 ) -> None:
-    examples = small_examples(tmp_path / "examples")
-    trained, out = train(examples, tmp_path / "trained"), tmp_path / "out"
-    settings = SETTINGS.model_copy(update={"checkpoint_minutes": 1e-9})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Progress, "finish_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        train(examples, out, settings)
-    epoch, rounds = newest_checkpoint(out)
-    whole = len(SkipGrams(examples, settings).plan(0))
-    assert (epoch, rounds) == (0, whole)  # All of the epoch are done, and it is not.
-    resumed = train(examples, out, settings)
-    assert digests(resumed.path) == digests(trained.path)
-    assert losses(resumed.path) == losses(trained.path)
+    directory = whole.path.with_name(when)
+    rounds, epochs = len(SkipGrams(examples, PATIENT).plan(0)), len(whole.summary["history"])
+    behind = {
+        "after the last round of an epoch": (0, rounds),  # All are done, and the epoch is not.
+        "within an epoch": (1, 1),
+        "after the best epoch": (epochs - 1, rounds),
+        "after all epochs": (epochs, 0),
+    }
+    assert newest_checkpoint(directory) == behind[when]
+    resumed = train(examples, directory, PATIENT)
+    assert digests(resumed.path) == digests(whole.path)
+    assert losses(resumed.path) == losses(whole.path)
+    assert resumed.summary["held_out_loss"] == whole.summary["held_out_loss"]
     seconds = [epoch["seconds"] for epoch in resumed.summary["history"]]
     assert min(seconds) > 0
     assert sum(seconds) <= resumed.summary["training_seconds"] + 0.01
 
 
-def test_a_run_killed_before_its_manifest_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = small_examples(tmp_path / "examples")
-    settings = SETTINGS.model_copy(update={"epochs": 3, "patience": 1, "learning_rate": 1.0})
-    whole = train(examples, tmp_path / "whole", settings)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Model, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        train(examples, tmp_path / "killed", settings)
-    resumed = train(examples, tmp_path / "killed", settings)
-    assert (vectors(resumed) == vectors(whole)).all()
+def test_a_run_killed_before_its_manifest_is_not_lost(examples: Examples, whole: Model) -> None:
+    killed = whole.path.with_name("killed")
+    assert not (killed / "manifest.json").exists()
+    resumed = train(examples, killed, PATIENT)
+    assert digests(resumed.path) == digests(whole.path)
     assert {path.name for path in resumed.path.iterdir()} == {
         path.name for path in whole.path.iterdir()
     }
@@ -106,37 +134,3 @@ def test_what_cannot_be_linked_is_copied(tmp_path: Path, monkeypatch: pytest.Mon
     target.write_text("an older one")
     link(source, target)
     assert target.read_text() == "table"
-
-
-@pytest.mark.parametrize("when", ["within an epoch", "after all epochs", "after the best epoch"])
-def test_a_checkpoint_alone_is_enough_for_another_machine(tmp_path: Path, when: str) -> None:
-    # Too few documents for so many epochs: the held-out loss falls, then rises.
-    examples = write_examples(tmp_path / "examples", random_documents(2, 50) * 4, types=50)
-    patient = when == "after the best epoch"
-    changes = {"epochs": 40, "patience": 3} if patient else {}
-    changes |= {"learning_rate": 1.0, "checkpoint_minutes": 1e-6}
-    settings = SETTINGS.model_copy(update=changes)
-
-    def gone(state: dict[str, Any]) -> bool:
-        if when == "after all epochs":
-            return bool(state["epoch"] == settings.epochs)
-        losses = [epoch["held_out_loss"] for epoch in state["epochs"]]
-        begun = len(losses) > 1 and state["round"] > 0
-        return begun and (not patient or losses[-1] > min(losses))
-
-    whole = train(examples, tmp_path / "whole", settings)
-    other = Elsewhere(tmp_path / "other", gone)
-    (tmp_path / "gone").mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        trainer.build(examples, settings=settings, out=Model(tmp_path / "gone", "m", {}, other))
-    assert other.names == [f"checkpoints/{n}" for n in range(1, len(other.names) + 1)]
-    shutil.rmtree(tmp_path / "gone")
-    resumed = train(examples, other.directory, settings)
-    for name in ("vectors.npy", "contexts.npy"):
-        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
-    histories = [
-        [epoch | {"seconds": None} for epoch in json.loads((m.path / "history.json").read_text())]
-        for m in (resumed, whole)
-    ]
-    assert histories[0] == histories[1]
-    assert resumed.summary["held_out_loss"] == whole.summary["held_out_loss"]

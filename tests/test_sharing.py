@@ -8,7 +8,6 @@ import pytest
 from test_merge import naive as merged
 from test_merge import random_directions
 
-from components import threads
 from components.subwords import Buckets, Subwords, ngrams
 from components.trainer import sharing
 from components.trainer.kinds import kinds, write_buckets
@@ -32,8 +31,7 @@ class Move(NamedTuple):
 
 @pytest.fixture(scope="module")
 def workers() -> Workers:
-    threads.make_devices()
-    return Workers(threads.devices("CPU"))
+    return Workers(["CPU:0"] * 3)
 
 
 def tokens_of(seed: int) -> list[str]:

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_dataset import random_documents, write_examples
-from trainings import train, vectors
+from trainings import SETTINGS, train, vectors
 
-from components.settings import TrainerSettings
-from components.trainer import dataset, rounds, training
 from components.trainer.optimizer import RowGradients, Table, joined, moved
-
-SETTINGS = TrainerSettings(dimensions=16, window=3, sample=0, epochs=3)
 
 
 def row_gradients(ids: list[int], values: list[list[float]], load: float = 0) -> RowGradients:
@@ -58,26 +54,18 @@ def test_a_row_with_a_great_load_moves_as_if_by_the_most(seed: int) -> None:
     "changes",
     [
         {"types": 3},
-        {"types": 50, "learning_rate": 1.0},
-        {"types": 50, "burst": 5000},
+        {"burst": 5_000, "learning_rate": 1.0},
+        {"learning_rate": 1.0, "shards": 4},
+        {"burst": 10_000, "shards": 4},
         {"types": 1000, "dimensions": 300, "window": 20},
-        {"types": 50, "learning_rate": 1.0, "shards": 4, "round_tokens": 1},
-        {"types": 50, "burst": 5000, "shards": 4, "round_tokens": 1},
-        {"types": 1000, "shards": 4, "round_tokens": 1},
     ],
     ids=str,
 )
-def test_training_is_stable(
-    changes: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = {name: value for name, value in changes.items() if name not in ("types", "burst")}
-    types = int(changes["types"])
-    if "shards" in changes:  # Many rounds of what are few blocks for one shard.
-        monkeypatch.setattr(rounds, "BLOCK", 512)
-        monkeypatch.setattr(dataset, "BLOCK", 512)
-        monkeypatch.setattr(training, "BLOCK", 512)
-    documents = random_documents(1, 1000, types) + [[types - 1] * int(changes.get("burst", 0))]
+def test_training_is_stable(changes: dict[str, float], tmp_path: Path) -> None:
+    changes = {"types": 50, "burst": 0, "shards": 1} | changes
+    types, burst = int(changes.pop("types")), int(changes.pop("burst"))
+    documents = random_documents(1, 1000, types) + [[types - 1] * burst]
     examples = write_examples(tmp_path / "examples", documents, types=types)
-    model = train(examples, tmp_path / "model", SETTINGS.model_copy(update=others))
+    model = train(examples, tmp_path / "model", SETTINGS.model_copy(update=changes))
     assert model.summary["held_out_loss"] < 4.1  # Untrained: 4.16.
     assert np.linalg.norm(vectors(model), axis=1).max() < 50

@@ -1,6 +1,5 @@
 """Training with n-grams: repeats its bits, resumes, and starts from files and other models."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from trainings import (
     WITH_NGRAMS,
     Elsewhere,
     digests,
+    leaving,
     train,
     vectors,
 )
@@ -45,6 +45,13 @@ def trained(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Mod
     return train(examples, tmp_path_factory.mktemp("trained"), WITH_NGRAMS)
 
 
+@pytest.fixture(scope="module")
+def without(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained without n-grams."""
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    return train(examples, tmp_path_factory.mktemp("without"), settings)
+
+
 def contexts(model: Model) -> np.ndarray:
     return np.load(model.path / "contexts.npy")
 
@@ -52,10 +59,6 @@ def contexts(model: Model) -> np.ndarray:
 def composed(model: Model, words: list[str]) -> np.ndarray:
     assert model.buckets
     return model.buckets.compose(words)
-
-
-def interrupt(*_: Any, **__: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_model_has_vectors_of_unknown_words(trained: Model, examples: Examples) -> None:
@@ -67,11 +70,11 @@ def test_a_model_has_vectors_of_unknown_words(trained: Model, examples: Examples
     assert loss == pytest.approx(trained.summary["held_out_loss"], rel=1e-6)
 
 
-def test_ngrams_that_no_word_has_change_nothing(examples: Examples, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 1})
-    without = train(examples, tmp_path / "without", settings)
+def test_ngrams_that_no_word_has_change_nothing(
+    examples: Examples, without: Model, tmp_path: Path
+) -> None:
     assert digests(without.path).keys() == {"vectors.npy", "contexts.npy"}
-    longer = settings.model_copy(update={"min_ngram": 15, "max_ngram": 20})
+    longer = SETTINGS.model_copy(update={"epochs": 1, "min_ngram": 15, "max_ngram": 20})
     other = train(examples, tmp_path / "with", longer)
     # The same moves are added up in another order.
     np.testing.assert_allclose(vectors(other), vectors(without), atol=1e-3)
@@ -85,10 +88,10 @@ def test_one_shard_learns_the_same(examples: Examples, trained: Model, tmp_path:
     assert loss == pytest.approx(trained.summary["held_out_loss"], abs=0.05)
 
 
-@pytest.mark.parametrize("changes", [{"min_ngram": 2, "max_ngram": 4}, {"buckets": 10}], ids=str)
 def test_ngrams_that_all_words_have_are_stable(
-    examples: Examples, trained: Model, tmp_path: Path, changes: dict[str, int]
+    examples: Examples, trained: Model, tmp_path: Path
 ) -> None:
+    changes = {"min_ngram": 2, "max_ngram": 4, "buckets": 10}
     model = train(examples, tmp_path, WITH_NGRAMS.model_copy(update=changes))
     loss = model.summary["held_out_loss"]
     assert loss == pytest.approx(trained.summary["held_out_loss"], abs=0.05)
@@ -154,21 +157,6 @@ def words_of(model: Any, words: list[str]) -> np.ndarray:
     return np.stack([model.get_word_vector(word) for word in words])
 
 
-def test_a_file_of_fasttexts_starts_words_and_ngrams(
-    examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
-) -> None:
-    settings = STILL.model_copy(update={"start_vectors": (str(fasttext_file),)})
-    model = train(examples, tmp_path / "model", settings)
-    tokens = [f"w{id_ + 10}" for id_ in range(50)]  # The first ten are not in the file.
-    np.testing.assert_allclose(vectors(model), words_of(fasttexts, tokens), atol=1e-5)
-    rows = [fasttexts.get_word_id(token) for token in tokens[10:]]
-    outputs = fasttexts.get_output_matrix()
-    np.testing.assert_allclose(contexts(model)[10:], outputs[rows], atol=1e-5)
-    assert np.abs(contexts(model)[:10]).max() < 1e-5
-    np.testing.assert_allclose(composed(model, UNKNOWN), words_of(fasttexts, UNKNOWN), atol=1e-5)
-    assert {file.name for file in model.path.glob("*.npy")} == TABLES_WITH_NGRAMS
-
-
 def test_without_ngrams_words_start_from_whole_vectors(
     examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
 ) -> None:
@@ -180,7 +168,7 @@ def test_without_ngrams_words_start_from_whole_vectors(
     assert {file.name for file in model.path.glob("*.npy")} == {"vectors.npy", "contexts.npy"}
 
 
-def test_files_of_vectors_and_files_of_fasttexts_go_together(
+def test_files_of_fasttexts_and_of_vectors_start_words_and_ngrams(
     examples: Examples, fasttext_file: Path, fasttexts: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "start.txt"
@@ -193,6 +181,12 @@ def test_files_of_vectors_and_files_of_fasttexts_go_together(
     found = np.delete(vectors(model), [0, 20], axis=0)
     np.testing.assert_allclose(found, words_of(fasttexts, others), atol=1e-5)
     np.testing.assert_allclose(composed(model, UNKNOWN), words_of(fasttexts, UNKNOWN), atol=1e-5)
+    assert {file.name for file in model.path.glob("*.npy")} == TABLES_WITH_NGRAMS
+    # The first ten words are not in fastText's file.
+    rows = [fasttexts.get_word_id(f"w{number}") for number in range(20, 60)]
+    outputs = fasttexts.get_output_matrix()
+    np.testing.assert_allclose(contexts(model)[10:], outputs[rows], atol=1e-5)
+    assert np.abs(contexts(model)[:10]).max() < 1e-5
     # Of such a file alone, n-grams get what their words have in common.
     settings = STILL.model_copy(update={"start_vectors": (str(file),)})
     model = train(examples, tmp_path / "alone", settings)
@@ -211,40 +205,27 @@ def test_files_of_other_ngrams_get_one_line(
 
 
 @pytest.mark.parametrize(
-    ("begins", "when"),
-    [("from a file", "on another machine"), ("from a model", "before the manifest")],
+    ("begins", "left"), [("from a file", "another machine"), ("from a model", "killed")]
 )
 def test_interrupted_trainings_end_with_the_same_bits(
     examples: Examples,
     trained: Model,
     fasttext_file: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     begins: str,
-    when: str,
+    left: str,
 ) -> None:
     changes: dict[str, Any] = {"epochs": 2, "checkpoint_minutes": 1e-9}
     if begins == "from a file":
         changes["start_vectors"] = (str(fasttext_file),)
     settings = WITH_NGRAMS.model_copy(update=changes)
     start = trained if begins == "from a model" else None
-
-    def build(name: str, remote: Any = None) -> Model:
-        (tmp_path / name).mkdir(exist_ok=True)
-        out = Model(tmp_path / name, "m", {}, remote)
-        return trainer.build(examples, settings=settings, out=out, start=start)
-
-    whole, name, remote = build("whole"), "gone", None
-    if when == "on another machine":
-        remote = Elsewhere(tmp_path / "other", lambda state: state["epoch"] and state["round"])
-        name = "other"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        if when == "before the manifest":
-            patch.setattr(Model, "finish", interrupt)
-        build("gone", remote)
-    if remote:
-        shutil.rmtree(tmp_path / "gone")
-    resumed = build(name)
+    moments = {"another machine": lambda state: state["epoch"] and state["round"]}
+    whole = Model(tmp_path / "whole", "m", {}, Elsewhere(tmp_path, moments))
+    whole.path.mkdir()
+    with leaving(tmp_path / "killed"):
+        trainer.build(examples, settings=settings, out=whole, start=start)
+    resumed = train(examples, tmp_path / left, settings, start)
     assert digests(resumed.path) == digests(whole.path)
     assert digests(whole.path).keys() == TABLES_WITH_NGRAMS
     assert {path.name for path in resumed.path.iterdir()} == {
@@ -252,11 +233,18 @@ def test_interrupted_trainings_end_with_the_same_bits(
     }
 
 
-def test_words_that_come_and_go_have_their_ngrams(trained: Model, tmp_path: Path) -> None:
-    # `w10` to `w19` have left the vocabulary, three are new; one has n-grams that nobody trained.
-    tokens = ["w277", *(f"w{number}" for number in range(20, 60)), "w377", "unheard"]
-    today = train_from(trained, tokens, tmp_path, STILL)
+def test_words_that_come_and_go_have_their_ngrams_unless_they_are_given(
+    trained: Model, tmp_path: Path
+) -> None:
+    # `w10` to `w19` have left the vocabulary, four are new; one has n-grams that nobody trained.
+    tokens = ["w277", *(f"w{number}" for number in range(20, 60)), "w377", "unheard", "given"]
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\nw20 {line}\ngiven {line}\n")
+    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
+    today = train_from(trained, tokens, tmp_path, settings)
     np.testing.assert_allclose(vectors(today)[1:41], vectors(trained)[10:], atol=1e-5)
+    np.testing.assert_allclose(vectors(today)[43], 0.5, atol=1e-5)
     new = composed(trained, ["w277", "w377"])
     assert np.abs(new).max() > 0.01
     np.testing.assert_allclose(vectors(today)[[0, 41]], new, atol=1e-5)
@@ -269,29 +257,12 @@ def test_words_that_come_and_go_have_their_ngrams(trained: Model, tmp_path: Path
     assert today.summary["buckets_carried_over"] == len(trained.buckets.ids)
 
 
-def test_words_that_the_model_lacks_start_from_given_vectors(
-    trained: Model, tmp_path: Path
-) -> None:
-    file = tmp_path / "start.txt"
-    line = " ".join(["0.5"] * 16)
-    file.write_text(f"2 16\nw20 {line}\nw277 {line}\n")
-    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
-    today = train_from(trained, ["w277", "w20", "w278"], tmp_path, settings)
-    np.testing.assert_allclose(vectors(today)[0], 0.5, atol=1e-5)
-    np.testing.assert_allclose(vectors(today)[1], vectors(trained)[10], atol=1e-5)
-    np.testing.assert_allclose(vectors(today)[2], composed(trained, ["w278"])[0], atol=1e-5)
-
-
 @pytest.mark.parametrize("now", ["with", "without", "with others"])
 def test_models_of_other_ngrams_give_their_words_and_these_give_their_ngrams(
-    examples: Examples, trained: Model, tmp_path: Path, now: str
+    trained: Model, without: Model, tmp_path: Path, now: str
 ) -> None:
     none = {"min_ngram": 0, "max_ngram": 0}
-    before = (
-        trained
-        if now != "with"
-        else train(examples, tmp_path / "before", STILL.model_copy(update=none))
-    )
+    before = without if now == "with" else trained
     shapes = {"without": none, "with others": {"max_ngram": 5}}
     settings = STILL.model_copy(update=shapes.get(now, {}))
     today = train_from(before, ["w277", "w20"], tmp_path, settings)
@@ -307,9 +278,7 @@ def test_models_of_other_ngrams_give_their_words_and_these_give_their_ngrams(
 
 
 def train_from(start: Model, tokens: list[str], path: Path, settings: TrainerSettings) -> Model:
-    (path / "today").mkdir()
     # Behind them so many others that the tables have the shape of the others'.
     tokens = [*tokens, *(chr(0x4E00 + number) for number in range(50 - len(tokens)))]
     examples = with_tokens(path / "examples", tokens)
-    out = Model(path / "today", "today")
-    return trainer.build(examples, settings=settings, out=out, start=start)
+    return train(examples, path / "today", settings, start)

@@ -10,41 +10,28 @@ import numpy as np
 import pytest
 from stages import unlisted
 from test_dataset import random_documents, write_examples
+from trainings import SETTINGS, digests, leaving, small_examples, train
 
 from components import trainer
 from components.artifacts import Examples, Model
 from components.errors import SkipstreamError
-from components.settings import TrainerSettings
 from components.trainer import warm_start
-from components.trainer.rounds import BLOCK
 from components.vocabulary import Vocabulary
 from pipeline import baseline
 from pipeline.store import Store, Use
 
-# Rounds of a block, and 50 words in all texts that are trained on: XLA compiles for each shape.
-SETTINGS = TrainerSettings(dimensions=8, sample=0, epochs=3, window=3, round_tokens=BLOCK)
 # Rates so low that nothing moves: what a word starts from is what it ends with.
 STILL = SETTINGS.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    return write_examples(tmp_path_factory.mktemp("examples"), random_documents(0, 1000), types=50)
+    return small_examples(tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="module")
 def yesterday(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return train(examples, tmp_path_factory.mktemp("yesterday") / "model")
-
-
-def train(
-    examples: Examples,
-    path: Path,
-    settings: TrainerSettings = SETTINGS,
-    start: Model | None = None,
-) -> Model:
-    path.mkdir(exist_ok=True)
-    return trainer.build(examples, settings=settings, out=Model(path, path.name), start=start)
 
 
 def with_tokens(
@@ -74,32 +61,23 @@ def test_words_keep_their_vectors_when_the_vocabulary_is_another(
     for now, before in zip(tables(today), tables(yesterday), strict=True):
         np.testing.assert_allclose(now[1:41], before[known], atol=1e-5)
     vectors, contexts = (np.delete(table, np.s_[1:41], axis=0) for table in tables(today))
-    assert 0 < np.abs(vectors).max() < 0.5 / 8 + 1e-5
+    assert 0 < np.abs(vectors).max() < 0.5 / 16 + 1e-5
     assert np.abs(contexts).max() < 1e-5
     assert today.summary["warm_start"] == yesterday.fingerprint
     assert (today.summary["words_carried_over"], today.summary["new_words"]) == (40, 10)
 
 
-def test_a_warm_start_needs_fewer_epochs(
+def test_a_warm_start_needs_fewer_epochs_and_ends_with_the_same_bits_if_it_is_resumed(
     examples: Examples, yesterday: Model, tmp_path: Path
 ) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 1})
-    cold = train(examples, tmp_path / "cold", settings)
-    warm = train(examples, tmp_path / "warm", settings, yesterday)
-    assert warm.summary["held_out_loss"] < cold.summary["held_out_loss"]
-    assert "warm_start" not in cold.summary
-
-
-def test_a_resumed_warm_start_ends_with_the_same_bits(
-    examples: Examples, yesterday: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 2})
-    whole = train(examples, tmp_path / "whole", settings, yesterday)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Model, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        train(examples, tmp_path / "resumed", settings, yesterday)
-    resumed = train(examples, tmp_path / "resumed", settings, yesterday)
-    assert all((a == b).all() for a, b in zip(tables(resumed), tables(whole), strict=True))
+    with leaving(tmp_path / "killed"):
+        warm = train(examples, tmp_path / "warm", settings, yesterday)
+    cold, first = (model.summary["history"][0]["held_out_loss"] for model in (yesterday, warm))
+    assert first < cold
+    assert "warm_start" not in yesterday.summary
+    resumed = train(examples, tmp_path / "killed", settings, yesterday)
+    assert digests(resumed.path) == digests(warm.path)
     assert resumed.summary["words_carried_over"] == 50
 
 
@@ -108,8 +86,8 @@ def test_words_that_the_model_lacks_start_from_given_vectors(
 ) -> None:
     examples = with_tokens(tmp_path / "examples", ["new", *(f"w{i}" for i in range(49))])
     file = tmp_path / "start.txt"
-    line = " ".join(["0.5"] * 8)
-    file.write_text(f"2 8\nw0 {line}\nnew {line}\n")
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\nw0 {line}\nnew {line}\n")
     settings = STILL.model_copy(update={"start_vectors": (str(file),)})
     vectors, _ = tables(train(examples, tmp_path / "model", settings, yesterday))
     np.testing.assert_allclose(vectors[0], 0.5, atol=1e-5)
@@ -119,8 +97,8 @@ def test_words_that_the_model_lacks_start_from_given_vectors(
 def test_a_model_that_is_of_no_use_is_an_error(
     examples: Examples, yesterday: Model, tmp_path: Path
 ) -> None:
-    longer = SETTINGS.model_copy(update={"dimensions": 9})
-    with pytest.raises(SkipstreamError, match=r"trainer.dimensions = 9, got 8 in .*yesterday"):
+    longer = SETTINGS.model_copy(update={"dimensions": 17})
+    with pytest.raises(SkipstreamError, match=r"trainer.dimensions = 17, got 16 in .*yesterday"):
         train(examples, tmp_path / "1", longer, yesterday)
     strangers = with_tokens(tmp_path / "examples", ["none", "of", "them"])
     with pytest.raises(SkipstreamError, match="must know a word of the vocabulary"):
@@ -146,7 +124,7 @@ def test_losses_are_equal_where_models_differ_in_words_alone(
     Vocabulary(tuple(tokens), np.ones(41, np.int64)).save(tmp_path / "vocabulary.tsv")
     for name in ("vectors", "contexts"):
         rows = np.load(yesterday.path / f"{name}.npy")[kept]
-        strange = draw.normal(size=(1, 8)).astype(np.float32)
+        strange = draw.normal(size=(1, 16)).astype(np.float32)
         np.save(tmp_path / f"{name}.npy", np.concatenate([rows, strange]))
     one, two = trainer.comparable_losses([yesterday, other], examples, SETTINGS)
     assert one == two

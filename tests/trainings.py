@@ -5,13 +5,15 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import forks
 import numpy as np
+import pytest
 from test_dataset import random_documents, write_examples
 
 from components import threads, trainer
@@ -20,8 +22,8 @@ from components.settings import TrainerSettings
 from components.trainer import callbacks, sharing, training
 from components.trainer.rounds import BLOCK
 
-# A round is two blocks. Tables are of 50 x 16 in most tests: XLA compiles for each shape,
-# which takes a second.
+# A round is two blocks. XLA compiles for each shape, which takes a second: with these, and a whole
+# number of blocks of all words out of 50, a training in the process before has done it.
 SETTINGS = TrainerSettings(
     dimensions=16, sample=0, epochs=3, window=3, shards=2, round_tokens=BLOCK
 )
@@ -30,13 +32,23 @@ TABLES_WITH_NGRAMS = {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.
 
 
 def small_examples(path: Path) -> Examples:
-    """What most trainings of tests are on, in the shapes of SETTINGS."""
+    """What most trainings of tests are on."""
     return write_examples(path, random_documents(0, 1000), types=50)
 
 
-def train(examples: Examples, path: Path, settings: TrainerSettings = SETTINGS) -> Model:
+def too_few_examples(path: Path) -> Examples:
+    """Of which the held-out loss falls, then rises, at a learning rate of 1."""
+    return write_examples(path, random_documents(2, 50) * 10, types=50)
+
+
+def train(
+    examples: Examples,
+    path: Path,
+    settings: TrainerSettings = SETTINGS,
+    start: Model | None = None,
+) -> Model:
     path.mkdir(exist_ok=True)
-    return trainer.build(examples, settings=settings, out=Model(path, "model"))
+    return trainer.build(examples, settings=settings, out=Model(path, "model"), start=start)
 
 
 def vectors(model: Model) -> np.ndarray:
@@ -55,8 +67,10 @@ def newest_checkpoint(model: Path) -> tuple[int, int]:
     return max((state["epoch"], state["round"]) for state in states)
 
 
-def losses(model: Path) -> list[float]:
-    return [epoch["loss"] for epoch in json.loads((model / "history.json").read_text())]
+def losses(model: Path) -> list[dict[str, Any]]:
+    """Of all epochs, with all that is no matter of time."""
+    history = json.loads((model / "history.json").read_text())
+    return [epoch | {"seconds": None} for epoch in history]
 
 
 # What a process is killed by: nothing, or itself when so many rounds of an epoch are done, and
@@ -107,24 +121,47 @@ def _train_until_killed(
     trainer.build(Examples(examples, "x"), settings=settings, out=Model(out, "model"))
 
 
+@contextmanager
+def leaving(path: Path) -> Iterator[None]:
+    """`path` receives what a training in the block leaves if it is killed before its manifest."""
+    finish = Model.finish
+
+    def leave_and_finish(model: Model, *given: Any, **facts: Any) -> Model:
+        shutil.copytree(model.path, path)
+        return finish(model, *given, **facts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Model, "finish", leave_and_finish)
+        yield
+
+
 @dataclass
 class Elsewhere:
-    """What another machine is left with, of a model in the making: copies of its checkpoints."""
+    """What other machines are left with, of a model in the making: a checkpoint each.
+
+    Attributes:
+        directory: Receives the one of each moment, in a directory of its name.
+        moments: For each, whether it has come with a checkpoint of such a state; the last one that
+            it has come with counts.
+        names: Of all checkpoints.
+    """
 
     directory: Path
-    gone: Callable[[dict[str, Any]], bool]  # After a checkpoint with that state, the machine is.
+    moments: Mapping[str, Callable[[dict[str, Any]], Any]]
     names: list[str] = field(default_factory=list)
     address: str = "s3://bucket/out/trainer/model"
 
     def has(self, name: str) -> bool:
-        return (self.directory / name).is_file()
+        return False
 
     def fetch(self, name: str) -> None:
         raise AssertionError("it is made here")
 
     def keep(self, name: str) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        shutil.copytree(self.directory.parent / "gone" / name, self.directory / name)
         self.names.append(name)
-        if self.gone(json.loads((self.directory / name / STATE).read_text())):
-            raise KeyboardInterrupt
+        checkpoint = self.directory / "whole" / name
+        state = json.loads((checkpoint / STATE).read_text())
+        for moment, has_come in self.moments.items():
+            if has_come(state):
+                shutil.rmtree(self.directory / moment, ignore_errors=True)
+                shutil.copytree(checkpoint, self.directory / moment / name)
