@@ -1,6 +1,5 @@
 """Training on a cluster: the bits of one machine, whoever does what, and whoever dies."""
 
-import hashlib
 import json
 import os
 import signal
@@ -8,21 +7,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import forks
 import numpy as np
 import pytest
 import stores
+import trainings
 from apache_beam.options.pipeline_options import PipelineOptions
 from test_dataset import random_documents, write_examples
+from trainings import TABLES_WITH_NGRAMS, digests, losses, small_examples, too_few_examples
 
 from components import trainer
 from components.artifacts import VOCABULARY, Examples, Model
 from components.errors import NotBlessedError, SettingsError, SkipstreamError
 from components.places.directory import Directory
 from components.places.place import open_place
-from components.settings import TrainerSettings
 from components.trainer import merge
 from components.trainer.cluster import hand, station, work
 from components.trainer.cluster.hand import Hand
@@ -33,14 +34,14 @@ from components.trainer.cluster.work import Schedule
 from components.trainer.dataset import SkipGrams
 from components.trainer.merge import Delta
 from components.trainer.model import SkipGram
-from components.trainer.rounds import BLOCK
+from components.trainer.rounds import BLOCK, Round
 from components.trainer.sharing import Sharing
 from components.trainer.trainer import chosen
 
 # Two epochs of some rounds of a block for each shard; no tokens are left for one in the last round.
 SHARDS = 4
-SETTINGS = TrainerSettings(
-    dimensions=16, sample=0, epochs=2, window=3, shards=SHARDS, round_tokens=BLOCK, distributed=True
+SETTINGS = trainings.SETTINGS.model_copy(
+    update={"epochs": 2, "shards": SHARDS, "distributed": True}
 )
 
 
@@ -75,17 +76,6 @@ def train(examples: Examples, path: Path, *flags: str, **options: Any) -> Model:
     settings = SETTINGS.model_copy(update=options.pop("settings", {}))
     out = Model(path, "model")
     return trainer.build(examples, settings=settings, out=out, beam_options=flags, **options)
-
-
-def digests(model: Model) -> dict[str, str]:
-    """Of all tables."""
-    files = sorted(model.path.glob("*.npy"))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def losses(model: Model) -> list[Any]:
-    history = json.loads((model.path / "history.json").read_text())
-    return [{**epoch, "seconds": None} for epoch in history]
 
 
 @pytest.fixture(scope="module")
@@ -145,22 +135,25 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 def tables(there: Station) -> dict[str, str]:
     """As `digests`."""
-    found = {}
-    for name, table in zip(("vectors", "contexts"), there.training.tables, strict=True):
-        table.save(there.place.path / "saved.npy")  # type: ignore[attr-defined]
-        content = (there.place.path / "saved.npy").read_bytes()  # type: ignore[attr-defined]
-        found[f"{name}.npy"] = hashlib.sha256(content).hexdigest()
-    return found
+    with TemporaryDirectory() as directory:
+        for name, table in zip(("vectors", "contexts"), there.training.tables, strict=True):
+            table.save(Path(directory, f"{name}.npy"))
+        return digests(Path(directory))
 
 
-@pytest.mark.parametrize("hands", [1, 4])
-def test_any_number_of_hands_gives_the_bits_of_one_machine(
-    examples: Examples, expected: Model, tmp_path: Path, hands: int
+@pytest.fixture
+def four_at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Beam's flags for hands of one process, which share a device and do not wait for it."""
+    monkeypatch.setattr("components.threads.devices", lambda kind: ["CPU:0"] * 4)
+    return ["--direct_num_workers=4", "--direct_running_mode=multi_threading"]
+
+
+def test_several_hands_of_a_process_give_the_bits_of_one_machine(
+    examples: Examples, expected: Model, tmp_path: Path, four_at_once: list[str]
 ) -> None:
-    flags = f"--direct_num_workers={hands}", "--direct_running_mode=multi_threading"
-    model = train(examples, tmp_path, *flags)
-    assert digests(model) == digests(expected)
-    assert losses(model) == losses(expected)
+    model = train(examples, tmp_path, *four_at_once)
+    assert digests(model.path) == digests(expected.path)
+    assert losses(model.path) == losses(expected.path)
     assert sorted(os.listdir(model.path)) == sorted(os.listdir(expected.path))
 
 
@@ -187,26 +180,26 @@ def test_hands_with_tables_of_their_own_share_the_work(
         thread.join()
     rounds = len(schedule.rounds)
     assert [machine.state for machine in machines] == [rounds] * 3
-    assert all(tables(machine) == digests(expected) for machine in machines)
+    assert all(tables(machine) == digests(expected.path) for machine in machines)
     kept = sum(schedule.is_kept(state) for state in range(1, rounds + 1))
     each_round = SHARDS + len(machines[0].merged) + 1  # The record.
     assert len(made) == len(set(made)) == rounds * each_round + kept * len(machines[0].snapshot)
 
 
-def test_with_ngrams_any_number_of_hands_gives_the_bits_of_one_machine(
-    examples: Examples, schedule: Schedule, tmp_path: Path
+def test_with_ngrams_several_hands_of_a_process_give_the_bits_of_one_machine(
+    tmp_path: Path, four_at_once: list[str]
 ) -> None:
+    examples = small_examples(tmp_path / "examples")
     ngrams = {"min_ngram": 3, "max_ngram": 6, "buckets": 1000}
     alone = train(examples, tmp_path / "alone", settings={"distributed": False, **ngrams})
-    assert digests(alone).keys() == {"vectors.npy", "contexts.npy", "buckets.npy", "bucket_ids.npy"}
-    flags = "--direct_num_workers=3", "--direct_running_mode=multi_threading"
-    together = train(examples, tmp_path / "together", *flags, settings=ngrams)
-    assert digests(together) == digests(alone)
-    assert losses(together) == losses(alone)
+    assert digests(alone.path).keys() == TABLES_WITH_NGRAMS
+    together = train(examples, tmp_path / "together", *four_at_once, settings=ngrams)
+    assert digests(together.path) == digests(alone.path)
+    assert losses(together.path) == losses(alone.path)
     # A hand that comes late has what was moved, and no vector yet.
     prepare(examples, tmp_path / "work", **ngrams)
     first = new_station(tmp_path / "work")
-    work_until(first, schedule.ends[0] + 3)
+    work_until(first, first.schedule.ends[0] + 2)
     late = new_station(tmp_path / "work")
     assert late.state < first.state
     finish(late)
@@ -238,7 +231,7 @@ def test_who_comes_late_or_falls_behind_catches_up(
     slow.place.create(f"{work.round_directory(0)}/claim-clean", DEAD)
     monkeypatch.setattr(Station, "learn", raising(AssertionError("not again")))
     finish(slow)
-    assert tables(slow) == tables(late) == digests(expected)
+    assert tables(slow) == tables(late) == digests(expected.path)
 
 
 def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
@@ -258,7 +251,7 @@ def test_tables_that_were_not_loaded_to_the_end_are_loaded_again(
         there.catch_up(0)
     assert there.state == -1  # Neither the old one nor the new one.
     finish(there)
-    assert tables(there) == digests(expected)
+    assert tables(there) == digests(expected.path)
 
 
 def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
@@ -277,7 +270,7 @@ def test_a_hand_that_comes_back_to_a_claim_that_others_took_over_does_no_harm(
         thread.start()
     for thread in threads:
         thread.join()
-    assert tables(slow) == tables(other) == digests(expected)
+    assert tables(slow) == tables(other) == digests(expected.path)
 
 
 def test_claims_of_the_dead_are_taken_over_after_a_while(
@@ -295,7 +288,7 @@ def test_claims_of_the_dead_are_taken_over_after_a_while(
     begun = time.monotonic()
     finish(there, patience=0.3)
     assert time.monotonic() - begun > len(rounds) * 0.3
-    assert tables(there) == digests(expected)
+    assert tables(there) == digests(expected.path)
 
 
 def test_a_process_of_hands_takes_as_many_threads_as_the_settings_say(
@@ -318,7 +311,7 @@ def test_a_hand_that_fails_gives_back_what_it_claimed(
         work_until(there, 3)
     assert not in_midst_of_work(directory)
     finish(there)
-    assert tables(there) == digests(expected)
+    assert tables(there) == digests(expected.path)
 
 
 def test_a_hand_that_is_left_over_ends_and_writes_nothing(
@@ -385,68 +378,30 @@ def test_a_process_killed_in_mid_round_costs_no_bit(
     monkeypatch.setattr(Job, "start", start)
     model = train(examples, tmp_path / "out")
     assert codes == [-signal.SIGKILL, 0]
-    assert digests(model) == digests(expected)
-    assert losses(model) == losses(expected)
+    assert digests(model.path) == digests(expected.path)
+    assert losses(model.path) == losses(expected.path)
 
 
-def test_a_training_that_is_killed_goes_on_at_its_last_round(
-    examples: Examples,
-    expected: Model,
-    schedule: Schedule,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    records = out / "work" / "records"
-    rounds = schedule.ends[0] + 2
-    process = forks.start(tmp_path / "log", train, examples, out)
-    try:
-        wait_for(lambda: records.is_dir() and len(os.listdir(records)) >= rounds)
-    finally:
-        process.kill()
-        process.join()
-    done = {path.name for path in records.iterdir()}
-    assert rounds <= len(done) < len(schedule.rounds)
-    done.remove(max(done))  # It may have come without the parts that are written after it.
-    write, written = Directory.write, set()
-
-    def watch(place: Directory, name: str, content: bytes) -> None:
-        written.add(name)
-        write(place, name, content)
-
-    monkeypatch.setattr(Directory, "write", watch)
-    model = train(examples, out)
-    assert digests(model) == digests(expected)
-    assert losses(model) == losses(expected)
-    assert sorted(os.listdir(out)) == sorted(os.listdir(expected.path))
-    assert not written & {f"records/{name}" for name in done}  # What was done is not done again.
-
-
-@pytest.mark.parametrize("first", [False, True])
 def test_a_training_may_change_to_the_cluster_and_back(
-    examples: Examples,
-    expected: Model,
-    schedule: Schedule,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    first: bool,
+    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish_round, done = SkipGram.finish_round, []
+    finish_round = SkipGram.finish_round
+    for epoch, distributed in enumerate([False, True]):
 
-    def stop(*given: Any) -> None:
-        done.append(given)
-        if len(done) == schedule.ends[0] + 4:
-            raise KeyboardInterrupt
-        finish_round(*given)
+        def stop(
+            self: SkipGram, now: int, round_: Round, sums: dict[str, float], end: int = epoch
+        ) -> None:
+            if now == end and round_.first > 0:
+                raise KeyboardInterrupt
+            finish_round(self, now, round_, sums)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SkipGram, "finish_round", stop)
-        settings = {"distributed": first, "checkpoint_minutes": 1e-9}
-        train(examples, tmp_path / "out", settings=settings)
-    model = train(examples, tmp_path / "out", settings={"distributed": not first})
-    assert digests(model) == digests(expected)
-    assert losses(model) == losses(expected)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SkipGram, "finish_round", stop)
+            settings = {"distributed": distributed, "checkpoint_minutes": 1e-9}
+            train(examples, tmp_path / "out", settings=settings)
+    model = train(examples, tmp_path / "out", settings={"distributed": False})
+    assert digests(model.path) == digests(expected.path)
+    assert losses(model.path) == losses(expected.path)
     assert sorted(os.listdir(model.path)) == sorted(os.listdir(expected.path))
 
 
@@ -468,7 +423,7 @@ def test_a_job_that_fails_is_started_again_as_long_as_it_comes_further(
     monkeypatch.setattr(Directory, "write", fail)
     model = train(examples, tmp_path / "out")
     assert not fatal
-    assert digests(model) == digests(expected)
+    assert digests(model.path) == digests(expected.path)
 
 
 def test_a_job_that_comes_no_further_fails_the_training(
@@ -487,16 +442,36 @@ def test_hands_that_write_elsewhere_are_noticed(
         train(examples, tmp_path / "out")
 
 
-def test_a_job_that_ends_before_the_training_is_to_be_run_again(
-    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_ends_before_the_training_is_to_be_run_again_and_goes_on_at_its_last_round(
+    examples: Examples,
+    expected: Model,
+    schedule: Schedule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def start(self: Job, *_: object) -> Callable[[], None]:
-        return lambda: work_until(new_station(Path(self._address)), 3)
+    rounds = schedule.ends[0] + 2
 
+    def start(self: Job, *_: object) -> Callable[[], None]:
+        return lambda: work_until(new_station(Path(self._address)), rounds)
+
+    out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(SkipstreamError, match="before it.*again"):
         patch.setattr(Job, "start", start)
-        train(examples, tmp_path / "out")
-    assert digests(train(examples, tmp_path / "out")) == digests(expected)
+        train(examples, out)
+    done = os.listdir(out / "work" / "records")
+    assert len(done) == rounds
+    write, written = Directory.write, set()
+
+    def watch(place: Directory, name: str, content: bytes) -> None:
+        written.add(name)
+        write(place, name, content)
+
+    monkeypatch.setattr(Directory, "write", watch)
+    model = train(examples, out)
+    assert digests(model.path) == digests(expected.path)
+    assert losses(model.path) == losses(expected.path)
+    assert sorted(os.listdir(out)) == sorted(os.listdir(expected.path))
+    assert not written & {f"records/{name}" for name in done}  # What was done is not done again.
 
 
 def test_a_training_that_diverges_stops_its_hands(
@@ -509,24 +484,22 @@ def test_a_training_that_diverges_stops_its_hands(
     assert len(os.listdir(tmp_path / "out" / "work" / "records")) < 5 * len(schedule.rounds)
 
 
-def test_patience_ends_it_with_the_best_vectors(examples: Examples, tmp_path: Path) -> None:
-    # At such a rate the held-out loss soon rises.
-    settings = {"epochs": 8, "patience": 1, "learning_rate": 0.4}
+def test_patience_ends_it_with_the_best_vectors(tmp_path: Path) -> None:
+    examples = too_few_examples(tmp_path / "examples")
+    settings = {"epochs": 40, "patience": 1, "learning_rate": 1.0}
     one = train(examples, tmp_path / "one", settings={**settings, "distributed": False})
     several = train(examples, tmp_path / "several", settings=settings)
-    assert losses(one) == losses(several)
-    assert digests(one) == digests(several)
+    assert losses(one.path) == losses(several.path)
+    assert digests(one.path) == digests(several.path)
 
 
-@pytest.mark.parametrize("kind", ["gs", "s3"])
 def test_the_work_may_lie_in_a_bucket(
-    examples: Examples, expected: Model, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+    examples: Examples, expected: Model, tmp_path: Path, gs: stores.Bucket
 ) -> None:
-    bucket: stores.Bucket = request.getfixturevalue(kind)
-    model = train(examples, tmp_path / "out", shared=f"{bucket.url}/work")
-    assert digests(model) == digests(expected)
-    assert losses(model) == losses(expected)
-    assert open_place(bucket.url).files("work") == {}
+    model = train(examples, tmp_path / "out", shared=f"{gs.url}/work")
+    assert digests(model.path) == digests(expected.path)
+    assert losses(model.path) == losses(expected.path)
+    assert open_place(gs.url).files("work") == {}
 
 
 def test_outputs_that_share_a_place_have_work_directories_of_their_own(
@@ -534,11 +507,11 @@ def test_outputs_that_share_a_place_have_work_directories_of_their_own(
 ) -> None:
     used: list[str] = []
 
-    def start(self: Job, *_: object) -> Any:
-        used.append(self._address)
-        return raising(SkipstreamError("no workers"))
+    def refuse(address: str, *_: object) -> Any:
+        used.append(address)
+        raise SkipstreamError("no workers")
 
-    monkeypatch.setattr(Job, "start", start)
+    monkeypatch.setattr("components.trainer.cluster.launcher.Cluster", refuse)
     for out in ("one", "two", "one"):
         with pytest.raises(SkipstreamError, match="no workers"):
             train(examples, tmp_path / out, shared=str(tmp_path / "shared"))

@@ -156,7 +156,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     ("documents", "types", "changes"),
     [
         ([[0] * 9], 1, {"dimensions": 1, "shards": None, "round_tokens": None}),
-        ([[*range(50)] * 200], 50, {"shards": 64}),
+        ([[0, 1], [*range(50)] * 200], 50, {"shards": 64}),
     ],
     ids=["one type, one dimension", "one long document, more shards than blocks"],
 )
