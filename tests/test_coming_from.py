@@ -15,9 +15,12 @@ from commands import Command
 from fasttext import FastText as fasttext
 from pages import TOPICS, table, write_corpus
 
+from components import trainer
+from components.artifacts import VOCABULARY, Examples, Model
 from components.exporter.embeddings import Embeddings
 from components.exporter.served import Served
 from components.exporter.storage import Stored
+from components.vocabulary import Vocabulary
 from pipeline import config
 
 
@@ -117,13 +120,16 @@ def test_mapped_parameters_train_alike(
 
     given = [f"{setting}={value}" for setting, value in values.items() if "threads" not in setting]
     common = ["--input", "texts/*.txt", "--output", "MAPPED", "--set", *given]
-    assert command("transform", *common).returncode == 0
-    done = command("train", *common)
+    done = command("transform", *common)
     assert done.returncode == 0, done.stderr
-    model = Path(done.stdout.splitlines()[-1])
-    done = command("export", model, "--format", "keyedvectors", "--output", "vectors.kv")
-    assert done.returncode == 0, done.stderr
-    ours = gensim.models.KeyedVectors.load("vectors.kv")
+    examples = Examples.load(Path(done.stdout.splitlines()[-1]))
+    assert examples
+    Path("model").mkdir()
+    settings = config.load(None, given).trainer
+    model = trainer.build(examples, settings=settings, out=Model(Path("model"), "mapped"))
+    ours = gensim.models.KeyedVectors(16)
+    tokens = Vocabulary.load(examples / VOCABULARY).tokens
+    ours.add_vectors(list(tokens), np.load(model / "vectors.npy"))
 
     words = set(ours.index_to_key)
     assert words == set(of_gensim.wv.index_to_key) == set(of_fasttext.get_words()) - {"</s>"}
@@ -134,8 +140,7 @@ def test_mapped_parameters_train_alike(
     assert nearest(lambda word: [near for near, _ in of_gensim.wv.most_similar(word)]) == expected
     found = nearest(lambda word: [near for _, near in of_fasttext.get_nearest_neighbors(word)])
     assert found == expected
-    (manifest,) = Path("MAPPED/trainer").glob("*/manifest.json")
-    trained = json.loads(manifest.read_text())["made_of"]["settings"]
+    trained = model.manifest["made_of"]["settings"]
     for setting, value in values.items():
         assert trained.get(setting.partition(".")[2], value) == value
 

@@ -76,11 +76,12 @@ def trained_pairs(data: SkipGrams, epoch: int, window: int) -> Pairs:
 def pairs_of(rows: Rows, window: int) -> Pairs:
     pairs: Pairs = Counter()
     tokens, left, right, _ = map(np.asarray, rows)
-    for row, lefts, rights in zip(tokens, left, right, strict=True):
-        for place, (before, after) in enumerate(zip(lefts, rights, strict=True), window):
-            for other in range(place - before, place + after + 1):
-                if other != place:
-                    pairs[int(row[place]), int(row[other])] += 1
+    length = left.shape[1]
+    targets = tokens[:, window : window + length]
+    for reach in range(1, window + 1):
+        for there, start in (left >= reach, window - reach), (right >= reach, window + reach):
+            contexts = tokens[:, start : start + length]
+            pairs.update(zip(targets[there].tolist(), contexts[there].tolist(), strict=True))
     return pairs
 
 
@@ -106,7 +107,7 @@ def whole_windows(documents: Iterable[list[int]], window: int) -> Pairs:
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 3])
 def test_both_views_hold_the_same_pairs(tmp_path: Path, seed: int) -> None:
     examples = write_examples(tmp_path, random_documents(seed), types=50)
     settings = TrainerSettings(seed=seed, window=1 + 2 * seed, sample=0.01)
@@ -144,9 +145,10 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
     other = SkipGrams(examples, TrainerSettings(seed=8))
     first = bits(data, 0)
     tf.random.set_seed(99)  # What else runs in the process has no part in it.
-    assert first == bits(data, 0) == bits(again, 0)
-    assert bits(data, 0) != bits(data, 1)
-    assert bits(data, 0) != bits(other, 0)
+    assert bits(again, 0) == first
+    assert bits(data, 1) != first
+    assert bits(data, 0) == first
+    assert bits(other, 0) != first
 
 
 # Few blocks, cut by documents, and in the second case one document longer than any.
@@ -173,9 +175,7 @@ def test_rows_and_what_is_measured_have_each_pair_once(cut: Any) -> None:
     assert sum((rows_pairs(spans) for spans in data.measured()), Counter()) == expected
 
 
-@pytest.mark.parametrize(
-    ("shards", "round_tokens"), [(1, 2 * BLOCK), (1, 1), (2, BLOCK), (3, 10**9), (16, 1)]
-)
+@pytest.mark.parametrize(("shards", "round_tokens"), [(1, BLOCK), (3, 10**9), (16, 1)])
 def test_the_shards_of_all_rounds_have_each_pair_once(
     cut: Any, shards: int, round_tokens: int
 ) -> None:
@@ -222,7 +222,7 @@ def test_what_is_measured_does_not_depend_on_the_cut(cut: Any) -> None:
     assert spans_bits(one.measured()) == spans_bits(other.measured())
 
 
-@pytest.mark.parametrize("files", [1, 3, 11])
+@pytest.mark.parametrize("files", [1, 11])
 def test_tokens_lie_one_behind_the_other_with_the_last_ones_marked(
     tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +299,8 @@ def test_a_plain_keras_model_learns_from_the_explicit_pairs(tmp_path: Path) -> N
     model = keras.Sequential(
         [keras.layers.Embedding(20, 8), keras.layers.Dense(20, activation="softmax")]
     )
-    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
     pairs = data.pairs(epoch=0, batch_size=64).cache().repeat()
     losses = model.fit(pairs, epochs=2, steps_per_epoch=150, shuffle=False, verbose=0).history[
         "loss"

@@ -124,9 +124,8 @@ def naive(
         (0, 2, 32, 5, UNBOUNDED),
         (1, 2, 32, 5, 20.0),
         (2, 2, 32, 5, 3.0),
-        (3, 5, 32, 1, 20.0),
-        (4, 15, 64, 5, 20.0),
-        (5, 60, 128, 3, 40.0),
+        (3, 15, 64, 1, 20.0),
+        (4, 60, 128, 3, 40.0),
     ],
 )
 def test_a_shard_finds_what_a_loop_over_its_pairs_does(
@@ -182,18 +181,18 @@ def bits(found: Found) -> list[bytes]:
 def test_room_that_is_not_needed_changes_no_bit() -> None:
     rows, tables = random_rows(1, 2, 32, groups=5), random_tables(1)
     expected = bits(train(rows, tables, most_load=20.0))
-    for size in (Size(3, 40, 40), Size(9, 41, 47), Size(4, 300, 111)):
+    for size in (Size(3, 40, 40), Size(9, 301, 47)):
         assert bits(train(rows, tables, smallest=size, most_load=20.0)) == expected
 
 
 def test_what_stands_in_room_that_is_not_needed_does_no_harm() -> None:
     rows, tables = random_rows(1, 2, 32, groups=5), random_tables(1)
     few = rows._replace(tokens=rows.tokens // 2, noise=rows.noise // 2)
-    expected = bits(train(few, tables, smallest=Size(3, 20, 20)))
+    expected = bits(train(few, tables, smallest=Size(3, 40, 40)))
     nowhere = [np.full_like(table, np.nan) for table in tables]
-    found = train(rows, nowhere, smallest=Size(9, 41, 47))  # Leaves what it likes.
+    found = train(rows, nowhere, smallest=Size(9, 301, 47))  # Leaves what it likes.
     assert np.isnan(found.deltas[0].rows).all()
-    assert bits(train(few, tables, smallest=Size(9, 41, 47))) == expected
+    assert bits(train(few, tables, smallest=Size(9, 301, 47))) == expected
 
 
 @pytest.mark.parametrize("rates", [RATES, None])
