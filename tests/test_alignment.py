@@ -97,6 +97,13 @@ def validate(exported: ExportedModel, trained: tuple[Model, Examples], out: Path
     return validator.build(exported, *trained, out=InfraBlessing(out, "validation"))
 
 
+@pytest.fixture(scope="module")
+def yesterday(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    """Of TOKENS and `vectors()`."""
+    path = tmp_path_factory.mktemp("yesterday")
+    return export(run(path / "trained", TOKENS, vectors()), path / "exported")
+
+
 @pytest.mark.parametrize(
     ("tokens", "rows", "why"),
     [
@@ -105,10 +112,14 @@ def validate(exported: ExportedModel, trained: tuple[Model, Examples], out: Path
     ],
 )
 def test_an_export_says_why_it_is_not_turned(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, tokens: list[str], rows: np.ndarray, why: str
+    yesterday: ExportedModel,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    tokens: list[str],
+    rows: np.ndarray,
+    why: str,
 ) -> None:
-    first = export(run(tmp_path / "1", TOKENS, vectors()), tmp_path / "exported1")
-    second = export(run(tmp_path / "2", tokens, rows), tmp_path / "exported2", first)
+    second = export(run(tmp_path / "today", tokens, rows), tmp_path / "exported", yesterday)
     assert second.summary["not_aligned"] == f"version 3 {why}"
     assert not (second.path / alignment.ROTATION).exists()
     assert [record.getMessage() for record in caplog.records] == [
@@ -117,18 +128,18 @@ def test_an_export_says_why_it_is_not_turned(
 
 
 @pytest.mark.usefixtures("probe_here")
-def test_what_is_served_stays_where_it_was_and_is_validated(tmp_path: Path) -> None:
-    yesterday = vectors()
-    first = export(run(tmp_path / "1", TOKENS, yesterday), tmp_path / "exported1")
-    assert "alignment_residual" not in first.summary
+def test_what_is_served_stays_where_it_was_and_is_validated(
+    yesterday: ExportedModel, tmp_path: Path
+) -> None:
+    assert "alignment_residual" not in yesterday.summary
     # Today: turned, moved a little, in another order, without ten words and with three new ones.
     kept = np.random.default_rng(1).permutation(60)[:50]
-    moved = yesterday[kept] + 0.01 * vectors(50, seed=2)
+    moved = vectors()[kept] + 0.01 * vectors(50, seed=2)
     today = np.concatenate([moved, vectors(3, seed=3)]) @ orthogonal(4).astype(np.float32)
-    trained = run(tmp_path / "2", [*(TOKENS[i] for i in kept), "x", "y", "z"], today)
-    second = export(trained, tmp_path / "exported2", first)
+    trained = run(tmp_path / "today", [*(TOKENS[i] for i in kept), "x", "y", "z"], today)
+    second = export(trained, tmp_path / "exported", yesterday)
     served = Embeddings.load(second.saved_model)
-    np.testing.assert_allclose(served.vectors[:50], yesterday[kept], atol=0.06)
+    np.testing.assert_allclose(served.vectors[:50], vectors()[kept], atol=0.06)
     np.testing.assert_allclose(served.vectors @ served.vectors.T, today @ today.T, atol=1e-4)
     assert second.summary["aligned_to_version"] == 3
     assert second.summary["aligned_words"] == 50

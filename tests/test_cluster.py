@@ -52,7 +52,8 @@ def documents() -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    return write_examples(tmp_path_factory.mktemp("examples"), documents(), types=50)
+    path = tmp_path_factory.mktemp("examples")
+    return write_examples(path, documents(), types=50, held_out=False)
 
 
 @pytest.fixture(scope="module")

@@ -49,19 +49,24 @@ def tables(model: Model) -> list[np.ndarray]:
     return [np.load(model.path / f"{name}.npy") for name in ("vectors", "contexts")]
 
 
-def test_words_keep_their_vectors_when_the_vocabulary_is_another(
+def test_words_keep_their_vectors_when_the_vocabulary_is_another_and_new_ones_may_be_given(
     yesterday: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm_start, "BLOCK_ROWS", 7)
     # Ten words are gone, the others in another order, ten are new.
     tokens = [f"w{id_}" for id_ in np.random.default_rng(0).permutation(50)[:40]]
+    file = tmp_path / "start.txt"
+    line = " ".join(["0.5"] * 16)
+    file.write_text(f"2 16\n{tokens[0]} {line}\nneu {line}\n")
+    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
     tokens = ["neu", *tokens, *(f"new{number}" for number in range(9))]
-    today = train(with_tokens(tmp_path / "examples", tokens), tmp_path / "t", STILL, yesterday)
+    today = train(with_tokens(tmp_path / "examples", tokens), tmp_path / "t", settings, yesterday)
     known = [int(token[1:]) for token in tokens if token[0] == "w"]
     for now, before in zip(tables(today), tables(yesterday), strict=True):
         np.testing.assert_allclose(now[1:41], before[known], atol=1e-5)
     vectors, contexts = (np.delete(table, np.s_[1:41], axis=0) for table in tables(today))
-    assert 0 < np.abs(vectors).max() < 0.5 / 16 + 1e-5
+    np.testing.assert_allclose(vectors[0], 0.5, atol=1e-5)
+    assert 0 < np.abs(vectors[1:]).max() < 0.5 / 16 + 1e-5
     assert np.abs(contexts).max() < 1e-5
     assert today.summary["warm_start"] == yesterday.fingerprint
     assert (today.summary["words_carried_over"], today.summary["new_words"]) == (40, 10)
@@ -79,19 +84,6 @@ def test_a_warm_start_needs_fewer_epochs_and_ends_with_the_same_bits_if_it_is_re
     resumed = train(examples, tmp_path / "killed", settings, yesterday)
     assert digests(resumed.path) == digests(warm.path)
     assert resumed.summary["words_carried_over"] == 50
-
-
-def test_words_that_the_model_lacks_start_from_given_vectors(
-    yesterday: Model, tmp_path: Path
-) -> None:
-    examples = with_tokens(tmp_path / "examples", ["new", *(f"w{i}" for i in range(49))])
-    file = tmp_path / "start.txt"
-    line = " ".join(["0.5"] * 16)
-    file.write_text(f"2 16\nw0 {line}\nnew {line}\n")
-    settings = STILL.model_copy(update={"start_vectors": (str(file),)})
-    vectors, _ = tables(train(examples, tmp_path / "model", settings, yesterday))
-    np.testing.assert_allclose(vectors[0], 0.5, atol=1e-5)
-    np.testing.assert_allclose(vectors[1], tables(yesterday)[0][0], atol=1e-5)
 
 
 def test_a_model_that_is_of_no_use_is_an_error(
