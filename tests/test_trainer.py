@@ -136,13 +136,25 @@ def test_tables_are_the_same_in_blocks_of_any_size(
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-@pytest.mark.parametrize("rate", [0.3, 1.0])
+@pytest.mark.parametrize(
+    ("bound", "value", "reason"),
+    [
+        ("training.LONGEST_MOVE", 1e9, "the loss is"),  # With it, nothing diverges.
+        ("callbacks.LARGEST_NORM", 0.1, "a row of the vectors has a norm of"),
+    ],
+)
 def test_divergence_stops_the_run(
-    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    value: float,
+    reason: str,
 ) -> None:
-    monkeypatch.setattr("components.trainer.training.LONGEST_MOVE", 1e9)  # Else nothing diverges.
-    settings = SETTINGS.model_copy(update={"learning_rate": rate, "epochs": 20})
-    with pytest.raises(NotBlessedError, match=r"training diverged: .* lower trainer.learning_rate"):
+    monkeypatch.setattr(f"components.trainer.{bound}", value)
+    settings = SETTINGS.model_copy(update={"learning_rate": 1.0, "epochs": 20})
+    said = f"training diverged: {reason} .* lower trainer.learning_rate"
+    with pytest.raises(NotBlessedError, match=said):
         train(examples, tmp_path, settings)
 
 
