@@ -38,8 +38,12 @@ def write_corpus(path: Path, lines: int = 4000) -> Path:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages.
-    environment = {name: value for name, value in os.environ.items() if "TF_CPP" not in name}
+    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages. Threads: its own choice.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TF_CPP", "TF_NUM"))
+    }
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, env=environment, **options)
