@@ -1,6 +1,7 @@
 """The command in a process of its own, and a corpus for it."""
 
 import contextlib
+import functools
 import gzip
 import os
 import random
@@ -62,16 +63,31 @@ def free_port() -> int:
         return port
 
 
+@functools.lru_cache(maxsize=2)
+def _loaded(load: Callable[[str], Any], path: str, written: int) -> Any:
+    return load(path)
+
+
 def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Run the InfraValidator's probe in this process, as long as `patch` lasts."""
+    """Run the InfraValidator's probe in this process, as long as `patch` lasts.
+
+    A model that several tests ask is loaded once.
+    """
+    from tensorflow.saved_model import load
+
     from components.infra_validator import probe, process, validator
+
+    def once(path: str) -> Any:
+        return _loaded(load, path, (Path(path) / "saved_model.pb").stat().st_mtime_ns)
 
     class Here(contextlib.AbstractContextManager["Here"]):
         def __exit__(self, *_: object) -> None:
             pass
 
         def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
-            probe.main(*map(str, arguments))
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr("tensorflow.saved_model.load", once)
+                probe.main(*map(str, arguments))
             return subprocess.CompletedProcess([], 0)
 
     for module in (process, validator):
