@@ -11,9 +11,9 @@ import sys
 import traceback
 from typing import Any
 
+from components import starvation
 from components.names import printable
 from pipeline import interrupts
-from pipeline.failures import SHORT_OF_THREADS
 
 FORMATS = ("text", "json")
 
@@ -25,8 +25,9 @@ level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 # Only containers have such a directory; Beam starts and stops job servers.
 _HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
-# What a step raises, and what all threads say that get no memory.
-_RAISED_TOO = ("[while running '", "MemoryError", *SHORT_OF_THREADS)
+# What a step raises, what threads say that get no memory, and that a connection ended.
+_READING = "Failed to read inputs in the data plane"
+_RAISED_TOO = ("[while running '", "MemoryError", *starvation.SIGNS, _READING)
 
 
 def is_news(record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from components import threads
+from components import starvation, threads
 from components.artifacts import VOCABULARY, Examples, Model
 from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
@@ -88,6 +88,7 @@ def build(
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):
+            stack.enter_context(starvation.fails())
             with reading(examples):
                 stack.enter_context(cluster.running(examples, progress))
         epochs = iter(()) if cluster else train.epochs(progress.epoch, progress.round)
