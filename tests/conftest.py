@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, settings
 from components import threads
 from pipeline import cache, cli
 
-# One for each process of tests: XLA compiles a program for each thread anew, and there are as many
-# processes as are of use. With more threads: tests that start processes, and of a cluster's hands.
+# Processes of tests run beside each other, and XLA compiles a program once for each thread.
 threads.limit(1)
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
