@@ -291,8 +291,8 @@ def test_no_dataset_that_is_read_has_a_thread_that_tunes_it(
     # On one CPU the end of a training waited for that thread, as long as the training had taken.
     trainer.held_out_loss(trained, examples, SETTINGS)
     trainer.frequency_loss(examples, SETTINGS, "eval")
-    # Training, validation, and the two losses; and before that, of each the three files.
-    assert len(tuned) >= 4 + 4 * 3
+    # The training; and three files each of what it trains on and is measured on, and of the losses.
+    assert len(tuned) >= 1 + 4 * 3
     assert set(tuned) == {False}
 
 
