@@ -1,5 +1,6 @@
 """The Beam job with a bucket: S3 and Cloud Storage, answered by servers on this machine."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 import stores
 import tensorflow as tf
+from botocore.loaders import JSONFileLoader
 from faults.proxy import Proxy
 
 from components.artifacts import Corpus, Examples
@@ -41,11 +43,16 @@ def proxy(server: stores.Server) -> Iterator[Proxy]:
         yield proxy
 
 
+load_json = functools.cache(JSONFileLoader().load_file)
+
+
 @pytest.fixture
 def bucket(server: stores.Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     made = server.bucket(through=proxy.endpoint)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
+    # Beam makes a client for each file, and for each client boto3 parses a megabyte.
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: load_json(path))
     runner_and_options([])  # Beam's file systems have the options of the job.
     yield made.url
 
