@@ -64,6 +64,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store.open(f"{request.getfixturevalue('gs').url}/out")
 
 
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # See the nights on new machines.
 def test_the_stages_are_taken_in_order_and_all_are_reused(store: Store, corpus: Path) -> None:
     settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
     first = run_chain(store, settings)
@@ -201,6 +202,7 @@ def night(store: Store, corpus: Path, text: str) -> dict[str, Any]:
     return {"start": model.manifest["made_of"]["inputs"].get("start"), **stages}
 
 
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # See the nights on new machines.
 def test_a_training_from_the_latest_version_is_repeated_from_the_same(
     store: Store, corpus: Path
 ) -> None:
