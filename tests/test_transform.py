@@ -340,6 +340,15 @@ def test_a_segment_comes_back_from_its_file(tmp_path: Path) -> None:
     assert (types.to_pylist(), counts.to_pylist()) == ([b"a", b"b", b"c"], [2, 2, 1])
 
 
+def test_the_last_block_may_end_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 6)
+    texts = b"a b", b"c d", b"e f", b"g h"
+    blocks = [Block(pa.array([text], pa.binary()), {"bytes": 3}) for text in texts]
+    made = segments.tokenise(blocks, settings=TransformSettings(), eval_share=0)
+    types = [segment.types.to_pylist() for segment in made]
+    assert types == [[b"a", b"b", b"c", b"d"], [b"e", b"f", b"g", b"h"]]
+
+
 def test_documents_that_are_left_out_take_their_tokens_along() -> None:
     segment = segment_of(["a b a", "…", "b c"], [True, False, False])
     assert segment.without(np.zeros(3, np.bool_), "duplicate") is segment
