@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 
+from components import starvation
 from components.errors import SkipstreamError
 from components.names import shown
 from pipeline import interrupts
@@ -14,7 +15,6 @@ _NO_ROOM = {
     errno.EDQUOT: "Disk quota exceeded",
     errno.EFBIG: "File too large",
 }
-_NO_THREAD = "can't start new thread"  # Python's, for no memory and for a limit of processes.
 # How numpy says that a file took less than it was given, whatever the reason.
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 # Function and node names that TensorFlow puts into its messages.
@@ -42,8 +42,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = getattr(error, "filename", None) or refused
         limit = " or allow larger files (ulimit -f)" if refused == _NO_ROOM[errno.EFBIG] else ""
         return f"disk full: {where}: make room{limit} and run the same command again", 1
-    if _NO_THREAD in str(error):  # Beam puts a traceback around it.
-        return f"out of memory or threads: {_NO_THREAD}: give it more, or less text at a time", 1
+    if said := starvation.sign_in(str(error)):  # Beam puts a traceback around it.
+        return str(starvation.error(said)), 1
     if isinstance(error, MemoryError):
         return f"out of memory: {one_line(error)}: give it more, or less text at a time", 1
     if isinstance(error, OSError):

@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import Any
 
+from components import starvation
 from components.names import printable
 from pipeline import interrupts
 
@@ -24,16 +25,19 @@ level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 # Only containers have such a directory; Beam starts and stops job servers.
 _HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
+# What a step raises, what threads say that get no memory, and that a connection ended.
+_READING = "Failed to read inputs in the data plane"
+_RAISED_TOO = ("[while running '", "MemoryError", *starvation.SIGNS, _READING)
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record of Beam says what a user can act on and the last line will not say."""
+    """Whether a record of Beam or gRPC tells a user something that the last line will not tell."""
     if record.name in ("PrismRunner", "apache_beam.utils.retry"):
         return False  # What fails there for good fails the command.
     text = logging.Formatter().format(record)
-    raised_too = "[while running '" in text or interrupts.exit_code()
+    raised_too = any(said in text for said in _RAISED_TOO) or interrupts.exit_code()
     harmless = any(said in text for said in _HARMLESS)
-    return not (record.name.startswith("apache_beam.") and (raised_too or harmless))
+    return not (record.name.startswith(("apache_beam.", "grpc.")) and (raised_too or harmless))
 
 
 class Lines(logging.Formatter):

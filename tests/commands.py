@@ -1,6 +1,7 @@
 """The command in a process of its own, and a corpus for it."""
 
 import contextlib
+import functools
 import gzip
 import os
 import random
@@ -38,8 +39,12 @@ def write_corpus(path: Path, lines: int = 4000) -> Path:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages.
-    environment = {name: value for name, value in os.environ.items() if "TF_CPP" not in name}
+    # Whoever sets TF_CPP_MIN_LOG_LEVEL gets all of TensorFlow's messages. Threads: its own choice.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TF_CPP", "TF_NUM"))
+    }
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, env=environment, **options)
@@ -58,16 +63,31 @@ def free_port() -> int:
         return port
 
 
+@functools.lru_cache(maxsize=2)
+def _loaded(load: Callable[[str], Any], path: str, written: int) -> Any:
+    return load(path)
+
+
 def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Run the InfraValidator's probe in this process, as long as `patch` lasts."""
+    """Run the InfraValidator's probe in this process, as long as `patch` lasts.
+
+    A model that several tests ask is loaded once.
+    """
+    from tensorflow.saved_model import load
+
     from components.infra_validator import probe, process, validator
+
+    def once(path: str) -> Any:
+        return _loaded(load, path, (Path(path) / "saved_model.pb").stat().st_mtime_ns)
 
     class Here(contextlib.AbstractContextManager["Here"]):
         def __exit__(self, *_: object) -> None:
             pass
 
         def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
-            probe.main(*map(str, arguments))
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr("tensorflow.saved_model.load", once)
+                probe.main(*map(str, arguments))
             return subprocess.CompletedProcess([], 0)
 
     for module in (process, validator):

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings
 from components import threads
 from pipeline import cache, cli
 
-threads.limit(None)  # As the command does.
+# Processes of tests run beside each other, and XLA compiles a program once for each thread.
+threads.limit(1)
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

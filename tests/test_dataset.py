@@ -14,9 +14,10 @@ from components.artifacts import Examples, write_json
 from components.errors import SkipstreamError
 from components.settings import TrainerSettings, TransformSettings
 from components.trainer import tokens
-from components.trainer.dataset import GROUP, TARGETS, SkipGrams, Spans, noise_words
+from components.trainer.dataset import GROUP, TARGETS, SkipGrams, noise_words
 from components.trainer.rounds import BLOCK
 from components.trainer.skipgrams import Rows
+from components.trainer.workers import Workers
 from components.vocabulary import Vocabulary
 
 
@@ -170,7 +171,10 @@ def test_rows_and_what_is_measured_have_each_pair_once(cut: Any) -> None:
     examples, expected = cut
     data = SkipGrams(examples, whole_windows_of_two())
     assert trained_pairs(data, 0, 2) == expected
-    assert sum((rows_pairs(spans) for spans in data.measured()), Counter()) == expected
+    workers = Workers(["CPU:0"])
+    for _ in range(2):  # The second time, what was kept.
+        shards = [rows for shards in data.measured(workers) for rows in shards]
+        assert sum((pairs_of(rows, 2) for rows in shards), Counter()) == expected
 
 
 @pytest.mark.parametrize(
@@ -197,10 +201,6 @@ def test_the_shards_of_all_rounds_have_each_pair_once(
         assert found == expected
 
 
-def rows_pairs(spans: Spans) -> Pairs:
-    return sum((pairs_of(Rows(*rows), 2) for rows in zip(*spans.rows, strict=True)), Counter())
-
-
 def spans_bits(dataset: tf.data.Dataset) -> list[bytes]:
     return [b"".join(part.numpy().tobytes() for part in tf.nest.flatten(one)) for one in dataset]
 
@@ -219,7 +219,9 @@ def test_what_is_measured_does_not_depend_on_the_cut(cut: Any) -> None:
         SkipGrams(cut[0], TrainerSettings(shards=shards, round_tokens=tokens))
         for shards, tokens in [(1, 10**6), (8, 1)]
     )
-    assert spans_bits(one.measured()) == spans_bits(other.measured())
+    workers = Workers(["CPU:0"])
+    bits = [[bytes(part) for part in rows] for (rows,) in one.measured(workers)]
+    assert bits == [[bytes(part) for part in rows] for (rows,) in other.measured(workers)]
 
 
 @pytest.mark.parametrize("files", [1, 3, 11])

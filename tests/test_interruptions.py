@@ -103,7 +103,6 @@ def test_a_signal_ends_the_beam_job_in_one_line(
     assert not list(tmp_path.glob("transform/*/manifest.json"))
 
 
-@pytest.mark.usefixtures("probe_here")
 def test_an_interrupted_training_goes_on_where_it_was(
     corpus: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -111,16 +110,17 @@ def test_an_interrupted_training_goes_on_where_it_was(
         found = list(tmp_path.glob("trainer/*/history.json"))
         return len(json.loads(found[0].read_text())) if found else 0
 
-    run = ["run", "--input", corpus, "--output", tmp_path, "--set", "trainer.dimensions=24"]
-    run += ["trainer.sample=0", "trainer.epochs=12", "trainer.checkpoint_minutes=0.001"]
-    process = start(*run)
+    options = ["--input", corpus, "--output", tmp_path, "--set", "trainer.dimensions=24"]
+    options += ["trainer.sample=0", "trainer.epochs=12", "trainer.checkpoint_minutes=0.001"]
+    assert command("transform", *options).returncode == 0
+    process = start("train", *options)
     lines = send(process, signal.SIGINT, lambda: epochs() >= 2)
     assert process.returncode == 128 + signal.SIGINT
     assert lines[-1] == INTERRUPTED
     assert "bug" not in "".join(lines)
     assert not list(tmp_path.glob("trainer/*/manifest.json"))
 
-    resumed = command(*run)
+    resumed = command("train", *options)
     assert resumed.returncode == 0, resumed.stderr
     assert "epoch 12/12" in resumed.stderr
     assert "epoch 1/12" not in resumed.stderr

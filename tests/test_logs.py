@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
+from pipeline import cli, logs
 
 PROGRAM = """if True:
     import logging, sys
@@ -109,3 +110,21 @@ def test_a_run_id_is_one_word(name: str, capsys: pytest.CaptureFixture[str]):
         cli.run(["run", "--run-id", name])
     assert caught.value.code == 2
     assert "must be 1 to 250 letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "news"),
+    [
+        ("apache_beam.runners.worker.sdk_worker", RuntimeError("can't start new thread"), False),
+        ("apache_beam.runners.worker.sdk_worker", ValueError("[while running 'Read']"), False),
+        ("grpc._server", MemoryError(), False),
+        ("grpc._server", ValueError("another"), True),
+        ("components.x", MemoryError(), True),
+    ],
+)
+def test_what_the_last_line_says_is_not_said_before(
+    logger: str, error: Exception, news: bool
+) -> None:
+    failed = (type(error), error, None)
+    record = logging.LogRecord(logger, logging.ERROR, "", 0, "Error processing", (), failed)
+    assert logs.is_news(record) is news

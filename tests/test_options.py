@@ -1,13 +1,16 @@
 """Mistakes in Beam's options are told before anything runs."""
 
 import socket
+import threading
 import time
 from typing import Any
 
 import apache_beam as beam
+import grpc
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from components import beam_options
 from components.beam_options import runner_and_options
 from components.errors import SettingsError, SkipstreamError
 
@@ -62,3 +65,18 @@ def test_elements_come_whole_however_long_they_take_to_be_written() -> None:
             | beam.MapTuple(lambda number, values: (number, len(list(values))))
         )
         assert_that(groups, equal_to([(1, 1)]))
+
+
+def test_a_job_ends_though_a_server_of_beams_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory ran out for one of the server's threads."""
+    stop = grpc._server._Server.stop
+
+    def never(server: Any, grace: float) -> threading.Event:
+        stop(server, grace)
+        return threading.Event()
+
+    monkeypatch.setattr(grpc._server._Server, "stop", never)
+    monkeypatch.setattr(beam_options, "_CLOSING_SECONDS", 0.1)
+    runner, options = runner_and_options([])
+    with pytest.raises(RuntimeError, match="division"), beam.Pipeline(runner, options) as pipeline:
+        _ = pipeline | beam.Create([0]) | beam.Map(lambda zero: 1 / zero)

@@ -31,6 +31,7 @@ class Directory:
         """Nothing is read or written yet; `path` may begin with ~."""
         self.path = Path(os.path.abspath(os.path.expanduser(path)))
         self.address = str(self.path)
+        self._left: dict[Path, list[str]] = {}
 
     def at(self, name: str) -> str:
         """Path of something in it."""
@@ -200,9 +201,16 @@ class Directory:
                     raise
 
     def _tidy(self, path: Path) -> None:
-        """Remove what killed processes left beside a file; one that lives tries again."""
+        """Remove what killed processes left beside a file; one that lives tries again.
+
+        A directory is looked through once, when it is first written to: it may hold thousands.
+        """
+        left = self._left.get(path.parent)
+        if left is None:
+            names = os.listdir(path.parent)
+            left = self._left[path.parent] = [name for name in names if name.startswith(".")]
         start = f".{path.name}."
-        for name in os.listdir(path.parent):
+        for name in left:
             if name.startswith(start) and len(name) == len(start) + _RANDOM:
                 path.with_name(name).unlink(missing_ok=True)
 

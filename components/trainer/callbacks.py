@@ -245,6 +245,21 @@ class Curves(keras.callbacks.Callback):
         return self._skip_gram.steps
 
 
+class HeldOut(keras.callbacks.Callback):
+    """Measures held-out pairs at the end of each epoch, for the callbacks behind it."""
+
+    def __init__(self, pairs: SkipGrams | None, model: SkipGram) -> None:
+        """Measure the model by some pairs; none: not at all."""
+        super().__init__()
+        self._pairs, self._skip_gram = pairs, model
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add Keras's name of that loss to what callbacks and history are told."""
+        loss = self._skip_gram.measure(self._pairs) if self._pairs else None
+        if logs is not None and loss is not None:
+            logs["val_loss"] = loss
+
+
 class DivergenceGuard(keras.callbacks.Callback):
     """Stops a training that can no longer succeed.
 

@@ -12,7 +12,7 @@ seed and no thread's timing has a part in it.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from components.settings import TrainerSettings
 from components.trainer import rounds, skipgrams, tokens
 from components.trainer.rounds import BLOCK, Round
 from components.trainer.skipgrams import AliasTable, Rows, Streams
+from components.trainer.workers import Workers
 from components.vocabulary import Vocabulary
 
 # Of a step. word2vec.c moves after each; here a row moves from where it was up to 2,048 targets
@@ -140,6 +141,7 @@ class SkipGrams:
         self.steps = max(1, round(kept / TARGETS))
         self.blocks = rounds.blocks_in(self.tokens)
         self._epoch_order = -1, np.zeros(0, np.int64)
+        self._kept: list[Rows] | None = None
 
     @cached_property
     def _tokens(self) -> npt.NDArray[np.int32]:
@@ -179,16 +181,25 @@ class SkipGrams:
         for which, plan in plans.items():
             yield _Part(iterator, len(plan)) if plan else self.spans(which, skip)
 
-    def measured(self) -> tf.data.Dataset:
-        """All pairs once, cut alike whatever the settings; elements are `Spans`."""
-        together = _MEASURED * _MEASURED
-        plan = [Round(first, _MEASURED) for first in range(0, self.blocks, together)]
-        dataset = self._spans({0: plan}, _MEASURED)
-        if len(plan) != 1:
-            return dataset
-        # So little is kept (10 MB at most): each iterator of `dataset` would take 0.1 s to make.
-        kept = tf.data.Dataset.from_tensors(next(iter(dataset)))
-        return kept.filter(_any).with_options(tokens.untuned())
+    def measured(self, workers: Workers) -> Iterator[list[Rows]]:
+        """All pairs once, cut alike whatever the settings: some shards at a time, numpy arrays.
+
+        No dataset of TensorFlow's: its graph and its iterator take half a second to make, and most
+        of what is measured is measured once.
+
+        Args:
+            workers: That cut them.
+        """
+        if self._kept is not None:
+            yield self._kept
+            return
+        starts = range(0, self.blocks, _MEASURED)
+        for place in range(0, len(starts), _MEASURED):
+            cut = partial(self.span, 0, blocks=_MEASURED)
+            shards = list(workers.map(cut, starts[place : place + _MEASURED]))
+            if len(starts) <= _MEASURED:  # 10 MB at most, which each epoch measures.
+                self._kept = shards
+            yield shards
 
     def _spans(self, plans: Mapping[int, Sequence[Round]], shards: int) -> tf.data.Dataset:
         plan = [(epoch, *one) for epoch in plans for one in plans[epoch]]

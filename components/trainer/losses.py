@@ -126,12 +126,7 @@ def _comparable_loss(
 def _measure(skip_gram: SkipGram, pairs: SkipGrams, examples: Examples) -> float | None:
     with reading(examples):
         pairs.unpack()
-        return of_pairs(float(skip_gram.evaluate(pairs.measured(), verbose=0)))
-
-
-def of_pairs(loss: float) -> float | None:
-    """The mean over pairs; None for the 0 that Keras makes of no pairs: no pair costs nothing."""
-    return loss or None
+        return skip_gram.measure(pairs)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from components.trainer.workers import Workers
 class SkipGram(keras.Model):
     """Skip-gram with negative sampling.
 
-    Input of `fit`: `SkipGrams.spans`. Input of `evaluate`: `SkipGrams.measured`. Input of a call:
-    int ids of any shape; output: float32 [..., dimensions], their vectors.
+    Input of `fit`: `SkipGrams.spans`. Input of a call: int ids of any shape; output: float32
+    [..., dimensions], their vectors.
 
     Attributes:
         training: What moves the tables.
@@ -115,13 +115,14 @@ class SkipGram(keras.Model):
         self.steps += int(sums["steps"])
         self._count(sums["loss"], sums["pairs"])
 
-    def test_step(self, spans: Spans) -> dict[str, tf.Tensor]:
-        """The loss of all pairs, without an update."""
-        shards = _shards(spans)
-        self.training.prepare(shards, self._mergers)
-        found = list(self._workers.map(self.training.measure, shards))
-        self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
-        return {"loss": self.pair_loss.result()}
+    def measure(self, data: SkipGrams) -> float | None:
+        """The loss per pair of all pairs of `data`, in nats; None without a pair."""
+        self.reset_metrics()
+        for shards in data.measured(self._mergers):
+            self.training.prepare(shards, self._mergers)
+            found = list(self._workers.map(self.training.measure, shards))
+            self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
+        return float(self.pair_loss.result()) or None  # No pair costs nothing.
 
     def _count(self, total: float, pairs: float) -> None:
         if pairs:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from components import threads
+from components import starvation, threads
 from components.artifacts import VOCABULARY, Examples, Model
 from components.defaults import chosen, share_left
 from components.errors import SkipstreamError
 from components.settings import Chosen, TrainerSettings
 from components.trainer import begin, losses, warm_start
-from components.trainer.callbacks import Curves, DivergenceGuard, Progress, ProgressBar
+from components.trainer.callbacks import Curves, DivergenceGuard, HeldOut, Progress, ProgressBar
 from components.trainer.dataset import SkipGrams
 from components.trainer.kinds import write_buckets
-from components.trainer.losses import of_pairs, reading
+from components.trainer.losses import reading
 from components.trainer.model import SkipGram, models_freed
 from components.trainer.sharing import Sharing
 
@@ -75,7 +75,6 @@ def build(
             train.unpack()
         if pairs:
             pairs.unpack()
-        held_out = pairs.measured() if pairs else None
     model = SkipGram(train, settings, Sharing.of(examples / VOCABULARY, settings))
     progress = Progress(out, model, settings.checkpoint_minutes)
     history = progress.restore()
@@ -89,6 +88,7 @@ def build(
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):
+            stack.enter_context(starvation.fails())
             with reading(examples):
                 stack.enter_context(cluster.running(examples, progress))
         epochs = iter(()) if cluster else train.epochs(progress.epoch, progress.round)
@@ -96,7 +96,7 @@ def build(
             with reading(examples):
                 spans = next(epochs, None)
                 loss, held_out_loss = _fit_epoch(
-                    model, train, spans, held_out, progress, settings, out.path / "logs", cluster
+                    model, train, spans, pairs, progress, settings, out.path / "logs", cluster
                 )
             history.append(
                 {
@@ -172,7 +172,7 @@ def _fit_epoch(
     model: SkipGram,
     train: SkipGrams,
     spans: tf.data.Dataset | None,
-    held_out: tf.data.Dataset | None,
+    held_out: SkipGrams | None,
     progress: Progress,
     settings: Chosen,
     logs: Path,
@@ -181,24 +181,23 @@ def _fit_epoch(
     """What is left of the epoch that `progress` has come to; its losses in nats a pair."""
     bar = ProgressBar(train, settings.epochs, progress.epoch, progress.round)
     with bar, Curves(logs, model) as curves:
-        guard = DivergenceGuard(settings, model)
+        measured, guard = HeldOut(held_out, model), DivergenceGuard(settings, model)
         if cluster:
-            curve = cluster.fit_epoch(progress, held_out, [guard, bar, curves])
+            curve = cluster.fit_epoch(progress, [measured, guard, bar, curves])
         else:
             curve = model.fit(
                 spans,
                 initial_epoch=progress.epoch,
                 epochs=progress.epoch + 1,
-                validation_data=held_out,
                 shuffle=False,
                 verbose=0,
-                callbacks=[guard, progress, bar, curves],
+                callbacks=[measured, guard, progress, bar, curves],
             ).history
     # Keras gives none where the checkpoint was made at the very last step of the epoch.
     loss = curve.get("loss", [progress.restored_loss])[0]
     if not loss:
         raise _no_pairs(train)
-    return loss, of_pairs(curve.get("val_loss", [0.0])[0])
+    return loss, curve.get("val_loss", [None])[0]
 
 
 def _no_pairs(train: SkipGrams) -> SkipstreamError:

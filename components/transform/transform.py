@@ -32,7 +32,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
-from components import errors
+from components import errors, starvation
 from components.artifacts import Corpus, Examples, by_reason, write_json
 from components.beam_options import in_this_process, is_awaited, runner_and_options
 from components.defaults import ENOUGH_TOKENS
@@ -171,6 +171,7 @@ def _run(
         storage.write(b"", f"{work}/{LAUNCHED}")
     try:
         with (
+            starvation.fails(),
             progress.shown(len(plan(listing)), cache.written_to, work),
             beam.Pipeline(runner=runner, options=options) as pipeline,
             _removed_unless_run(pipeline.local_tempdir),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
-import tensorflow as tf
 
 from components import errors
 from components.artifacts import VOCABULARY, Examples
@@ -94,14 +93,12 @@ class Cluster:
     def fit_epoch(
         self,
         progress: Progress,
-        held_out: tf.data.Dataset | None,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> dict[str, list[float]]:
         """Follow what is left of an epoch; the model has its tables then.
 
         Args:
             progress: Which epoch.
-            held_out: What it is measured on.
             callbacks: Hear of rounds and of the end.
 
         Returns:
@@ -123,8 +120,6 @@ class Cluster:
         self._await(lambda: self._is_whole(end))
         load(self._place, end, model.tables)
         model.training.restored()
-        if held_out is not None:
-            logs["val_loss"] = float(model.evaluate(held_out, verbose=0))
         for callback in callbacks:
             callback.on_epoch_end(epoch, logs)
         return {name: [value] for name, value in logs.items()}
