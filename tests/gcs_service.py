@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from gcs_objects import Answer, Blob, Refusal, Request, described, timestamp, xml
 
-PAGE = 1000  # Names in a page of a list, as the service has them.
+PAGE = 100  # Names in a page of a list; the real service has 1000.
 
 
 class Service:

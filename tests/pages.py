@@ -20,7 +20,9 @@ TOPICS = {
     "code": ["tensor", "gradient", "row", "rows", "column", "columns", "array", "vector"],
 }
 FILLERS = ["the", "a", "of", "and", "in", "to", "it", "was", "for", "on"]
-CHINESE = ["北京", "上海", "广州", "城市", "音乐", "电影", "演员", "歌曲"]
+# As many words, of two characters each: XLA compiles for the size of a vocabulary.
+CHINESE = [[first + second for second in "京海州市方部门风"] for first in "北上广南"]
+CHINESE_FILLERS = ["一" + second for second in "个只本张条件天年月日"]
 
 
 class Block(NamedTuple):
@@ -92,5 +94,5 @@ def write_corpus(folder: Path) -> None:
 
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("".join(lines([*TOPICS.values()], FILLERS, " ")))
-    chinese = lines([CHINESE[:4], CHINESE[4:]], ["我们", "一个"], "")
-    (folder / "zh.txt").write_text("".join(chinese), encoding="utf-8")
+    chinese = "".join(lines(CHINESE, CHINESE_FILLERS, ""))
+    (folder / "zh.txt").write_text(chinese, encoding="utf-8")

@@ -24,7 +24,7 @@ from components.places.bucket import Bucket
 from components.places.directory import Directory
 from components.pusher import pusher
 from components.vocabulary import Vocabulary
-from pipeline import runner
+from pipeline import ahead, runner
 from pipeline.config import Settings
 from pipeline.definition import Chain
 from pipeline.runner import Runner
@@ -108,7 +108,8 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def module(name: str) -> Any:
         return pusher if name == pusher.__name__ else SimpleNamespace(build=_quick)
 
-    monkeypatch.setattr(runner, "import_module", module)
+    for importing in (runner, ahead):
+        monkeypatch.setattr(importing, "import_module", module)
 
 
 def run_chain(store: Store, settings: Settings, command: str = "push") -> dict[str, Any]:

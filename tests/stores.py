@@ -174,14 +174,12 @@ def _serve(store: str) -> None:
 
         server: socketserver.TCPServer = gcs_emulator.Server()
     else:
-        from moto.moto_server.werkzeug_app import (
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
+        from gcs_service import PAGE
+        from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
-        application = _one_at_a_time(DomainDispatcherApplication(create_backend_app))
+        os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)
+        application = _one_at_a_time(create_backend_app("s3"))
         server = make_server(
             "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
         )

@@ -20,11 +20,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from commands import Command
 from tensorflow_transform import beam as tft_beam
 
-from components.artifacts import Corpus, Examples
-from components.errors import SkipstreamError
-from components.example_gen.build import build as list_corpus
-from components.settings import ExampleGenSettings, TransformSettings
-from components.transform import storage, transform
+from components.transform import storage
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "europe-docker.pkg.dev/some-project/some-repository/skipstream:1"
@@ -85,19 +81,14 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         server.shutdown()
 
 
-def test_dataflow_gets_one_image_and_nothing_to_install(
-    cloud: Any, tmp_path: Path, command: Command
+def test_dataflow_gets_one_image_and_nothing_to_install_and_writes_below_the_output(
+    cloud: Any, tmp_path: Path, cache_directory: Path, command: Command
 ) -> None:
     (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
-    output = tmp_path / "out"
+    output = f"{cloud.bucket}/out"
     done = command(
         *("transform", "--output", output, "--input", tmp_path / "corpus.txt"),
-        *(
-            "--set",
-            f"transform.work_directory={cloud.bucket}/work",
-            "--",
-            "--runner=DataflowRunner",
-        ),
+        *("--", "--runner=DataflowRunner"),
         *("--project=some-project", "--region=europe-west1", f"--temp_location={cloud.bucket}/tmp"),
         *(f"--sdk_container_image={IMAGE}", "--sdk_location=container", "--no_auth"),
         *(f"--dataflow_endpoint={cloud.url}", "--max_num_workers=7", "--labels=team=words"),
@@ -130,12 +121,15 @@ def test_dataflow_gets_one_image_and_nothing_to_install(
     functions = b"".join(pickled_functions(pipeline))
     assert b"components.transform" in functions  # Looked up in the image's wheel.
     assert b"__main__" not in functions
+    assert f"{output}/tokens".encode() in functions
+    assert f"{output}/work/".encode() in functions
+    assert str(cache_directory).encode() not in functions
 
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == (
         "skipstream: error: the Beam job failed (no quota left): see the logs of its runner"
     )
-    assert not list(output.glob("transform/*/manifest.json"))
+    assert not [name for name in storage.files_in(f"{output}/transform") if "manifest" in name]
 
 
 def test_workers_in_the_cloud_cannot_write_here(
@@ -152,34 +146,6 @@ def test_workers_in_the_cloud_cannot_write_here(
     )
     assert done.stderr.splitlines()[-1] == f"skipstream: error: {said}"
     assert not cloud.jobs and not storage.files_in(cloud.bucket)
-
-
-def test_workers_in_the_cloud_write_below_an_output_there(cloud: Any, tmp_path: Path) -> None:
-    (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 99)
-    corpus = Corpus(tmp_path, "f00d")
-    list_corpus(settings=ExampleGenSettings(input=(f"{tmp_path}/corpus.txt",)), out=corpus)
-    options = "--runner=DataflowRunner", "--project=some-project", "--region=europe-west1"
-    options += (
-        f"--temp_location={cloud.bucket}/tmp",
-        "--no_auth",
-        f"--dataflow_endpoint={cloud.url}",
-    )
-    with pytest.raises(SkipstreamError, match=r"the Beam job failed \(no quota left\)"):
-        transform.build(
-            corpus,
-            settings=TransformSettings(),
-            beam_options=options,
-            cache=f"{cloud.bucket}/out/tokens",
-            shared=f"{cloud.bucket}/out/work",
-            out=Examples(tmp_path, "f00d"),
-        )
-    assert len(cloud.jobs) == 1
-    (job,) = (path for path in storage.files_in(cloud.bucket) if path.endswith("pipeline.pb"))
-    pipeline = beam_runner_api_pb2.Pipeline.FromString(storage.read(job))
-    functions = b"".join(pickled_functions(pipeline))
-    assert f"{cloud.bucket}/out/tokens".encode() in functions
-    assert f"{cloud.bucket}/out/work/f00d".encode() in functions
-    assert str(tmp_path / "work").encode() not in functions
 
 
 def test_the_flex_template_launches_the_job(

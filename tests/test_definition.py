@@ -61,9 +61,10 @@ def fingerprints(corpus: Path, **settings: Any) -> dict[str, str]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return Store.open(tmp_path / "out")
-    return Store.open(f"{request.getfixturevalue('s3').url}/out")
+    return Store.open(f"{request.getfixturevalue('gs').url}/out")
 
 
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # See the nights on new machines.
 def test_the_stages_are_taken_in_order_and_all_are_reused(store: Store, corpus: Path) -> None:
     settings = Settings(example_gen=ExampleGenSettings(input=(str(corpus),)))
     first = run_chain(store, settings)
@@ -201,6 +202,7 @@ def night(store: Store, corpus: Path, text: str) -> dict[str, Any]:
     return {"start": model.manifest["made_of"]["inputs"].get("start"), **stages}
 
 
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # See the nights on new machines.
 def test_a_training_from_the_latest_version_is_repeated_from_the_same(
     store: Store, corpus: Path
 ) -> None:
@@ -215,7 +217,7 @@ def test_a_training_from_the_latest_version_is_repeated_from_the_same(
 
 
 def test_nights_on_new_machines_are_those_of_one_that_stays(
-    s3: Any, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    gs: Any, tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that the bucket keeps is enough, and where things lie is no part of a fingerprint."""
     texts = ["the cat\n", "the dog\n", "the dog\n", "the cow\n"]
@@ -223,13 +225,13 @@ def test_nights_on_new_machines_are_those_of_one_that_stays(
     for number, text in enumerate(texts):
         stays = night(here, corpus, text)
         monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / f"machine {number}"))
-        new = night(Store.open(f"{s3.url}/out"), corpus, text)
+        new = night(Store.open(f"{gs.url}/out"), corpus, text)
         for name in STAGES:
             facts = [
                 (stages[name]["fingerprint"], stages[name]["reused"]) for stages in (stays, new)
             ]
             assert facts[0] == facts[1]
-    bucket = open_destination(f"{s3.url}/out/serving")
+    bucket = open_destination(f"{gs.url}/out/serving")
     assert pusher.read(bucket).versions == [1, 2, 3]
     assert pusher.read(bucket).artifacts(3) == pusher.read(
         open_destination(tmp_path / "out" / "serving")

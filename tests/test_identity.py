@@ -1,6 +1,7 @@
 """Which stages a changed file repeats, and what imports what."""
 
 import ast
+import functools
 import graphlib
 import shutil
 from collections.abc import Iterator
@@ -43,33 +44,54 @@ REPEATED = {
 }
 
 
-@pytest.fixture
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of components/, of which stages are taken to be made."""
-    copy = tmp_path / "components"
+    copy = tmp_path_factory.mktemp("code") / "components"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(identity, "_ROOT", copy)
-    identity.code_identity.cache_clear()
-    yield copy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "_ROOT", copy)
+        identity.code_identity.cache_clear()
+        yield copy
     identity.code_identity.cache_clear()
 
 
-@pytest.mark.parametrize("file", REPEATED)
+@pytest.fixture(scope="module")
+def chain(code: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
+    """An output that was made of that copy, and its settings."""
+    path = tmp_path_factory.mktemp("chain")
+    (path / "corpus.txt").write_text("the cat\n")
+    settings = Settings(example_gen=ExampleGenSettings(input=(str(path / "corpus.txt"),)))
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        run_chain(Store.open(path / "out"), settings)
+    return path / "out", settings
+
+
+@pytest.fixture
+def changed(request: pytest.FixtureRequest, code: Path) -> Iterator[str]:
+    """A file of the copy, in which a comment is another one as long as the test lasts."""
+    path = code / request.param
+    before = path.read_bytes()
+    path.write_bytes(before + b"# Another comment.\n")
+    identity.code_identity.cache_clear()
+    yield request.param
+    path.write_bytes(before)
+    identity.code_identity.cache_clear()
+
+
+@pytest.mark.parametrize("changed", REPEATED, indirect=True)
 def test_a_changed_comment_repeats_the_stages_that_import_it(
-    file: str, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chain: tuple[Path, Settings], changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_quick(monkeypatch)
-    (tmp_path / "corpus.txt").write_text("the cat\n")
-    settings = Settings(example_gen=ExampleGenSettings(input=(str(tmp_path / "corpus.txt"),)))
+    output, settings = chain
+    shutil.copytree(output, tmp_path / "out")
     store = Store.open(tmp_path / "out")
-    run_chain(store, settings)
-    with (code / file).open("a") as changed:
-        changed.write("# Another comment.\n")
-    identity.code_identity.cache_clear()
     stages = run_chain(store, settings)
-    assert [name for name, stage in stages.items() if not stage["reused"]] == REPEATED[file]
+    assert [name for name, stage in stages.items() if not stage["reused"]] == REPEATED[changed]
     # The same model is not served under another version.
-    if "exporter" not in REPEATED[file]:
+    if "exporter" not in REPEATED[changed]:
         assert [name for name in store.place.names("serving") if name.isdecimal()] == ["1"]
 
 
@@ -102,12 +124,13 @@ def test_imports_are_followed_wherever_they_are_made(code: Path) -> None:
     assert "json" not in before["libraries"] and "keras" in before["libraries"]
 
 
-def modules() -> dict[str, Path]:
+@functools.cache
+def modules() -> dict[str, ast.Module]:
     """All of pipeline/ and components/, by name."""
     return {
         ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(
             ".__init__"
-        ): path
+        ): ast.parse(path.read_bytes())
         for place in ("components", "pipeline")
         for path in sorted((ROOT.parent / place).rglob("*.py"))
     }
@@ -133,8 +156,8 @@ def names(node: ast.Import | ast.ImportFrom) -> list[str]:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     known = modules()
     graph: dict[str, set[str]] = {}
-    for module, path in known.items():
-        imports = {name for node in at_load(ast.parse(path.read_bytes())) for name in names(node)}
+    for module, tree in known.items():
+        imports = {name for node in at_load(tree) for name in names(node)}
         graph[module] = {
             name if name in known else name.rpartition(".")[0] for name in imports
         } & known.keys()
@@ -148,8 +171,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_components_never_import_pipeline() -> None:
     importing = {
         module
-        for module, path in modules().items()
-        for node in ast.walk(ast.parse(path.read_bytes()))
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
         and any(name.partition(".")[0] == "pipeline" for name in names(node))
     }
@@ -161,8 +184,8 @@ def test_run_json_is_written_in_one_place_and_read_in_none() -> None:
     """See also `test_run_json_is_never_read` of the runner."""
     naming = {
         module
-        for module, path in modules().items()
-        for node in ast.walk(ast.parse(path.read_bytes()))
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and node.value == runner.REPORT
     }
     # The runner writes it; the others look whether it is there: in the output of an earlier
@@ -170,7 +193,7 @@ def test_run_json_is_written_in_one_place_and_read_in_none() -> None:
     assert naming == {"pipeline.runner", "pipeline.store"}
     uses = [
         node
-        for node in ast.walk(ast.parse(Path(runner.__file__).read_bytes()))
+        for node in ast.walk(modules()["pipeline.runner"])
         if isinstance(node, ast.Call)
         and any(isinstance(part, ast.Name) and part.id == "REPORT" for part in node.args)
     ]

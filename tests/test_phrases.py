@@ -1,15 +1,12 @@
 """Phrases: found as word2phrase finds them, joined alike in Beam, in the graph and when served."""
 
-import gzip
-import hashlib
 import itertools
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +14,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 from stages import unlisted
+from test_transform import documents_of
+from topics import Documents, natural
 
 from components import text
 from components.artifacts import Corpus, Examples, ExportedModel, InfraBlessing, Model
@@ -24,6 +23,7 @@ from components.errors import NotBlessedError, SkipstreamError
 from components.evaluator.evaluator import find_ids
 from components.example_gen.build import build as list_corpus
 from components.example_gen.formats import Block
+from components.example_gen.split import held_out
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
@@ -50,7 +50,7 @@ def write(path: Path, *passes: Pass) -> Phrases:
     return Phrases.parse(path.read_bytes())
 
 
-def naive_join(tokens: list[str], pairs: Pass) -> list[str]:
+def naive_join(tokens: list[str], pairs: Set[tuple[str, str]]) -> list[str]:
     """As word2phrase.c writes them: a word follows `_` where the pair is one, else a space."""
     written, free = "", False
     for last, token in zip(["", *tokens], tokens, strict=False):
@@ -112,112 +112,101 @@ def test_documents_of_no_pair_stay_as_they_are(tmp_path: Path, documents: list[s
     assert joined.to_list() == tokens.to_list()
 
 
-def run(out: Path, source: Path, *flags: str, cache: Path | None = None, **settings: float) -> Path:
+@pytest.fixture(scope="module")
+def documents() -> Documents:
+    """Of a small town's newspaper, in lower case."""
+    draw = np.random.default_rng(0)
+    documents = []
+    for tokens in natural(0, 1500):
+        place = draw.integers(0, 19)
+        city = [["new", "york"], ["new", "york", "times"], ["york"], [], []][draw.integers(5)]
+        document = [*tokens[:place], *city, *tokens[place:]]
+        documents.append([token.replace("f", "é") for token in document])
+    return documents
+
+
+def line_of(document: list[str]) -> str:
+    return " ".join(document).replace("york", "York")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Examples:
+    """Two passes over them, in several units and many segments, by two workers."""
+    path = tmp_path_factory.mktemp("phrases")
     for name in ("corpus", "examples"):
-        (out / name).mkdir(parents=True)
-    chosen = ExampleGenSettings(input=(str(source),), max_unreadable=0)
-    corpus = list_corpus(settings=chosen, out=Corpus(out / "corpus", "corpus"))
-    transform.build(
-        corpus,
-        settings=TransformSettings(**settings),
-        beam_options=flags,
-        cache=str(cache) if cache else None,
-        out=Examples(out / "examples", "examples"),
-    )
-    return out / "examples"
+        (path / name).mkdir()
+    (path / "a.txt").write_text("\n".join(map(line_of, documents)))
+    chosen = ExampleGenSettings(input=(f"{path}/a.txt",), eval_share=0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.example_gen.units.UNIT_BYTES", 50_000)
+        patch.setattr("components.transform.segments.SEGMENT_BYTES", 20_000)
+        patch.setattr("components.example_gen.reader.BLOCK_BYTES", 10_000)
+        return transform.build(
+            list_corpus(settings=chosen, out=Corpus(path / "corpus", "corpus")),
+            settings=TransformSettings(phrase_passes=2, phrase_threshold=8.0),
+            beam_options=["--direct_num_workers=2", "--direct_running_mode=multi_threading"],
+            out=Examples(path / "examples", "2"),
+        )
 
 
-def word2phrase(documents: list[list[str]], min_count: int, threshold: float) -> Pass:
+def word2phrase(
+    documents: Documents, min_count: int, threshold: float
+) -> dict[tuple[str, str], tuple[int, float]]:
+    """The pairs that it joins, how often they occur, and their scores."""
     words = Counter(word for document in documents for word in document)
     total = words.total()
     pairs = Counter(pair for document in documents for pair in itertools.pairwise(document))
-    return {
-        (a, b)
+    scores = {
+        (a, b): (count - min_count) / words[a] / words[b] * total
         for (a, b), count in pairs.items()
         if words[a] >= min_count <= words[b]
-        and (count - min_count) / words[a] / words[b] * total > threshold
     }
+    return {pair: (pairs[pair], score) for pair, score in scores.items() if score > threshold}
 
 
-def test_phrases_and_vocabulary_are_word2phrases(shared: Path, tmp_path: Path) -> None:
-    source = next((shared / "corpora" / "enwiki-dev").glob("*.gz"))
-    with gzip.open(source) as file:
-        lines = [line.rstrip(b"\n") for line in itertools.islice(file, 2000)]
-    (tmp_path / "part.txt").write_bytes(b"\n".join(lines))
-    examples = run(
-        tmp_path / "run",
-        tmp_path / "part.txt",
-        min_count=3,
-        phrase_passes=2,
-        phrase_threshold=50,
-    )
-    phrases = Phrases.load(examples / FILE)
-
-    split = text.tokenize(tf.constant(lines), tokenizer="words", lowercase=True).to_list()
-    documents = [[token.decode() for token in line] for line in split]
-    before = sum(map(len, documents))
-    for found in phrases.passes:
-        pairs = word2phrase(documents, 3, 50)
-        assert found == pairs
-        assert len(pairs) > 20
-        documents = [naive_join(document, pairs) for document in documents]
-    counts = Counter(token for document in documents for token in document)
-    vocabulary = Vocabulary.load(examples / "vocabulary.tsv")
-    expected = {token: count for token, count in counts.items() if count >= 3}
-    assert dict(zip(vocabulary.tokens, vocabulary.counts.tolist(), strict=True)) == expected
-    statistics = json.loads((examples / "statistics.json").read_text())
-    assert statistics["tokens"] == counts.total()
-    joined = before - counts.total()
-    assert statistics["phrases"] == {"types": len(phrases), "pairs_joined": joined}
+def largest_first(counts: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Ties in the order of code points, which is that of bytes."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents of a small town's newspaper."""
-    draw = np.random.default_rng(0)
-    words = [f"w{number}" for number in range(40)]
-    lines = []
-    for _ in range(600):
-        line = list(draw.choice(words, 8))
-        place = draw.integers(0, 8)
-        line[place:place] = [["New", "York"], ["New", "York", "Times"], ["york"]][draw.integers(3)]
-        lines.append(" ".join(line))
-    path = tmp_path_factory.mktemp("corpus") / "a.txt"
-    path.write_text("\n".join(lines))
-    return path
-
-
-two_passes = partial(run, phrase_passes=2, phrase_threshold=8.0)
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Examples]:
-    """Two passes over the corpus in many units and segments, by two workers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("components.example_gen.units.UNIT_BYTES", 5000)
-        patch.setattr("components.transform.segments.SEGMENT_BYTES", 2000)
-        flags = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
-        yield Examples(two_passes(tmp_path_factory.mktemp("run"), corpus, *flags), "2")
-
-
-def digests(examples: Path) -> dict[str, str]:
-    files = [path for name in ("train", "eval") for path in (examples / name).iterdir()]
-    files += [examples / name for name in (FILE, "vocabulary.tsv", "statistics.json")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def test_the_bytes_are_the_same_at_any_worker_count(
-    tmp_path: Path, corpus: Path, examples: Examples
+def test_phrases_vocabulary_and_records_are_those_of_word2phrase(
+    examples: Examples, documents: Documents
 ) -> None:
-    alone = two_passes(tmp_path / "1", corpus, "--direct_num_workers=1")
-    assert digests(alone) == digests(examples.path)
-    assert len(list((alone / "train").iterdir())) > 3
+    lines = ["pass first second\tcount\tscore\n"]
+    joined = documents
+    for number in (1, 2):
+        found = word2phrase(joined, 5, 8.0)
+        assert len(found) > 20
+        for (first, second), score in largest_first({pair: found[pair][1] for pair in found}):
+            count, _ = found[first, second]
+            lines.append(f"{number} {first} {second}\t{count}\t{score:.6g}\n")
+        joined = [naive_join(document, found.keys()) for document in joined]
+    assert (examples.path / FILE).read_text() == "".join(lines)
+
+    counts = Counter(token for document in joined for token in document)
+    kept = [(token, count) for token, count in largest_first(counts) if count >= 5]
+    vocabulary = "".join(f"{token}\t{count}\n" for token, count in kept)
+    assert (examples.path / "vocabulary.tsv").read_text() == vocabulary
+    assert examples.statistics["tokens"] == counts.total()
+    tokens = sum(map(len, documents))
+    pairs = {"types": len(lines) - 1, "pairs_joined": tokens - counts.total()}
+    assert examples.statistics["phrases"] == pairs
+
+    ids = {token: id_ for id_, (token, _) in enumerate(kept)}
+    chosen = held_out(pa.array([line_of(document).encode() for document in documents]), 0.01)
+    for split, side in (("train", False), ("eval", True)):
+        naive = [
+            [ids[token] for token in document if token in ids]
+            for document, eval_ in zip(joined, chosen, strict=True)
+            if eval_ == side
+        ]
+        assert list(documents_of(examples, split)) == [document for document in naive if document]
+    assert len(examples.records("train")) > 3
 
 
 def test_frequent_pairs_are_tokens_of_the_vocabulary(examples: Examples) -> None:
-    lines = (examples.path / FILE).read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines] == [
-        "pass first second",
+    york = [line for line in (examples.path / FILE).read_text().splitlines() if "york" in line]
+    assert [line.split("\t")[0] for line in york] == [
         "1 new york",
         "1 york times",  # which does not come up: "york" is joined before
         "2 new_york times",
@@ -225,10 +214,6 @@ def test_frequent_pairs_are_tokens_of_the_vocabulary(examples: Examples) -> None
     vocabulary = Vocabulary.load(examples.path / "vocabulary.tsv")
     assert {"new_york", "new_york_times", "york"} < vocabulary.index.keys()
     assert {"new", "times"}.isdisjoint(vocabulary.index)
-    statistics = examples.statistics
-    counts = dict(zip(vocabulary.tokens, vocabulary.counts.tolist(), strict=True))
-    joined = counts["new_york"] + 2 * counts["new_york_times"]
-    assert statistics["phrases"] == {"types": 3, "pairs_joined": joined}
     assert sorted(path.name for path in examples.path.iterdir()) == [
         *("eval", "manifest.json", FILE, "statistics.json", "train", "transform_graph"),
         "vocabulary.tsv",

@@ -15,6 +15,7 @@ import stores
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from faults.proxy import Proxy
+from gcs_service import PAGE
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import ObjectStore, from_url
 
@@ -71,7 +72,7 @@ def test_obstore_and_beam_see_the_same(bucket: stores.Bucket, store: ObjectStore
 
 
 def test_lists_go_on_over_pages(bucket: stores.Bucket, store: ObjectStore) -> None:
-    names = [f"{number % 7}/{number:04}" for number in range(1010)]
+    names = [f"{number % 7}/{number:04}" for number in range(PAGE + 10)]
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda name: obstore.put(store, name, b"", use_multipart=False), names))
     listed = [found["path"] for page in obstore.list(store) for found in page]

@@ -31,7 +31,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "directory":
         return Store.open(tmp_path / "out")
-    return Store.open(f"{request.getfixturevalue('s3').url}/out")
+    return Store.open(f"{request.getfixturevalue('gs').url}/out")
 
 
 def serving(store: Store) -> Destination:
@@ -217,13 +217,13 @@ def test_gc_looks_for_versions_where_the_last_run_pushed_to(
 
 @pytest.mark.parametrize("others", [["serving"], ["nowhere", "BUCKET/x"]])
 def test_gc_spares_what_is_served_wherever_it_was_pushed_to(
-    output: Store, s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[str]
+    output: Store, gs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[str]
 ) -> None:
     elsewhere = open_destination(tmp_path / "elsewhere")
     push(tmp_path / "run", elsewhere, "a")
     made_of(elsewhere, 1, {"transform": fingerprint("old")})
     output.place.remove("serving")
-    places = [other.replace("BUCKET", s3.url) for other in others]
+    places = [other.replace("BUCKET", gs.url) for other in others]
     pushed_to(output, elsewhere.address, *places)
     with Runner(output, Settings(), command="train"):  # Pushes nothing.
         pass
@@ -254,9 +254,9 @@ def test_gc_removes_nothing_while_a_place_that_was_pushed_to_is_not_there(
 
 
 def test_gc_says_how_to_forget_a_bucket_that_is_gone(
-    output: Store, s3: Any, capsys: pytest.CaptureFixture[str]
+    output: Store, gs: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gone, before = f"{s3.url}-gone/models", artifacts(output)
+    gone, before = f"{gs.url}-gone/models", artifacts(output)
     pushed_to(output, gone)
     code, _, said = answer(capsys, "gc", output.address)
     assert code == 1
