@@ -27,16 +27,6 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tensorflow_starts_in_silence():
-    done = run("""
-    import tensorflow as tf
-    print((tf.constant(1) + 1).numpy())
-    """)
-    if any(name.startswith("nvidia") for name in os.listdir("/dev")):
-        pytest.skip("what a GPU has to say depends on its driver")
-    assert (done.stdout, done.stderr, done.returncode) == ("2\n", "", 0)
-
-
 def test_errors_pass_and_come_before_what_is_printed_after_a_drain():
     done = run(f"""
     for number in range(100):

@@ -14,8 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import SETTINGS, TOPICS, Command, skipstream, write_corpus
+from commands import (
+    SETTINGS,
+    TOPICS,
+    Command,
+    probe_in_this_process,
+    skipstream,
+    write_corpus,
+)
 from gensim.models import KeyedVectors
+from gensim.models.fasttext import load_facebook_vectors
+
+from components.exporter.embeddings import Embeddings
+from pipeline import cli
 
 AWKWARD = os.fsdecode(b"awkw\xe9rd 'name'\n.txt")  # Not UTF-8, in two lines.
 
@@ -200,6 +211,61 @@ def test_the_average_with_the_contexts_is_served(
     forced = command("push", "--input", corpus, "--output", output, *average, "--force-push")
     assert forced.stdout == f"{output / 'serving' / '4'}\n"
     assert report(output)["stages"]["pusher"]["forced"] is True
+
+
+NGRAMS = ["trainer.min_ngram=3", "trainer.max_ngram=6", "trainer.buckets=100000"]
+
+
+@pytest.fixture(scope="module")
+def with_ngrams(corpus: Path, finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a second night, which trains n-grams, too."""
+    output = shutil.copytree(finished[0], tmp_path_factory.mktemp("ngrams") / "out")
+    arguments = ["run", "--input", corpus, "--output", output, *SETTINGS, *NGRAMS]
+    with pytest.MonkeyPatch.context() as patch:
+        probe_in_this_process(patch)
+        assert cli.run([*map(str, arguments)]) == 0
+    assert report(output)["stages"]["transform"]["reused"]
+    return output
+
+
+def test_unknown_words_have_the_neighbours_of_those_that_they_are_like(
+    with_ngrams: Path, command: Command
+) -> None:
+    done = command("neighbors", with_ngrams, "sailors", "breads", "-k", "5")
+    assert done.returncode == 0, done.stderr
+    found = [line.split("\t")[:2] for line in done.stdout.splitlines()]
+    for word, topic in (("sailors", "sea"), ("breads", "kitchen")):
+        near = [other for asked, other in found if asked.startswith(word)]
+        assert len(near) == 5
+        assert len({*near} & {*TOPICS[topic]}) >= 4
+    assert "sailors" in done.stderr  # It is marked as unknown.
+
+
+def test_what_is_exported_for_fasttext_has_the_same_vectors(
+    with_ngrams: Path, command: Command, tmp_path: Path
+) -> None:
+    fasttext = pytest.importorskip("fasttext", reason="fasttext-numpy2 is not there")
+    path = tmp_path / "model.bin"
+    done = command("export", with_ngrams, "--format", "fasttext", "--output", path)
+    assert done.returncode == 0, done.stderr
+    embeddings = Embeddings.load(with_ngrams / "serving")
+    words = [
+        "the",
+        *TOPICS["sea"],
+        *TOPICS["kitchen"],
+        "sailors",
+        "breads",
+        "unharboured",
+        "ship's",
+    ]
+    expected, known = embeddings.vectors_of(words)
+    assert known.tolist() == [True] * (len(words) - 4) + [False] * 4
+    assert expected.any(axis=1).all()
+    model = fasttext.load_model(str(path))
+    vectors = np.stack([model.get_word_vector(word) for word in words])
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(load_facebook_vectors(str(path))[words], vectors, atol=1e-5)
+    assert model.get_input_matrix().shape[0] == len(model.get_words()) + 100_000
 
 
 def test_a_model_that_is_refused_is_not_pushed(

@@ -82,6 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, ExportedMode
     return run, run.export()
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_a_true_export_is_blessed_and_the_report_counts_every_signature(
     trained: tuple[Run, ExportedModel],
 ) -> None:
