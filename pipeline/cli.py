@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from components import lean_keras
 from pipeline import ahead, failures, interrupts, logs, usage
 from pipeline.commands import corpus, model, report, versions
 from pipeline.commands import run as run_commands
@@ -49,6 +50,7 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="surrogateescape")
     sys.stdout = show_safely(sys.stdout)
     interrupts.install()
+    lean_keras.install()
     # Importing TensorFlow and Beam makes a million objects that stay. Looking through them after
     # every 700 new ones, as is Python's default, takes a fifth of the time.
     gc.set_threshold(100_000)

@@ -14,9 +14,10 @@ import stores
 from commands import Command, probe_in_this_process
 from hypothesis import HealthCheck, settings
 
-from components import threads
+from components import lean_keras, threads
 from pipeline import cache, cli
 
+lean_keras.install()  # As the command does.
 # Processes of tests run beside each other, and XLA compiles a program once for each thread.
 threads.limit(1)
 
