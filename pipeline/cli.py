@@ -8,6 +8,8 @@ interrupted; 141 nobody reads our output.
 """
 
 import argparse
+import atexit
+import contextlib
 import gc
 import importlib.metadata
 import io
@@ -42,6 +44,8 @@ FORMATS = {
 
 def main() -> NoReturn:
     """The `skipstream` command: runs `sys.argv` and ends the process."""
+    ended: list[int] = []
+    atexit.register(_end, ended)  # The first that is registered is the last that is called.
     # A daemon may have closed any.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
@@ -66,7 +70,17 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    ended.append(code)
     sys.exit(code)
+
+
+def _end(code: Sequence[int]) -> None:
+    """End the process here, before its interpreter does: a thread of gRPC's could abort it then."""
+    if code:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code[0])
 
 
 def run(argv: Sequence[str], drain: Callable[[], None] = lambda: None) -> int:

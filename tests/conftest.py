@@ -59,11 +59,17 @@ def pytest_collection_finish() -> None:
 
 # These start first, so that no process is busy with one of them after the others are done.
 LONGEST = (
-    "test_transform.py",
-    "test_gate.py",
     "test_cluster.py",
+    "test_docs.py",
+    "test_end_to_end.py",
+    "test_face.py",
+    "test_gate.py",
+    "test_infra_validator.py",
+    "test_interruptions.py",
     "test_resumed_training.py",
-    "test_trainer.py",
+    "test_served.py",
+    "test_served_subwords.py",
+    "test_transform.py",
 )
 
 

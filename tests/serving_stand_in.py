@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from components import lean_keras
+
+lean_keras.install()
+import tensorflow as tf  # noqa: E402
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
 
 # As the last line of a shell script by the server's name.
 COMMAND = f'exec {sys.executable} {Path(__file__).resolve()} "$@"'

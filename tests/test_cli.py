@@ -388,3 +388,23 @@ def test_commands_that_messages_name_are_there(capsys: pytest.CaptureFixture[str
         with pytest.raises(SystemExit) as caught:
             cli.run([command, "--help"])
         assert caught.value.code == 0, command
+
+
+def test_the_process_ends_before_its_interpreter_does() -> None:
+    """By then a thread of gRPC's may abort it; what is to be done at exit is done."""
+    program = """if True:
+        import atexit, sys
+        from pipeline import cli
+
+        class Late:
+            def __del__(self):
+                print("the interpreter ends")
+
+        late = Late()
+        cli.run = lambda *_: atexit.register(print, "at exit") and 2
+        cli.main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "at exit\n")

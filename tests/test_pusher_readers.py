@@ -14,11 +14,11 @@ from components.pusher import pusher
 from components.pusher.destination import open_destination
 from components.settings import PusherSettings
 
-SECONDS = 4
+SECONDS = 3
 # As TF Serving: list the directory, and load the highest number when it is a new one. The number of
 # the model is in the graph, in the variables and in an asset; an answer must have the same thrice.
 READER = """if True:
-    import json, pathlib, sys
+    import json, pathlib, sys, time
     import tensorflow as tf
     serving, log = map(pathlib.Path, sys.argv[1:])
     loaded = 0
@@ -26,6 +26,7 @@ READER = """if True:
         while True:
             newest = max(int(path.name) for path in serving.iterdir() if path.name.isdecimal())
             if newest == loaded:
+                time.sleep(0.001)
                 continue
             loaded = newest
             model = tf.saved_model.load(str(serving / str(newest)))

@@ -35,7 +35,7 @@ def many_words(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 @pytest.mark.parametrize(
     ("settings", "moment", "threads"),
-    [(SETTINGS, "unkept", (4, 1)), (WITH_NGRAMS, "writing", (1, 2))],
+    [(SETTINGS, "unkept", (2, 1)), (WITH_NGRAMS, "writing", (1, 2))],
     ids=["words", "n-grams"],
 )
 def test_any_number_of_threads_and_any_interruption_give_the_same_bits(
