@@ -14,9 +14,11 @@ from typing import NoReturn
 
 from components.errors import SkipstreamError
 
-# What Python says for no memory and for a limit of processes; and what another thread of Beam's
-# says, which waits for the one that did not start.
-SIGNS = ("can't start new thread", "Channel closed prematurely")
+# What Python says where there is no memory, or no more threads may be. MemoryError is the last line
+# of a traceback, of which Beam makes a text.
+SIGNS = ("can't start new thread", "\nMemoryError")
+# What a thread of Beam's says that waits for another one, when that ended for whatever reason.
+LOST = "Channel closed prematurely"
 _LOGGED = "read_grpc_client_inputs"  # Beam's thread that logs what it ends with, and fails the job.
 _SIGNAL = signal.SIGUSR1  # Wakes the main thread, whatever it waits for.
 
@@ -24,7 +26,7 @@ _SIGNAL = signal.SIGUSR1  # Wakes the main thread, whatever it waits for.
 def error(said: str) -> SkipstreamError:
     """The failure in one line; `said` is one of SIGNS."""
     return SkipstreamError(
-        f"out of memory or threads: {said}: give it more, or less text at a time"
+        f"out of memory or threads: {said.strip()}: give it more, or less text at a time"
     )
 
 
@@ -64,7 +66,8 @@ def fails() -> Iterator[None]:
             notice(logging.Formatter().format(record))
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        told = notice(str(arguments.exc_value)) or found  # After one of them, others fail.
+        said = f"\n{arguments.exc_type.__name__}: {arguments.exc_value}"
+        told = notice(said) or found  # After one of them, others fail.
         if not told and getattr(arguments.thread, "name", "") != _LOGGED:
             hook(arguments)
 

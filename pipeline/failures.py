@@ -44,6 +44,12 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"disk full: {where}: make room{limit} and run the same command again", 1
     if said := starvation.sign_in(str(error)):  # Beam puts a traceback around it.
         return str(starvation.error(said)), 1
+    if starvation.LOST in str(error):
+        return (
+            f"a thread of the Beam job ended before its work did ({starvation.LOST}), as they do "
+            "where memory or threads run out: run the same command again, or give it more",
+            1,
+        )
     if isinstance(error, MemoryError):
         return f"out of memory: {one_line(error)}: give it more, or less text at a time", 1
     if isinstance(error, OSError):

@@ -25,9 +25,13 @@ level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 # Only containers have such a directory; Beam starts and stops job servers.
 _HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
-# What a step raises, what threads say that get no memory, and that a connection ended.
-_READING = "Failed to read inputs in the data plane"
-_RAISED_TOO = ("[while running '", "MemoryError", *starvation.SIGNS, _READING)
+# What a step raises, what threads say that get no memory, and that their connections ended.
+_RAISED_TOO = (
+    "[while running '",
+    *starvation.SIGNS,
+    starvation.LOST,
+    "Failed to read inputs in the data plane",
+)
 
 
 def is_news(record: logging.LogRecord) -> bool:

@@ -57,6 +57,12 @@ def skipstream(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
         ),
         (OSError("Not a gzipped file (b'ab')"), 1, "Not a gzipped file (b'ab')"),
         (
+            RuntimeError("Traceback:\n  RuntimeError: Channel closed prematurely."),
+            1,
+            "a thread of the Beam job ended before its work did (Channel closed prematurely), as "
+            "they do where memory or threads run out: run the same command again, or give it more",
+        ),
+        (
             RuntimeError("job failed: OSError: [Errno 28] No space left on device"),
             1,
             "disk full: No space left on device: make room and run the same command again",

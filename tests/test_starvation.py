@@ -3,32 +3,34 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from components import starvation
 from components.errors import SkipstreamError
 
-NO_THREAD = RuntimeError("can't start new thread")
+
+def dies(error: Exception) -> None:
+    raise error
 
 
-def dies() -> None:
-    raise NO_THREAD
-
-
-def says() -> None:
+def says(error: Exception) -> None:
     try:
-        raise NO_THREAD
-    except RuntimeError:
+        raise error
+    except Exception:
         logging.getLogger("grpc._server").exception("Exception calling application")
 
 
 @pytest.mark.parametrize("starved", [dies, says])
-def test_what_waits_for_a_thread_that_died_fails(starved: object) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_what_waits_for_a_thread_that_died_fails(
+    starved: Callable[[Exception], None], error: Exception
+) -> None:
     before = signal.getsignal(signal.SIGUSR1), threading.excepthook
-    message = "^out of memory or threads: can't start new thread: give it more"
+    message = f"^out of memory or threads: {str(error) or 'MemoryError'}: give it more"
     with pytest.raises(SkipstreamError, match=message), starvation.fails():
-        threading.Thread(target=starved).start()
+        threading.Thread(target=starved, args=[error]).start()
         assert not threading.Event().wait(60)
     assert (signal.getsignal(signal.SIGUSR1), threading.excepthook) == before
 
@@ -47,7 +49,8 @@ def test_other_failures_of_threads_are_as_before(monkeypatch: pytest.MonkeyPatch
         thread = threading.Thread(target=fails)
         thread.start()
         thread.join()
-        logging.getLogger("apache_beam.x").error("another")
+        # As at the end of a job that failed for a reason of its own.
+        logging.getLogger("apache_beam.x").error(f"another: {starvation.LOST}")
     assert heard == [other]
 
 
