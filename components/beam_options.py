@@ -32,8 +32,8 @@ from components.example_gen.files import is_remote
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 10**9
 # They also print the traceback of what a step raised, which is logged and raised as well.
 sdk_worker.print = lambda *_, **__: None
-# How long their servers may take to stop. One that lost a thread, as where memory runs out, never
-# does, and neither would the job. (Beam gives each of the four 5 seconds.)
+# How long their servers may take to stop, to which Beam gives 5 seconds. One that lost a thread, as
+# where memory runs out, never does, and neither would the job.
 _CLOSING_SECONDS = 30.0
 _close = worker_handlers.GrpcServer.close
 # With these, no job runs whose files the stage could go on with, now or later.
@@ -41,17 +41,17 @@ _NEVER_RUN = ("dry_run", "output_executable_path")
 # With these, it runs on its own.
 _NOT_AWAITED = ("no_wait_until_finish", "template_location")
 
+_View = TypeVar("_View", bound=PipelineOptions)
+
 
 def _close_in_time(server: worker_handlers.GrpcServer) -> None:
     closing = threading.Thread(target=_close, args=[server], daemon=True)
-    with contextlib.suppress(RuntimeError):  # No thread is left for that, either.
+    with contextlib.suppress(RuntimeError):  # No thread is left for that: they end with us.
         closing.start()
         closing.join(_CLOSING_SECONDS)
 
 
 worker_handlers.GrpcServer.close = _close_in_time
-
-_View = TypeVar("_View", bound=PipelineOptions)
 
 
 class _Options(PipelineOptions):

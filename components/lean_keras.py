@@ -18,7 +18,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """None, for the next finder to look; of those that are spared, Keras is told they miss."""
+        """None, for the next finder to look; Keras is told that the spared ones are missing."""
         if name in SPARED and _importer().startswith("keras."):
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
         return None
@@ -27,7 +27,7 @@ class _Finder(MetaPathFinder):
 def _importer() -> str:
     """The module in which the `import` stands that is being carried out."""
     frame = sys._getframe(2)
-    while frame.f_back and "importlib" in frame.f_code.co_filename:
+    while frame.f_back and frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", ""))
 

@@ -5,41 +5,55 @@ it would have done goes on waiting.
 """
 
 import logging
+import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 from components.errors import SkipstreamError
 
-# What Python says where there is no memory, or no more threads may be. MemoryError is the last line
-# of a traceback, of which Beam makes a text.
-SIGNS = ("can't start new thread", "\nMemoryError")
+# What Python says where there is no memory, or no more threads may be. The last line of a traceback
+# may name numpy's or Arrow's kind of MemoryError; of a worker's, Beam makes a text.
+_SIGN = re.compile(r"can't start new thread|^(?:\w+\.)*\w*MemoryError\b", re.MULTILINE)
 # What a thread of Beam's says that waits for another one, when that ended for whatever reason.
 LOST = "Channel closed prematurely"
-_LOGGED = "read_grpc_client_inputs"  # Beam's thread that logs what it ends with, and fails the job.
-_SIGNAL = signal.SIGUSR1  # Wakes the main thread, whatever it waits for.
+# Wakes the main thread, whatever it waits for. Others who send it to us are not heard, as always.
+_SIGNAL = signal.SIGURG
+
+_found: list[str] = []  # In this process.
 
 
-def error(said: str) -> SkipstreamError:
-    """The failure in one line; `said` is one of SIGNS."""
-    return SkipstreamError(
-        f"out of memory or threads: {said.strip()}: give it more, or less text at a time"
-    )
+class _Woken(BaseException):
+    """No `except Exception` on its way is to stop it."""
 
 
 def sign_in(text: str) -> str | None:
-    """The one of SIGNS that a text holds, if any."""
-    return next((said for said in SIGNS if said in text), None)
+    """What a text says of memory or threads that ran out, if anything."""
+    found = _SIGN.search(text)
+    return found[0] if found else None
+
+
+def was_seen() -> bool:
+    """Whether a thread has got none: what other threads say from then on follows from that."""
+    return bool(_found)
+
+
+def error(said: str) -> SkipstreamError:
+    """The failure in one line; `said` is what `sign_in` found."""
+    return SkipstreamError(
+        f"out of memory or threads: {said}: give it more, or less text at a time"
+    )
 
 
 @contextmanager
 def fails() -> Iterator[None]:
     """Let the block fail as soon as a thread within it gets no other one.
 
-    Only the main thread can be woken: in another one, nothing is changed.
+    Only the main thread can be woken: in another one, nothing is changed. An error that is on its
+    way up already goes on.
 
     Raises:
         SkipstreamError: A thread got none.
@@ -47,28 +61,27 @@ def fails() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    found: list[str] = []
+    over = False
     one_at_a_time = threading.Lock()
 
     def notice(text: str) -> bool:
         if said := sign_in(text):
+            _found.append(said)
             with one_at_a_time:
-                if not found:
-                    found.append(said)
+                if not over:
                     signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
-        return said is not None
+        return bool(said)
 
-    def wake(number: int, frame: FrameType | None) -> NoReturn:
-        raise error(found[0])
+    def wake(number: int, frame: FrameType | None) -> None:
+        if _found and not over and sys.exception() is None:
+            raise _Woken
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             notice(logging.Formatter().format(record))
 
     def excepthook(arguments: threading.ExceptHookArgs) -> None:
-        said = f"\n{arguments.exc_type.__name__}: {arguments.exc_value}"
-        told = notice(said) or found  # After one of them, others fail.
-        if not told and getattr(arguments.thread, "name", "") != _LOGGED:
+        if not notice(f"{arguments.exc_type.__name__}: {arguments.exc_value}") and not was_seen():
             hook(arguments)
 
     handler, loggers = Handler(), [logging.getLogger(name) for name in ("apache_beam", "grpc")]
@@ -78,9 +91,11 @@ def fails() -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except _Woken:
+        raise error(_found[0]) from None
     finally:
         with one_at_a_time:
-            found.append("")  # Nobody is woken any more.
+            over = True
         for logger in loggers:
             logger.removeHandler(handler)
         threading.excepthook = hook

@@ -45,7 +45,7 @@ FORMATS = {
 def main() -> NoReturn:
     """The `skipstream` command: runs `sys.argv` and ends the process."""
     ended: list[int] = []
-    atexit.register(_end, ended)  # The first that is registered is the last that is called.
+    atexit.register(_end, ended)  # Before what libraries register: it is called after that.
     # A daemon may have closed any.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process

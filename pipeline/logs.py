@@ -25,13 +25,8 @@ level = logging.INFO  # Of JSON Lines; DEBUG: progress within an epoch, too.
 
 # Only containers have such a directory; Beam starts and stops job servers.
 _HARMLESS = ("No semi_persistent_directory found", "Really starting", "Really destroying")
-# What a step raises, what threads say that get no memory, and that their connections ended.
-_RAISED_TOO = (
-    "[while running '",
-    *starvation.SIGNS,
-    starvation.LOST,
-    "Failed to read inputs in the data plane",
-)
+# What fails a job: a step, or the end of a thread that another one waits for.
+_RAISED_TOO = ("[while running '", starvation.LOST)
 
 
 def is_news(record: logging.LogRecord) -> bool:
@@ -39,7 +34,8 @@ def is_news(record: logging.LogRecord) -> bool:
     if record.name in ("PrismRunner", "apache_beam.utils.retry"):
         return False  # What fails there for good fails the command.
     text = logging.Formatter().format(record)
-    raised_too = any(said in text for said in _RAISED_TOO) or interrupts.exit_code()
+    starved = starvation.sign_in(text) or starvation.was_seen()
+    raised_too = any(said in text for said in _RAISED_TOO) or starved or interrupts.exit_code()
     harmless = any(said in text for said in _HARMLESS)
     return not (record.name.startswith(("apache_beam.", "grpc.")) and (raised_too or harmless))
 

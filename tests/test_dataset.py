@@ -169,14 +169,21 @@ def whole_windows_of_two(**changes: int) -> TrainerSettings:
     return TrainerSettings(window=2, sample=0, shrink_windows=False, **changes)
 
 
-def test_rows_and_what_is_measured_have_each_pair_once(cut: Any) -> None:
+@pytest.mark.parametrize("together", [1, 2, 16])
+def test_rows_and_what_is_measured_have_each_pair_once(
+    cut: Any, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples, expected = cut
     data = SkipGrams(examples, whole_windows_of_two())
     assert trained_pairs(data, 0, 2) == expected
-    workers = Workers(["CPU:0"])
-    for _ in range(2):  # The second time, what was kept.
-        shards = [rows for shards in data.measured(workers) for rows in shards]
-        assert sum((pairs_of(rows, 2) for rows in shards), Counter()) == expected
+    monkeypatch.setattr("components.trainer.dataset._MEASURED", together)
+    one, several = Workers(["CPU:0"]), Workers(["CPU:0"] * 3)
+    shards, again = (
+        [rows for shards in data.measured(workers) for rows in shards] for workers in (one, several)
+    )
+    assert sum((pairs_of(rows, 2) for rows in shards), Counter()) == expected
+    assert len(shards) == -(-data.blocks // together)
+    assert [[*map(bytes, rows)] for rows in again] == [[*map(bytes, rows)] for rows in shards]
 
 
 @pytest.mark.parametrize(("shards", "round_tokens"), [(1, BLOCK), (3, 10**9), (16, 1)])

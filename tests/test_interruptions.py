@@ -85,11 +85,19 @@ def test_an_interrupted_run_says_nothing_more_of_what_it_was_importing(tmp_path:
     assert process.returncode == 128 + signal.SIGINT
 
 
-def test_a_signal_ends_the_beam_job_in_one_line(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "transform/*/work"),  # TensorFlow traces, Beam starts.
+        (signal.SIGTERM, "tokens/*.arrow"),  # Beam's workers are at work.
+    ],
+)
+def test_a_signal_ends_the_beam_job_in_one_line(
+    corpus: Path, tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
     process = start("run", "--input", corpus, "--output", tmp_path)
-    # Beam's workers are at work.
-    lines = send(process, signal.SIGTERM, lambda: list(tmp_path.glob("tokens/*.arrow")))
-    assert process.returncode == 128 + signal.SIGTERM
+    lines = send(process, number, lambda: list(tmp_path.glob(moment)))
+    assert process.returncode == 128 + number
     assert lines[-1] == INTERRUPTED
     assert "bug" not in "".join(lines)
     assert not list(tmp_path.glob("transform/*/manifest.json"))

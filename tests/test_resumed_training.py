@@ -65,7 +65,7 @@ PATIENT = SETTINGS.model_copy(
 
 def best_is_over(state: dict[str, Any]) -> bool:
     losses = [epoch["held_out_loss"] for epoch in state["epochs"]]
-    return state["round"] > 0 and losses[-1:] > [min(losses, default=0)]
+    return state["round"] > 0 and bool(losses) and losses[-1] > min(losses)
 
 
 # When a machine is gone, by the newest checkpoint.

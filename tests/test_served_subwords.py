@@ -185,7 +185,6 @@ def test_buckets_of_another_training_are_found_in_every_signature(
 
 
 @pytest.mark.usefixtures("probe_here")
-@pytest.mark.usefixtures("probe_here")
 def test_buckets_are_turned_with_the_words(tmp_path: Path) -> None:
     first = export(train(tmp_path / "1", vectors(TYPES), buckets()))
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=[DIMENSIONS] * 2))[0]

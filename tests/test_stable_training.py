@@ -56,6 +56,7 @@ def test_a_row_with_a_great_load_moves_as_if_by_the_most(seed: int) -> None:
         {"types": 3},
         {"burst": 5_000, "learning_rate": 1.0},
         {"burst": 10_000, "shards": 4},
+        {"learning_rate": 1.0, "shards": 4},
         {"types": 1000, "dimensions": 300, "window": 20},
     ],
     ids=str,

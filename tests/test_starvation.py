@@ -1,6 +1,7 @@
 """A job that gets no more threads fails, whatever waits for the ones that did not start."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -9,6 +10,11 @@ import pytest
 
 from components import starvation
 from components.errors import SkipstreamError
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starvation, "_found", [])
 
 
 def dies(error: Exception) -> None:
@@ -27,12 +33,30 @@ def says(error: Exception) -> None:
 def test_what_waits_for_a_thread_that_died_fails(
     starved: Callable[[Exception], None], error: Exception
 ) -> None:
-    before = signal.getsignal(signal.SIGUSR1), threading.excepthook
+    before = signal.getsignal(signal.SIGURG), threading.excepthook
     message = f"^out of memory or threads: {str(error) or 'MemoryError'}: give it more"
     with pytest.raises(SkipstreamError, match=message), starvation.fails():
         threading.Thread(target=starved, args=[error]).start()
         assert not threading.Event().wait(60)
-    assert (signal.getsignal(signal.SIGUSR1), threading.excepthook) == before
+    assert (signal.getsignal(signal.SIGURG), threading.excepthook) == before
+
+
+def test_no_code_on_the_way_swallows_it_and_no_other_error_is_replaced() -> None:
+    thread = threading.Thread(target=dies, args=[MemoryError()])
+    with pytest.raises(SkipstreamError, match="MemoryError"), starvation.fails():
+        try:
+            thread.start()
+            threading.Event().wait(60)
+        except Exception:
+            pytest.fail("swallowed")
+    with pytest.raises(ValueError, match="its own"), starvation.fails():
+        try:
+            raise ValueError("its own")
+        finally:
+            thread = threading.Thread(target=dies, args=[MemoryError()])
+            thread.start()
+            thread.join()
+    os.kill(os.getpid(), signal.SIGURG)  # Another program's.
 
 
 def test_other_failures_of_threads_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,8 @@ class Elsewhere:
     """What other machines are left with, of a model in the making: a checkpoint each.
 
     Attributes:
-        directory: Receives the one of each moment, in a directory of its name.
+        directory: Has the model in `whole`, and receives the one of each moment, in a directory
+            of its name.
         moments: For each, whether it has come with a checkpoint of such a state; the last one that
             it has come with counts.
         names: Of all checkpoints.

@@ -68,7 +68,7 @@ if __name__ == "__main__":
     told: "Queue[list[str]]" = Queue()
     # A thread: it hears of the end of stdin while TensorFlow is being loaded.
     threading.Thread(target=_listen, args=(told,), daemon=True).start()
-    # See `components.lean_keras`, of which nothing is imported here.
+    # As `components.lean_keras`, which cannot be imported here, and for the same reason.
     for name in ("sklearn", "matplotlib", "IPython"):
         sys.modules[name] = None  # type: ignore[assignment]
     import tensorflow  # noqa: F401

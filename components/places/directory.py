@@ -31,7 +31,7 @@ class Directory:
         """Nothing is read or written yet; `path` may begin with ~."""
         self.path = Path(os.path.abspath(os.path.expanduser(path)))
         self.address = str(self.path)
-        self._left: dict[Path, list[str]] = {}
+        self._left: dict[Path, set[str]] = {}
 
     def at(self, name: str) -> str:
         """Path of something in it."""
@@ -203,15 +203,17 @@ class Directory:
     def _tidy(self, path: Path) -> None:
         """Remove what killed processes left beside a file; one that lives tries again.
 
-        A directory is looked through once, when it is first written to: it may hold thousands.
+        A directory is looked through once, when this object first writes to it: it may hold
+        thousands. What is left there later is found by the next process.
         """
         left = self._left.get(path.parent)
         if left is None:
             names = os.listdir(path.parent)
-            left = self._left[path.parent] = [name for name in names if name.startswith(".")]
+            left = self._left[path.parent] = {name for name in names if name.startswith(".")}
         start = f".{path.name}."
-        for name in left:
-            if name.startswith(start) and len(name) == len(start) + _RANDOM:
+        for name in [name for name in left if name.startswith(start)]:
+            if len(name) == len(start) + _RANDOM:
+                left.discard(name)
                 path.with_name(name).unlink(missing_ok=True)
 
     @contextmanager

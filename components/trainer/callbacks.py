@@ -255,7 +255,7 @@ class HeldOut(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add Keras's name of that loss to what callbacks and history are told."""
-        loss = self._skip_gram.measure(self._pairs) if self._pairs else None
+        loss = self._skip_gram.measure(self._pairs) if self._pairs is not None else None
         if logs is not None and loss is not None:
             logs["val_loss"] = loss
 

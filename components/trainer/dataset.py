@@ -136,7 +136,8 @@ class SkipGrams:
         self.keep = keep_probability(counts, settings.sample)
         noise = skipgrams.alias_table(counts.astype(np.float64) ** settings.noise_exponent)
         # As tensors they are shared by all graphs, in which arrays would be copied.
-        self._keep, self.noise = tf.constant(self.keep), AliasTable(*map(tf.constant, noise))
+        with tf.device("CPU:0"):
+            self._keep, self.noise = tf.constant(self.keep), AliasTable(*map(tf.constant, noise))
         kept = self.tokens * float((counts / counts.sum() * self.keep).sum())
         self.steps = max(1, round(kept / TARGETS))
         self.blocks = rounds.blocks_in(self.tokens)
@@ -170,13 +171,13 @@ class SkipGrams:
 
     def spans(self, epoch: int, skip: int = 0) -> tf.data.Dataset:
         """The rounds of an epoch, without the first `skip` of them; elements are `Spans`."""
-        return self._spans({epoch: self.plan(epoch)[skip:]}, self.settings.shards)
+        return self._spans({epoch: self.plan(epoch)[skip:]})
 
     def epochs(self, epoch: int, skip: int = 0) -> Iterator[tf.data.Dataset]:
         """The `spans` of an epoch and of all that follow; each is gone through before the next."""
         plans = {which: self.plan(which) for which in range(epoch, self.settings.epochs)}
         plans[epoch] = plans[epoch][skip:]
-        whole = self._spans(plans, self.settings.shards)
+        whole = self._spans(plans)
         iterator = iter(whole)
         for which, plan in plans.items():
             yield _Part(iterator, len(plan)) if plan else self.spans(which, skip)
@@ -184,24 +185,27 @@ class SkipGrams:
     def measured(self, workers: Workers) -> Iterator[list[Rows]]:
         """All pairs once, cut alike whatever the settings: some shards at a time, numpy arrays.
 
-        No dataset of TensorFlow's: its graph and its iterator take half a second to make, and most
-        of what is measured is measured once.
+        No dataset of TensorFlow's: its graph and its iterator take half a second to make.
 
         Args:
-            workers: That cut them.
+            workers: That cut them, the next ones while these are measured.
         """
         if self._kept is not None:
             yield self._kept
             return
+        cut = partial(self.span, 0, blocks=_MEASURED)
         starts = range(0, self.blocks, _MEASURED)
-        for place in range(0, len(starts), _MEASURED):
-            cut = partial(self.span, 0, blocks=_MEASURED)
-            shards = list(workers.map(cut, starts[place : place + _MEASURED]))
-            if len(starts) <= _MEASURED:  # 10 MB at most, which each epoch measures.
+        groups = [starts[first:][:_MEASURED] for first in range(0, len(starts), _MEASURED)]
+        under_way = [workers.map(cut, group) for group in groups[:1]]
+        for number, _ in enumerate(groups, 1):
+            shards = list(under_way.pop())
+            under_way += [workers.map(cut, group) for group in groups[number:][:1]]
+            if len(groups) == 1:  # So little is kept for the next epoch: by default, 8 MB at most.
                 self._kept = shards
             yield shards
 
-    def _spans(self, plans: Mapping[int, Sequence[Round]], shards: int) -> tf.data.Dataset:
+    def _spans(self, plans: Mapping[int, Sequence[Round]]) -> tf.data.Dataset:
+        shards = self.settings.shards
         plan = [(epoch, *one) for epoch in plans for one in plans[epoch]]
         rounds_ = np.array([one for one in plan for _ in range(shards)], np.int64)
         which = np.tile(np.arange(shards), len(plan))

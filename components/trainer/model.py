@@ -122,7 +122,7 @@ class SkipGram(keras.Model):
             self.training.prepare(shards, self._mergers)
             found = list(self._workers.map(self.training.measure, shards))
             self._count(sum(one.loss for one in found), sum(one.pairs for one in found))
-        return float(self.pair_loss.result()) or None  # No pair costs nothing.
+        return float(self.pair_loss.result()) or None  # 0: there was no pair; each costs something.
 
     def _count(self, total: float, pairs: float) -> None:
         if pairs:

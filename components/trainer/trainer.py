@@ -88,7 +88,7 @@ def build(
     cluster = _cluster(model, train, settings, out, beam_options, shared)
     with ExitStack() as stack:
         if cluster and not _is_over(history, settings):
-            stack.enter_context(starvation.fails())
+            stack.enter_context(starvation.fails())  # Such a job would fail again.
             with reading(examples):
                 stack.enter_context(cluster.running(examples, progress))
         epochs = iter(()) if cluster else train.epochs(progress.epoch, progress.round)

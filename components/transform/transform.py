@@ -173,8 +173,7 @@ def _run(
         with (
             starvation.fails(),
             progress.shown(len(plan(listing)), cache.written_to, work),
-            beam.Pipeline(runner=runner, options=options) as pipeline,
-            _removed_unless_run(pipeline.local_tempdir),
+            _tidied(beam.Pipeline(runner=runner, options=options)) as pipeline,
             storage.naming(work, tf.errors.OpError),  # The graph is traced into files.
         ):
             job.wire(pipeline, listing, settings=settings, cache=cache, work=work)
@@ -191,12 +190,13 @@ def _run(
 
 
 @contextmanager
-def _removed_unless_run(directory: str) -> Iterator[None]:
-    """Remove a pipeline's temporary directory where wiring fails: Beam does that when it runs."""
+def _tidied(pipeline: beam.Pipeline) -> Iterator[beam.Pipeline]:
+    """Run a pipeline at the end of the block. Its directory goes, whatever happens."""
     try:
-        yield
+        with pipeline:
+            yield pipeline
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
         raise
 
 
