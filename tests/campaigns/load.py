@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 import stores  # noqa: E402
-from nights import CHECKOUT, Checks, Corpus, Environment, arguments  # noqa: E402
+from faults.nights import CHECKOUT, Checks, Corpus, Environment, arguments  # noqa: E402
 
 from components.places.place import SCRATCH, open_place  # noqa: E402
 
