@@ -75,7 +75,6 @@ class Watched:
     def __init__(self, root: Path, machine: Environment, outputs: list[str]) -> None:
         """Nothing runs yet."""
         self._root, self._machine, self._outputs = root, machine, outputs
-        self._stop = root / "stop"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._samples: dict[str, list[tuple[int, int, int]]] = {}
 
@@ -99,8 +98,9 @@ class Watched:
             if checks(night.code == 0 or refused, f"a night of {output}", night.errors[-2000:]):
                 nights["published" if night.code == 0 else "refused in one line"] += 1
         sampler.join()
-        self._stop.touch()
-        for name, process in self._processes.items():
+        # The server after those that ask it.
+        for name, process in sorted(self._processes.items(), key=lambda item: item[0] == "server"):
+            self._stop(name).touch()
             code = process.wait(timeout=120)
             checks(code == 0, f"{name} ended by itself", (self._root / f"{name}.err").read_text())
         checks.say(f"nights: {dict(nights)}")
@@ -136,13 +136,17 @@ class Watched:
         said.write_text(json.dumps({"done": 0, "failures": 0, "overtaken": 0, "examples": []}))
         with (self._root / f"{name}.err").open("wb") as errors:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name("load_roles.py"), role, said, self._stop,
-                 self._root, *self._outputs],
+                [sys.executable, Path(__file__).with_name("load_roles.py"), role, said,
+                 self._stop(name), self._root, *self._outputs],
                 env={**self._machine.variables, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"},
                 stdout=errors,
                 stderr=errors,
             )  # fmt: skip
         self._samples[name] = []
+
+    def _stop(self, name: str) -> Path:
+        """The file that ends a process as soon as it is there."""
+        return self._root / f"{name}.stop"
 
     def _sample(self, end: float) -> None:
         while time.monotonic() < end:
