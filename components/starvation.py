@@ -94,8 +94,9 @@ def fails() -> Iterator[None]:
     except _Woken:
         raise error(_found[0]) from None
     finally:
-        with one_at_a_time:
-            over = True
+        over = True
+        with one_at_a_time:  # After who has just found that it is not.
+            pass
         for logger in loggers:
             logger.removeHandler(handler)
         threading.excepthook = hook
