@@ -372,3 +372,11 @@ def test_errors_come_back_from_beam_as_they_were(tmp_path, mode):
 
 def test_other_errors_are_not_the_users():
     assert from_beam(ValueError("a SkipstreamError: is only mentioned")) is None
+
+
+def test_a_package_of_the_default_corpus_may_be_missing_or_of_another_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packages = {"no_such_package": "numpy", "numpy": "no-such-distribution"}
+    monkeypatch.setattr(default_corpus, "PACKAGES", packages)
+    assert default_corpus.versions() == {"numpy": np.__version__}
