@@ -66,11 +66,9 @@ def main() -> NoReturn:
     code = run(sys.argv[1:], drain)
     interrupts.heard()
     drain()
-    if ahead.under_way():  # It was interrupted, and nobody needs what is being imported.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     ended.append(code)
+    if ahead.under_way():  # It was interrupted, and nobody needs what is being imported.
+        _end(ended)
     sys.exit(code)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from components.transform.duplicates import MarkDuplicates
 from components.transform.segment_ref import SegmentRef
 from components.transform.token_cache import TokenCache
 from components.transform.tokenise import TokeniseUnit
+
+
+def largest_first(counts: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Ties in the order of code points, which is that of bytes."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def use(patch: pytest.MonkeyPatch) -> None:
@@ -42,8 +48,9 @@ def _run(
     for types, numbers in (segment.types() for segment in found):
         counts.update(dict(zip(types.to_pylist(), numbers.to_pylist(), strict=True)))
     counts = +counts  # A type may have been seen in duplicates only.
-    frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    kept = [item for item in frequent if item[1] >= settings.min_count][: settings.max_size]
+    kept = [item for item in largest_first(counts) if item[1] >= settings.min_count][
+        : settings.max_size
+    ]
     lines = b"".join(b"%s\t%d\n" % item for item in kept)
 
     assets = Path(work, job.GRAPH, "transform_fn", "assets")

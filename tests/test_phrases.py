@@ -3,18 +3,18 @@
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from plain_job import largest_first
 from stages import unlisted
-from test_transform import documents_of
+from test_transform import assert_ids_of
 from topics import Documents, natural
 
 from components import text
@@ -23,7 +23,6 @@ from components.errors import NotBlessedError, SkipstreamError
 from components.evaluator.evaluator import find_ids
 from components.example_gen.build import build as list_corpus
 from components.example_gen.formats import Block
-from components.example_gen.split import held_out
 from components.exporter import exporter
 from components.exporter.embeddings import Embeddings
 from components.infra_validator import validator
@@ -164,11 +163,6 @@ def word2phrase(
     return {pair: (pairs[pair], score) for pair, score in scores.items() if score > threshold}
 
 
-def largest_first(counts: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """Ties in the order of code points, which is that of bytes."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
 def test_phrases_vocabulary_and_records_are_those_of_word2phrase(
     examples: Examples, documents: Documents
 ) -> None:
@@ -193,14 +187,8 @@ def test_phrases_vocabulary_and_records_are_those_of_word2phrase(
     assert examples.statistics["phrases"] == pairs
 
     ids = {token: id_ for id_, (token, _) in enumerate(kept)}
-    chosen = held_out(pa.array([line_of(document).encode() for document in documents]), 0.01)
-    for split, side in (("train", False), ("eval", True)):
-        naive = [
-            [ids[token] for token in document if token in ids]
-            for document, eval_ in zip(joined, chosen, strict=True)
-            if eval_ == side
-        ]
-        assert list(documents_of(examples, split)) == [document for document in naive if document]
+    as_lines = [line_of(document).encode() for document in documents]
+    assert_ids_of(examples, as_lines, joined, ids, eval_share=0.01)
     assert len(examples.records("train")) > 3
 
 

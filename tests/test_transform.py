@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,24 @@ def test_a_small_corpus_comes_out_whole(small: Examples) -> None:
     ]
 
 
+def assert_ids_of(
+    examples: Examples,
+    lines: list[bytes],
+    documents: Sequence[Sequence[Any]],
+    ids: Mapping[Any, int],
+    eval_share: float,
+) -> None:
+    """Each split has the ids of the known tokens of its lines' documents, in their order."""
+    chosen = held_out(pa.array(lines, pa.binary()), eval_share)
+    for split, side in (("train", False), ("eval", True)):
+        naive = [
+            [ids[token] for token in document if token in ids]
+            for document, eval_ in zip(documents, chosen, strict=True)
+            if eval_ == side
+        ]
+        assert list(documents_of(examples, split)) == [document for document in naive if document]
+
+
 def tokenise(documents: list[bytes]) -> tf.RaggedTensor:
     return text.tokenize(tf.constant(documents), tokenizer="words", lowercase=True)
 
@@ -133,24 +151,14 @@ def test_the_vocabulary_equals_an_independent_count(shared: Path, tmp_path: Path
     examples = run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
     documents = tokenise(lines).to_list()
     counts = Counter(token for document in documents for token in document)
-    expected = sorted(
-        ((token, count) for token, count in counts.items() if count >= 3),
-        key=lambda item: (-item[1], item[0]),
-    )
+    expected = [item for item in plain_job.largest_first(counts) if item[1] >= 3]
     written = (examples.path / "vocabulary.tsv").read_bytes()
     assert written == b"".join(b"%s\t%d\n" % item for item in expected)
     assert examples.statistics["tokens"] == counts.total()
     assert examples.statistics["types"] == len(counts)
 
     ids = {token: id_ for id_, (token, _) in enumerate(expected)}
-    chosen = held_out(pa.array(lines, pa.binary()), ExampleGenSettings().eval_share)
-    for split, side in (("train", False), ("eval", True)):
-        naive = [
-            [ids[token] for token in document if token in ids]
-            for document, eval_ in zip(documents, chosen, strict=True)
-            if eval_ == side
-        ]
-        assert list(documents_of(examples, split)) == [document for document in naive if document]
+    assert_ids_of(examples, lines, documents, ids, ExampleGenSettings().eval_share)
 
 
 def digests(examples: Examples) -> dict[str, str]:
