@@ -9,6 +9,7 @@ terminal, so progress bars stay what they are.
 Whoever sets `TF_CPP_MIN_LOG_LEVEL` asks for TensorFlow's messages, and gets them all.
 """
 
+import contextlib
 import io
 import os
 import select
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from components.names import printable
+from pipeline import ahead
 
 # As absl writes it: month and day, time, thread, file:line].
 _PREFIX = r"[0-9]{4} [0-9:.]+ +[0-9]+ [^ ]+:[0-9]+\] "
@@ -39,7 +41,8 @@ def filter_stderr() -> Callable[[], None]:
 
     Returns:
         A function that takes it off again, and waits until all that was written to descriptor 2 is
-        on the terminal, so that what `sys.stderr` prints next comes behind it.
+        on the terminal, so that what `sys.stderr` prints next comes behind it. What is still being
+        imported then writes nowhere.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or sys.stderr is None:
         return lambda: None
@@ -82,7 +85,11 @@ def filter_stderr() -> Callable[[], None]:
     )
 
     def drain() -> None:
-        os.dup2(terminal, 2)
+        behind = terminal
+        if ahead.under_way():  # The run was interrupted, and its last line is to be the last.
+            with contextlib.suppress(OSError):
+                behind = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(behind, 2)
         select.select([ended], [], [], _DRAIN_SECONDS)
 
     return drain
