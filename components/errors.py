@@ -1,6 +1,7 @@
 """The one exception that means "the user can mend this"."""
 
 import re
+from typing import Any
 
 from components.names import shown
 
@@ -54,6 +55,25 @@ _FAILED = re.compile(
     r"(?:Pipeline \S+ failed in state \w+:|Dataflow pipeline failed\. State: \w+, Error:)(.*)\Z",
     re.DOTALL,
 )
+
+# Where a graph was written, in front of what TensorFlow says; names of its nodes and functions.
+_GRAPH = re.compile(
+    r"^(?:Graph execution error:|Detected at node .*|<stack traces unavailable>|  File \".*)$"
+    r"|\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\][^\n]*",
+    re.MULTILINE,
+)
+
+
+def from_tensorflow(error: Any) -> str:
+    r"""What an error of TensorFlow says, in one line, without the graph that it happened in.
+
+    >>> from types import SimpleNamespace
+    >>> from_tensorflow(SimpleNamespace(message=(
+    ...     'Graph execution error:\n\nDetected at node G defined at (most recent call last):\n'
+    ...     '  File "/a/b.py", line 5, in read\n\nno data\n\t [[{{node G}}]] [Op:__inference_1]')))
+    'no data'
+    """
+    return " ".join(_GRAPH.sub("", str(getattr(error, "message", ""))).split())
 
 
 def from_beam(error: BaseException) -> SkipstreamError | None:

@@ -5,7 +5,7 @@ import re
 import sys
 
 from components import starvation
-from components.errors import SkipstreamError
+from components.errors import SkipstreamError, from_tensorflow
 from components.names import shown
 from pipeline import interrupts
 
@@ -17,8 +17,6 @@ _NO_ROOM = {
 }
 # How numpy says that a file took less than it was given, whatever the reason.
 _SHORT = re.compile(r"\d+ requested and \d+ written")
-# Function and node names that TensorFlow puts into its messages.
-_GRAPH_NAMES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\].*")
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -77,7 +75,7 @@ def _explain_tensorflow(error: BaseException) -> tuple[str, int] | None:
     errors = getattr(sys.modules.get("tensorflow"), "errors", None)
     if errors is None:  # It is not imported, or not yet.
         return None
-    text = " ".join(_GRAPH_NAMES.sub("", str(getattr(error, "message", ""))).split())
+    text = from_tensorflow(error)
     if isinstance(error, errors.DataLossError):
         return f"damaged data: {text}: delete the artifact that holds it, and run again", 1
     if isinstance(error, errors.ResourceExhaustedError):

@@ -1,6 +1,5 @@
 """What models cost on pairs that they were not trained on, and what knowing nothing costs."""
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.artifacts import VOCABULARY, Examples, Model
-from components.errors import SkipstreamError
+from components.errors import SkipstreamError, from_tensorflow
 from components.settings import TrainerSettings
 from components.trainer import skipgrams, warm_start
 from components.trainer.dataset import HELD_OUT_SEED, SkipGrams, Split
@@ -138,11 +137,7 @@ def reading(examples: Examples) -> Iterator[None]:
         try:
             yield
         except tf.errors.DataLossError as error:
-            # TensorFlow puts the names of nodes in front and behind.
-            reason = re.sub(
-                r"\{\{.*?\}\}\s*|\s*\[\[?(Op:|\{\{).*", "", error.message, flags=re.DOTALL
-            )
             raise SkipstreamError(
-                f"a TFRecord in {examples.address} is damaged ({reason}): "
+                f"a TFRecord in {examples.address} is damaged ({from_tensorflow(error)}): "
                 "delete that directory and run transform again"
             ) from error

@@ -142,9 +142,13 @@ def _shards(spans: Spans) -> list[Rows]:
 def models_freed() -> Iterator[None]:
     """When a function so decorated returns, free the tables of its models: they can be gigabytes.
 
-    Keras lets a model refer to itself, so they would wait for Python's garbage collector.
+    Keras lets a model refer to itself, so they would wait for Python's garbage collector. It is
+    told to look at what came in the meantime alone: at the objects of TensorFlow and Beam that
+    stay, a million of them, it would look for 0.2 to 0.4 s.
     """
+    gc.freeze()
     try:
         yield
     finally:
         gc.collect()
+        gc.unfreeze()
