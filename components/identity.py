@@ -135,7 +135,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             for other in node.orelse:
                 yield from _names(other)
-        else:
+        elif not isinstance(node, ast.expr):  # No import stands in one.
             yield from _names(node)
 
 
