@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, settings
 from components import lean_keras, threads
 from pipeline import cache, cli
 
-lean_keras.install()  # As the command does.
+# As the command does.
+gc.set_threshold(100_000)
+lean_keras.install()
 # Processes of tests run beside each other, and XLA compiles a program once for each thread.
 threads.limit(1)
 
@@ -49,12 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if number := config.getoption("--examples", None):
         settings.register_profile("campaign", max_examples=number, derandomize=False)
         settings.load_profile("campaign")
-
-
-def pytest_collection_finish() -> None:
-    """Keep what is imported out of the search for garbage, as the command does: it stays."""
-    gc.collect()
-    gc.freeze()
 
 
 # These start first, so that no process is busy with one of them after the others are done.
