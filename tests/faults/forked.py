@@ -164,6 +164,9 @@ def _fork_the_probe() -> None:
         try:
             runpy.run_path(str(process.PROBE), run_name="__main__")
             code = 0
+        except KeyboardInterrupt:  # As the interpreter ends.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         except BaseException:
             traceback.print_exc(file=open(2, "w", closefd=False))  # noqa: SIM115
         finally:
@@ -176,7 +179,8 @@ def _fork_the_probe() -> None:
             pass
 
         def ask(self, *paths: Path, timeout: float) -> "subprocess.CompletedProcess[bytes]":
-            os.write(tell, json.dumps([*map(str, paths)]).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # It has been killed.
+                os.write(tell, json.dumps([*map(str, paths)]).encode() + b"\n")
             text = b""
             deadline = time.monotonic() + timeout
             while readable(said, deadline - time.monotonic()):
