@@ -10,6 +10,7 @@ from typing import Any
 
 import gensim
 import numpy as np
+import plain_job
 import pytest
 from commands import Command
 from fasttext import FastText as fasttext
@@ -93,6 +94,7 @@ def test_mapped_parameters_train_alike(
     """gensim's FastText and fastText's own beside ours: the same words, shapes and neighbours."""
     write_corpus(tmp_path)
     monkeypatch.chdir(tmp_path)
+    plain_job.use(monkeypatch)
     values = {
         "trainer.dimensions": 16,
         "trainer.window": 4,

@@ -21,6 +21,7 @@ from components.exporter.embeddings import Embeddings
 from components.exporter.served import resolve
 from components.exporter.signatures import EmbeddingModel
 from components.exporter.storage import store
+from components.phrases import FILE, HEADER
 from components.settings import ExporterSettings, TrainerSettings, TransformSettings
 from components.text import Tokenizer, tokenize
 from components.vocabulary import Vocabulary
@@ -35,12 +36,15 @@ def export(
     tokens: tuple[str, ...] = TOKENS,
     vectors: np.ndarray = VECTORS,
     tokenizer: Tokenizer = "words",
+    phrases: bytes = b"",
 ) -> ExportedModel:
-    """Export `tokens` with `vectors`, and load what came out."""
+    """Export `tokens` with `vectors`."""
     for name in ("model", "examples", "exported"):
         (root / name).mkdir(parents=True)
     np.save(root / "model" / "vectors.npy", vectors)
     Vocabulary(tokens, np.arange(len(tokens), 0, -1)).save(root / "examples" / "vocabulary.tsv")
+    if phrases:
+        (root / "examples" / FILE).write_bytes(HEADER + phrases)
     settings = TransformSettings(tokenizer=tokenizer, lowercase=True)
     return exporter.build(
         Model(root / "model", "1").finish(TrainerSettings()),
@@ -245,7 +249,9 @@ def test_neighbors_and_analogies_agree_with_numpy(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(500, 16)).astype(np.float32)
     tokens = tuple(f"w{i}" for i in range(500))
-    ask = Signatures(tf.saved_model.load(str(export(tmp_path, tokens, vectors).saved_model)))
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("".join(f"{token}\n" for token in tokens))
+    ask = Signatures(EmbeddingModel(vectors, vocabulary, tokenizer="words", lowercase=True))
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def ranked(target: np.ndarray, left_out: list[int]) -> list[str]:
@@ -290,10 +296,14 @@ def test_neighbors_come_by_cosine_and_ties_by_id_wherever_they_are(
         np.testing.assert_allclose(answer["similarity"], [similarity], rtol=1e-6)
 
 
-def test_strange_tokens_of_segmented_text_keep_their_ids(tmp_path: Path) -> None:
+def test_strange_tokens_of_segmented_text_keep_their_ids_and_exporting_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tokens = ('"', "a,b", "\x01", "'", "#", "%s", "\\n", "e\u0301", "👩\u200d👩", "\x1f", "</s>")
     vectors = np.arange(len(tokens) * 2, dtype=np.float32).reshape(-1, 2)
-    embeddings = Embeddings.load(export(tmp_path, tokens, vectors, "whitespace").saved_model)
+    exported = export(tmp_path, tokens, vectors, "whitespace")
+    assert capfd.readouterr() == ("", "")
+    embeddings = Embeddings.load(exported.saved_model)
     found, known = embeddings.vectors_of(tokens)
     assert known.all()
     np.testing.assert_array_equal(found, vectors)
@@ -314,20 +324,21 @@ def test_a_tokenised_word_is_one_token_that_tokenises_to_itself() -> None:
 def test_it_serves_in_a_fresh_process_with_tensorflow_alone_and_survives_another_save(
     tmp_path: Path,
 ) -> None:
-    exported = export(tmp_path / "made")
+    exported = export(tmp_path / "made", phrases=b"1 north east\t9\t123.5\n")
     original = tmp_path / "moved"
     exported.saved_model.rename(original)
     shutil.rmtree(tmp_path / "made")
     program = """
-import json, sys
+import sys
 import tensorflow as tf
 source, copy = sys.argv[1:]
 tf.saved_model.save(loaded := tf.saved_model.load(source), copy, signatures=loaded.signatures)
 tf.io.gfile.rmtree(source)
-nearest = tf.saved_model.load(copy).signatures["nearest"]
-answer = nearest(words=tf.constant(["North"]), k=tf.constant(1))
+signatures = tf.saved_model.load(copy).signatures
+answer = signatures["nearest"](words=tf.constant(["North"]), k=tf.constant(1))
+joined = signatures["embed_text"](text=tf.constant(["north, east of south-east"]))
 assert not {"components", "pipeline"} & set(sys.modules)
-print(json.dumps(answer["neighbors"].numpy()[0, 0].decode()))
+print(answer["neighbors"].numpy()[0, 0].decode(), joined["token_count"].numpy()[0])
 """
     done = subprocess.run(
         [sys.executable, "-c", program, original, tmp_path / "copy"],
@@ -337,7 +348,7 @@ print(json.dumps(answer["neighbors"].numpy()[0, 0].decode()))
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, '"norte"\n'), done.stderr
+    assert (done.returncode, done.stdout) == (0, "norte 4\n"), done.stderr
 
 
 def test_warm_up_asks_every_signature_for_frequent_words(
@@ -368,11 +379,6 @@ def test_the_matrix_is_stored_once_and_the_vocabulary_as_an_asset(exported: Expo
     assets = list((exported.saved_model / "assets").iterdir())
     assert [asset.name for asset in assets] == ["vocabulary.txt"]
     assert assets[0].read_text(encoding="utf-8").split("\n") == [*TOKENS, ""]
-
-
-def test_exporting_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export(tmp_path)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_vectors_and_vocabulary_of_two_trainings_are_refused(tmp_path: Path) -> None:

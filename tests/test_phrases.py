@@ -276,16 +276,6 @@ def test_the_served_model_joins_the_same(served: Served) -> None:
     np.testing.assert_array_equal(found[1], served.vectors[index["new_york"]])
 
 
-def test_a_second_save_keeps_the_phrases(served: Served, tmp_path: Path) -> None:
-    moved, copy = str(tmp_path / "moved"), str(tmp_path / "copy")
-    shutil.copytree(served.exported.saved_model, moved)
-    loaded = tf.saved_model.load(moved)
-    tf.saved_model.save(loaded, copy, signatures=loaded.signatures)
-    shutil.rmtree(moved)
-    embed = tf.saved_model.load(copy).signatures["embed_text"]
-    assert embed(text=tf.constant(["New York Times"]))["token_count"].numpy().tolist() == [1]
-
-
 def test_a_phrase_file_that_was_cut_is_refused(served: Served, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(served.exported.saved_model, copy)
