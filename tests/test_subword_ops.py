@@ -32,7 +32,7 @@ def composer(trained: Buckets, storage: Storage = "float32") -> Compose:
     """From words to a vector for each, and whether it has one."""
     module = NgramVectors(trained, storage)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def add(words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.size(words, tf.int64)
         return module.add(words, tf.range(count), tf.zeros([count, DIMENSIONS]))
@@ -88,7 +88,13 @@ def test_words_of_a_row_add_up_to_the_same_bits_whatever_is_beside_them(
 ) -> None:
     monkeypatch.setattr(subword_ops, "_BLOCK", 16)
     trained = buckets()
-    add = tf.function(NgramVectors(trained, "float32").add, reduce_retracing=True)
+    signature = [
+        tf.TensorSpec([None], tf.string),
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, DIMENSIONS]),
+    ]
+    module = NgramVectors(trained, "float32")
+    add = tf.function(module.add, input_signature=signature, autograph=False)
     rows = np.repeat([0, 2, 3, 4], [1, 5, 4, 2])
     onto = np.random.default_rng(2).normal(size=(6, DIMENSIONS)).astype(np.float32)
     together, _ = add(tf.constant(WORDS), tf.constant(rows), tf.constant(onto))
