@@ -57,7 +57,7 @@ ELSEWHERE = {
     "java": "a job server, which has to be fetched",
     "kubectl": "no cluster; tests/test_kubernetes.py checks the files",
     "kustomize": "no cluster; tests/test_kubernetes.py checks the files",
-    "pip": "tests/test_packaging.py installs the wheel",
+    "pip": "tests/test_end_to_end.py installs the wheel",
     "python": "another package's program, or a client of a server",
     "tensorboard": "a server",
 }

@@ -1,4 +1,4 @@
-"""The command, from text to a served model: at first in a process of its own, as it is used."""
+"""The command, from text to a served model: at first the installed one, as it is used."""
 
 import hashlib
 import io
@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +20,6 @@ from commands import (
     SETTINGS,
     TOPICS,
     Command,
-    probe_in_this_process,
-    skipstream,
     write_corpus,
 )
 from gensim.models import KeyedVectors
@@ -28,6 +28,8 @@ from gensim.models.fasttext import load_facebook_vectors
 from components.exporter.embeddings import Embeddings
 from pipeline import cli
 
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("components", "pipeline", "skipstream")
 AWKWARD = os.fsdecode(b"awkw\xe9rd 'name'\n.txt")  # Not UTF-8, in two lines.
 
 
@@ -45,17 +47,71 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    build = "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"
+    call(sys.executable, "-m", *build, directory, ROOT)
+    (built,) = directory.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs of an environment with the wheel, and the dependencies of this one by reference."""
+    path = tmp_path_factory.mktemp("environment")
+    call(sys.executable, "-m", "venv", "--without-pip", path)
+    install = "--python", path / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index"
+    call(sys.executable, "-m", "pip", *install, wheel)
+    # What such a file names is searched last, and its own .pth files, as of editable installs of
+    # this source, are not read.
+    (site,) = path.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return path / "bin"
+
+
+@pytest.fixture(scope="module")
 def finished(
-    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+    corpus: Path, installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run away from the source, as in a container image or at a colleague's."""
     output = tmp_path_factory.mktemp("run") / "out"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TMPDIR", str(output.parent / "tmp"))
-        environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        (output.parent / "tmp").mkdir()
-        done = skipstream("run", "--input", corpus, "--output", output, *SETTINGS)
-    assert done.returncode == 0, done.stderr
+    (output.parent / "tmp").mkdir()
+    run = "run", "--input", corpus, "--output", output, *SETTINGS
+    done = call(installed / "skipstream", *run, cwd=output.parent, TMPDIR=output.parent / "tmp")
     return output, done
+
+
+def call(
+    *command: object, cwd: Path | None = None, **variables: object
+) -> subprocess.CompletedProcess[str]:
+    """What a process says whose Python finds only what is installed."""
+    hidden = ("PYTHON", "VIRTUAL_ENV", "TF_CPP", "TF_NUM")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=kept | {name: str(value) for name, value in variables.items()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    files = zipfile.ZipFile(wheel).namelist()
+    names = {name.partition("/")[0] for name in files if ".dist-info/" not in name}
+    assert names == {*PACKAGES}
+    assert {f"{name}/py.typed" for name in names} <= set(files)  # PEP 561: mypy reads the types.
+
+
+def test_what_is_installed_needs_no_source(installed: Path, tmp_path: Path) -> None:
+    program = f"import {','.join(PACKAGES)}; print(*(p.__file__ for p in ({','.join(PACKAGES)})))"
+    found = call(installed / "python", "-c", program, cwd=tmp_path).stdout.split()
+    assert len(found) == 3
+    assert all(Path(file).is_relative_to(installed.parent) for file in found)
 
 
 def report(output: Path) -> dict[str, Any]:
@@ -173,7 +229,10 @@ def test_single_stages_build_what_a_run_builds(
     early = command("train", *common)
     assert early.returncode == 1
     assert "run 'skipstream transform' with the same settings first" in early.stderr
+    for name in ("example_gen", "transform"):  # A job of Beam takes seconds.
+        shutil.copytree(whole / name, tmp_path / name, dirs_exist_ok=True)
     assert command("transform", *common).returncode == 0
+    assert report(tmp_path)["stages"]["transform"]["reused"]
     common.append("trainer.threads=1")  # It is part of no fingerprint.
     for stage in ("train", "evaluate", "validate", "push"):
         done = command(stage, *common)
@@ -218,14 +277,14 @@ NGRAMS = ["trainer.min_ngram=3", "trainer.max_ngram=6", "trainer.buckets=100000"
 
 @pytest.fixture(scope="module")
 def with_ngrams(corpus: Path, finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a second night, which trains n-grams, too."""
+    """A SavedModel of a second night, which trains n-grams, too."""
     output = shutil.copytree(finished[0], tmp_path_factory.mktemp("ngrams") / "out")
-    arguments = ["run", "--input", corpus, "--output", output, *SETTINGS, *NGRAMS]
-    with pytest.MonkeyPatch.context() as patch:
-        probe_in_this_process(patch)
-        assert cli.run([*map(str, arguments)]) == 0
-    assert report(output)["stages"]["transform"]["reused"]
-    return output
+    arguments = ["--input", corpus, "--output", output, *SETTINGS, *NGRAMS]
+    for stage in ("train", "evaluate"):
+        assert cli.run([stage, *map(str, arguments)]) == 0
+    stages = report(output)["stages"]
+    assert stages["trainer"]["reused"] and stages["evaluator"]["blessed"]
+    return Path(stages["exporter"]["artifact"], "saved_model")
 
 
 def test_unknown_words_have_the_neighbours_of_those_that_they_are_like(
@@ -248,7 +307,7 @@ def test_what_is_exported_for_fasttext_has_the_same_vectors(
     path = tmp_path / "model.bin"
     done = command("export", with_ngrams, "--format", "fasttext", "--output", path)
     assert done.returncode == 0, done.stderr
-    embeddings = Embeddings.load(with_ngrams / "serving")
+    embeddings = Embeddings.load(with_ngrams)
     words = [
         "the",
         *TOPICS["sea"],
