@@ -49,7 +49,6 @@ def run(
     out: Path,
     *patterns: str,
     settings: TransformSettings | None = None,
-    beam_options: tuple[str, ...] = (),
     cache: str | None = None,
     **corpus_settings: object,
 ) -> Examples:
@@ -60,7 +59,6 @@ def run(
     return transform.build(
         corpus,
         settings=settings or TransformSettings(min_count=1),
-        beam_options=beam_options,
         cache=cache,
         out=Examples(out / "examples", "examples"),
     )
@@ -87,17 +85,13 @@ def without_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     plain_job.use(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    path = tmp_path_factory.mktemp("small")
-    (path / "b.txt").write_text("the cat sat zoo\n\na cat, the cat\nThe dog!\nzoo\n")
-    (path / "a.txt").write_text("a cat, the cat\n…\n")
+@pytest.mark.usefixtures("without_beam")
+def test_a_small_corpus_comes_out_whole(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("the cat sat zoo\n\na cat, the cat\nThe dog!\nzoo\n")
+    (tmp_path / "a.txt").write_text("a cat, the cat\n…\n")
     settings = TransformSettings(min_count=2, max_size=2, deduplicate=True)
-    return run(path / "out", str(path / "*.txt"), settings=settings, eval_share=0)
-
-
-def test_a_small_corpus_comes_out_whole(small: Examples) -> None:
-    examples = small
+    pattern = str(tmp_path / "*.txt")
+    examples = run(tmp_path / "out", pattern, settings=settings, eval_share=0)
     assert (examples.path / "vocabulary.tsv").read_text() == "cat\t3\nthe\t3\n"
     assert words_of(examples) == [["cat", "the", "cat"], ["the", "cat"], ["the"]]
     assert words_of(examples, "eval") == []
@@ -141,24 +135,35 @@ def tokenise(documents: list[bytes]) -> tf.RaggedTensor:
     return text.tokenize(tf.constant(documents), tokenizer="words", lowercase=True)
 
 
-def test_the_vocabulary_equals_an_independent_count(shared: Path, tmp_path: Path) -> None:
+def test_vocabulary_records_and_graph_are_those_of_an_independent_count(
+    shared: Path, tmp_path: Path
+) -> None:
     lines = []
     for name in ("enwiki-dev", "zhwiki"):  # Together more than a block of the reader.
         with gzip.open(shared / "corpora" / name / "part-000.txt.gz") as file:
             lines += file.read(600_000).split(b"\n")
     (tmp_path / "a.txt").write_bytes(b"\n".join(lines))
-    settings = TransformSettings(min_count=3)
-    examples = run(tmp_path / "out", str(tmp_path / "a.txt"), settings=settings)
-    documents = tokenise(lines).to_list()
+    (tmp_path / "b.txt").write_bytes(b"\n".join(lines[::9]))
+    settings = TransformSettings(min_count=3, max_size=7000, deduplicate=True)
+    examples = run(tmp_path / "out", str(tmp_path / "*.txt"), settings=settings)
+    unique = [line for line in dict.fromkeys(lines) if line.strip()]
+    documents = tokenise(unique).to_list()
     counts = Counter(token for document in documents for token in document)
-    expected = [item for item in plain_job.largest_first(counts) if item[1] >= 3]
+    kept = [item for item in plain_job.largest_first(counts) if item[1] >= 3]
+    assert len(kept) > 7000
+    expected = kept[:7000]
     written = (examples.path / "vocabulary.tsv").read_bytes()
     assert written == b"".join(b"%s\t%d\n" % item for item in expected)
     assert examples.statistics["tokens"] == counts.total()
     assert examples.statistics["types"] == len(counts)
 
     ids = {token: id_ for id_, (token, _) in enumerate(expected)}
-    assert_ids_of(examples, lines, documents, ids, ExampleGenSettings().eval_share)
+    assert_ids_of(examples, unique, documents, ids, ExampleGenSettings().eval_share)
+
+    graph = tft.TFTransformOutput(str(examples.path / "transform_graph"))
+    outputs = graph.transform_raw_features({"text": tf.constant(["The CITY, unheard-of"])})
+    assert outputs["ids"].to_list() == [[ids[token] for token in (b"the", b"city", b"of")]]
+    assert outputs["tokens"].numpy().tolist() == [4]
 
 
 def digests(examples: Examples) -> dict[str, str]:
@@ -167,7 +172,8 @@ def digests(examples: Examples) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_only_new_text_is_tokenised_again_and_two_workers_write_what_one_does(
+@pytest.mark.usefixtures("without_beam")
+def test_only_new_text_is_tokenised_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 20_000)
@@ -181,9 +187,7 @@ def test_only_new_text_is_tokenised_again_and_two_workers_write_what_one_does(
         lines.insert(500, ["", "no JSON", '{"other": 1}'][number])  # a reason of its own
         (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
     pattern, cache = str(tmp_path / "*.jsonl"), tmp_path / "tokens"
-    with monkeypatch.context() as patch:
-        plain_job.use(patch)
-        first = run(tmp_path / "first", pattern, cache=str(cache))
+    first = run(tmp_path / "first", pattern, cache=str(cache))
     assert first.summary["units"] > 8
     assert first.summary["units_reused"] == 0
 
@@ -191,24 +195,15 @@ def test_only_new_text_is_tokenised_again_and_two_workers_write_what_one_does(
     changed = tmp_path / "1.jsonl"
     content = changed.read_text()
     changed.write_text(content.replace(' "w', ' "x', 1))  # In place, at the same size.
-    flags = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
-    second = run(tmp_path / "second", pattern, cache=str(cache), beam_options=flags)
+    second = run(tmp_path / "second", pattern, cache=str(cache))
     assert second.summary["units_reused"] == second.summary["units"] - 2
     assert len(list(cache.iterdir())) == second.summary["units"]
 
-    plain_job.use(monkeypatch)
     settings = TransformSettings(min_count=1, cache=False)
     uncached = run(tmp_path / "3", pattern, cache=str(cache), settings=settings)
     assert uncached.summary["units_reused"] == 0
     assert digests(uncached) == digests(second)
     assert not cache.exists()  # Nobody wants it any more.
-
-
-def test_the_transform_graph_alone_gives_the_same_ids(small: Examples) -> None:
-    graph = tft.TFTransformOutput(str(small.path / "transform_graph"))
-    outputs = graph.transform_raw_features({"text": tf.constant(["The CAT, unheard of"])})
-    assert outputs["ids"].to_list() == [[1, 0]]
-    assert outputs["tokens"].numpy().tolist() == [4]
 
 
 @pytest.mark.usefixtures("without_beam")

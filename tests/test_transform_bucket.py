@@ -57,7 +57,9 @@ def bucket(server: stores.Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch)
     yield made.url
 
 
-def run(out: Path, corpus: Path, cache: str | None) -> Examples:
+def run(
+    out: Path, corpus: Path, cache: str | None, beam_options: tuple[str, ...] = ()
+) -> Examples:
     for name in ("corpus", "examples"):
         (out / name).mkdir(parents=True)
     listed = list_corpus(
@@ -66,6 +68,7 @@ def run(out: Path, corpus: Path, cache: str | None) -> Examples:
     return transform.build(
         listed,
         settings=TransformSettings(min_count=1),
+        beam_options=beam_options,
         cache=cache,
         out=Examples(out / "examples", "examples"),
     )
@@ -91,7 +94,7 @@ LINES = [f"a{number} b c d e f g h" for number in range(60)]
 CHANGED = "\n".join(LINES).replace("a59 ", "x59 ")  # In the last of three units.
 
 
-def test_tokens_in_a_bucket_are_read_once_and_written_once(
+def test_tokens_in_a_bucket_are_read_and_written_once_by_two_workers_who_make_what_one_does(
     tmp_path: Path,
     server: stores.Server,
     bucket: str,
@@ -113,7 +116,8 @@ def test_tokens_in_a_bucket_are_read_once_and_written_once(
     if server.scheme == "gs":  # Beam does not see which store it is: once is enough.
         plain_job.use(monkeypatch)
     proxy.requests.clear()
-    second = run(tmp_path / "2", corpus, cache)
+    two_workers = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
+    second = run(tmp_path / "2", corpus, cache, two_workers)
     assert second.summary["units_reused"] == units - 1
     found = requests_of(proxy)
     assert (found["GET"], found["PUT"]) == (units - 1, 1)
