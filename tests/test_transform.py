@@ -173,9 +173,7 @@ def digests(examples: Examples) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("without_beam")
-def test_only_new_text_is_tokenised_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_new_text_is_tokenised_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.example_gen.units.UNIT_BYTES", 20_000)
     monkeypatch.setattr("components.transform.segments.SEGMENT_BYTES", 7_000)
     monkeypatch.setattr("components.example_gen.reader.BLOCK_BYTES", 3_000)

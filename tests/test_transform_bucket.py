@@ -57,9 +57,7 @@ def bucket(server: stores.Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch)
     yield made.url
 
 
-def run(
-    out: Path, corpus: Path, cache: str | None, beam_options: tuple[str, ...] = ()
-) -> Examples:
+def run(out: Path, corpus: Path, cache: str | None, beam_options: tuple[str, ...] = ()) -> Examples:
     for name in ("corpus", "examples"):
         (out / name).mkdir(parents=True)
     listed = list_corpus(
