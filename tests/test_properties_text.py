@@ -327,7 +327,7 @@ def test_any_words_are_answered(model: Any, words: list[bytes], k: int) -> None:
 
 
 def assert_same(ours: list[tuple[str, float]], words: list[str], cosines: np.ndarray) -> None:
-    """Words may change places, the last one with others, if cosines differ in the last bits only."""
+    """Words may change places, the last one with others, where the last bits of cosines differ."""
     np.testing.assert_allclose([cosine for _, cosine in ours], cosines, atol=2e-5)
     table = dict(ours)
     for (word, _), other, cosine in zip(ours, words, cosines, strict=True):
