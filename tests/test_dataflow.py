@@ -65,17 +65,14 @@ def pickled_functions(pipeline: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def cloud(gs: stores.Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The service, whose `bucket` is on Cloud Storage."""
     # TensorFlow, which traces graphs there, knows only the real Cloud Storage.
     here = partial(tft_beam.Context, str(tmp_path / "traces"))
     monkeypatch.setattr(tft_beam, "Context", lambda temp_dir: here())
-    with stores.gs() as store, ThreadingHTTPServer(("localhost", 0), Dataflow) as server:
-        bucket = store.bucket()
-        for name, value in bucket.environment.items():
-            monkeypatch.setenv(name, value)
+    with ThreadingHTTPServer(("localhost", 0), Dataflow) as server:
         server.url = f"http://localhost:{server.server_port}"
-        server.jobs, server.bucket = [], bucket.url
+        server.jobs, server.bucket = [], gs.url
         threading.Thread(target=server.serve_forever).start()
         yield server
         server.shutdown()

@@ -68,6 +68,15 @@ def push(
     )
 
 
+def push_in_process(arguments: tuple[Path, Path | str, str]) -> int:
+    """Push a candidate, of a root, an address and a name; the version that it gets.
+
+    In a process of its own it needs what this module imports: no TensorFlow and no Beam.
+    """
+    root, address, name = arguments
+    return push(root, open_destination(address), name, keep=100).version
+
+
 def destination_of(kind: str, root: Path) -> Destination:
     """An empty one, in a directory below `root` or in a bucket."""
     if kind == "directory":

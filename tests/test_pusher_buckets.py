@@ -3,13 +3,12 @@
 import multiprocessing
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import stores
 from apache_beam.io.filesystems import FileSystems
-from test_pusher import content, model, push
+from test_pusher import content, model, push, push_in_process
 
 from components.contents import Contents
 from components.errors import SkipstreamError
@@ -21,15 +20,10 @@ from components.pusher import pusher
 from components.pusher.destination import open_destination
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, stores.Server]]:
-    with stores.s3() as s3, stores.gs() as gs:
-        yield {"s3": s3, "gs": gs}
-
-
 @pytest.fixture(params=["s3", "gs"])
-def server(request: pytest.FixtureRequest, servers: dict[str, stores.Server]) -> stores.Server:
-    return servers[request.param]
+def server(request: pytest.FixtureRequest) -> stores.Server:
+    found: stores.Server = request.getfixturevalue(f"{request.param}_server")
+    return found
 
 
 @pytest.fixture
@@ -57,15 +51,10 @@ def test_versions_are_pushed_rolled_back_and_pruned(bucket: str, tmp_path: Path)
     assert (fetched / "variables/variables.data-00000-of-00001").stat().st_size == 300_000
 
 
-def _push(arguments: tuple[Path, str, str]) -> int:
-    root, url, name = arguments
-    return push(root, open_destination(url), name, keep=100).version
-
-
 def test_pushes_of_two_processes_get_versions_of_their_own(bucket: str, tmp_path: Path) -> None:
     arguments = [(tmp_path / f"run{number}", bucket, str(number)) for number in range(8)]
     with multiprocessing.get_context("spawn").Pool(2) as processes:
-        versions = processes.map(_push, arguments, chunksize=1)
+        versions = processes.map(push_in_process, arguments, chunksize=1)
     assert sorted(versions) == list(range(1, 9))
     destination = open_destination(bucket)
     for number, version in enumerate(versions):

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
-from test_pusher import FILES, KINDS, MODEL, content, destination_of, model, push, visible
+from test_pusher import (
+    FILES,
+    KINDS,
+    MODEL,
+    content,
+    destination_of,
+    model,
+    push,
+    push_in_process,
+    visible,
+)
 
 from components.errors import SkipstreamError
 from components.places.bucket import Bucket
@@ -144,18 +154,13 @@ def test_a_version_that_appears_during_the_push_is_not_overwritten(
     assert list(pusher.read(destination).records) == [2]
 
 
-def _push_in_process(arguments: tuple[Path, Path, str]) -> int:
-    root, serving, name = arguments
-    return push(root, open_destination(serving), name, keep=100).version
-
-
 def test_pushes_of_threads_and_processes_get_versions_of_their_own(tmp_path: Path) -> None:
     serving = tmp_path / "serving"
     arguments = [(tmp_path / f"run{i}", serving, str(i)) for i in range(16)]
     with ThreadPoolExecutor(4) as threads:
-        versions = list(threads.map(_push_in_process, arguments[:8]))
+        versions = list(threads.map(push_in_process, arguments[:8]))
     with multiprocessing.get_context("spawn").Pool(2) as processes:
-        versions += processes.map(_push_in_process, arguments[8:], chunksize=4)
+        versions += processes.map(push_in_process, arguments[8:], chunksize=4)
     assert sorted(versions) == list(range(1, 17))
     destination = open_destination(serving)
     for number, version in enumerate(versions):
