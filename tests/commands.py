@@ -1,14 +1,15 @@
 """The command in a process of its own, and a corpus for it."""
 
 import contextlib
-import functools
 import gzip
 import os
 import random
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,22 @@ def free_port() -> int:
         return port
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _loaded(load: Callable[[str], Any], path: str, written: int) -> Any:
     return load(path)
 
 
-def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Run the InfraValidator's probe in this process, as long as `patch` lasts.
+def loaded(load: Callable[[str], Any], saved_model: str) -> Any:
+    """What TensorFlow's `load` gives, once for all who ask the same model in this process."""
+    path = Path(saved_model).resolve()
+    return _loaded(load, str(path), (path / "saved_model.pb").stat().st_mtime_ns)
 
-    A model that several tests ask is loaded once.
-    """
+
+def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Run the InfraValidator's probe in this process, as long as `patch` lasts."""
     from tensorflow.saved_model import load
 
     from components.infra_validator import probe, process, validator
-
-    def once(path: str) -> Any:
-        return _loaded(load, path, (Path(path) / "saved_model.pb").stat().st_mtime_ns)
 
     class Here(contextlib.AbstractContextManager["Here"]):
         def __exit__(self, *_: object) -> None:
@@ -86,8 +87,11 @@ def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
 
         def ask(self, *arguments: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
             with pytest.MonkeyPatch.context() as inner:
-                inner.setattr("tensorflow.saved_model.load", once)
-                probe.main(*map(str, arguments))
+                inner.setattr("tensorflow.saved_model.load", partial(loaded, load))
+                try:
+                    probe.main(*map(str, arguments))
+                except Exception:  # Of which its process would end.
+                    return subprocess.CompletedProcess([], 1, b"", traceback.format_exc().encode())
             return subprocess.CompletedProcess([], 0)
 
     for module in (process, validator):

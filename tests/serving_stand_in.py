@@ -6,29 +6,26 @@ Serving's documentation of REST (requests and responses in columns).
 
 import argparse
 import json
-import sys
+import os
+import shlex
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent import futures
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import grpc
-
-from components import lean_keras
-
-lean_keras.install()
-import tensorflow as tf  # noqa: E402
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
-
-# As the last line of a shell script by the server's name.
-COMMAND = f'exec {sys.executable} {Path(__file__).resolve()} "$@"'
+import tensorflow as tf
+from commands import loaded
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, name: str, saved_model: str) -> None:
         self.name = name
-        self._model = tf.saved_model.load(saved_model)
+        self._model = loaded(tf.saved_model.load, saved_model)
 
     def call(self, signature: str, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         found: dict[str, tf.Tensor] = self._model.signatures[signature](**inputs)
@@ -82,14 +79,15 @@ def rest(service: Service, port: int) -> ThreadingHTTPServer:
     return server
 
 
-def main() -> None:
+def serve(arguments: Sequence[str]) -> grpc.Server:
+    """Serve as the flags say, by threads of this process."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rest_api_port", type=int, default=0)
     parser.add_argument("--model_name", required=True)
     parser.add_argument("--model_base_path", type=Path, required=True)
     parser.add_argument("--max_num_load_retries", type=int, default=5)
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
     newest = max(int(path.name) for path in flags.model_base_path.glob("[0-9]*"))
     service = Service(flags.model_name, str(flags.model_base_path / str(newest)))
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -98,8 +96,25 @@ def main() -> None:
         rest(service, flags.rest_api_port)
     server.add_insecure_port(f"localhost:{flags.port}")
     server.start()
-    server.wait_for_termination()
+    return server
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def program(script: Path, *flags: str) -> Iterator[None]:
+    """Make a script the server's program.
+
+    It hands the flags that it is given, and more, to this process, which has TensorFlow and serves,
+    and waits to be killed.
+    """
+    given, servers = script.with_name("given"), []
+    os.mkfifo(given)
+    script.write_text(f'#!/bin/sh\necho "$@" {shlex.join(flags)} > {given}\nexec sleep 60\n')
+    script.chmod(0o755)
+    thread = threading.Thread(target=lambda: servers.append(serve(given.read_text().split())))
+    thread.daemon = True
+    thread.start()
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.stop(None)

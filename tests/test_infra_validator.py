@@ -179,6 +179,7 @@ def test_a_process_that_is_told_nothing_ends() -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.usefixtures("probe_here")
 def test_a_missing_signature_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path).train(tokens(), vectors())
     bare = ExportedModel(tmp_path / "bare", "3")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving_stand_in import COMMAND
+from serving_stand_in import program
 from test_infra_validator import Run, tokens, vectors
 
 from components.artifacts import ExportedModel
@@ -36,8 +36,8 @@ def test_a_server_on_the_path_is_asked_everything(
     trained: tuple[Run, ExportedModel], installed: Path
 ) -> None:
     run, exported = trained
-    installed.write_text(f"#!/bin/sh\n{COMMAND}\n")
-    run.validate(exported)
+    with program(installed):
+        run.validate(exported)
     assert (run.report["model_server"], run.report["differences"]) == (str(installed), [])
 
 
@@ -51,37 +51,37 @@ def test_a_server_that_answers_otherwise_refuses_the_candidate(
     other = Run(tmp_path / "other").train(tokens(), table).export()
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "1").symlink_to(other.saved_model)
-    installed.write_text(f"#!/bin/sh\n{COMMAND} --model_base_path={tmp_path / 'models'}\n")
     answer = r"tensorflow_model_server: serving_default of 200 tokens: embedding\[7, 3\] must be "
-    with pytest.raises(NotBlessedError, match=answer):
+    served_models = f"--model_base_path={tmp_path / 'models'}"
+    with program(installed, served_models), pytest.raises(NotBlessedError, match=answer):
         run.validate(exported)
     assert run.report["blessed"] is False
 
 
-@pytest.mark.parametrize(
-    ("server", "message"),
-    [
-        (
-            "echo 'Op type not registered'\nexit 1",
-            r"must load .* ended with code 1 \(Op type not registered\)",
-        ),
-        (
-            f"{COMMAND} --model_name=another",
-            r"serving_default of a word gave NOT_FOUND \(no model candidate\)",
-        ),
-    ],
-)
-def test_a_server_that_cannot_answer_refuses_the_candidate(
-    trained: tuple[Run, ExportedModel], installed: Path, tmp_path: Path, server: str, message: str
+def test_a_server_that_does_not_load_the_candidate_refuses_it(
+    trained: tuple[Run, ExportedModel], installed: Path, tmp_path: Path
 ) -> None:
-    installed.write_text(f"#!/bin/sh\n{server}\n")
+    installed.write_text("#!/bin/sh\necho 'Op type not registered'\nexit 1\n")
+    (tmp_path / "scratch").mkdir()
+    answers = model_server.ask(installed, trained[1].saved_model, [], tmp_path / "scratch")
+    message = r"must load .* ended with code 1 \(Op type not registered\)"
+    with pytest.raises(NotBlessedError, match=message):
+        list(answers)
+
+
+def test_a_server_that_does_not_answer_refuses_the_candidate(
+    trained: tuple[Run, ExportedModel], installed: Path, tmp_path: Path
+) -> None:
     case: Any = SimpleNamespace(
         name="a word", signature="serving_default", inputs={"words": ["the"]}
     )
     (tmp_path / "scratch").mkdir()
-    answers = model_server.ask(installed, trained[1].saved_model, [case], tmp_path / "scratch")
-    with pytest.raises(NotBlessedError, match=message):
-        list(answers)
+    message = r"serving_default of a word gave NOT_FOUND \(no model candidate\)"
+    with (
+        program(installed, "--model_name=another"),
+        pytest.raises(NotBlessedError, match=message),
+    ):
+        list(model_server.ask(installed, trained[1].saved_model, [case], tmp_path / "scratch"))
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,24 @@
 """deploy/serving: configuration that TF Serving reads, and clients that get the model's answers."""
 
 import doctest
+import runpy
 import shutil
 import subprocess
 import sys
 import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import serving_stand_in
 import tensorflow as tf
 import yaml
-from commands import free_port
+from commands import free_port, loaded
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from serving_stand_in import COMMAND
 from test_exporter import export
 
 from components.exporter.exporter import MODEL_NAME
@@ -46,31 +48,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def signatures(models: Path) -> Any:
-    return tf.saved_model.load(str(models / "1")).signatures
+    return loaded(tf.saved_model.load, str(models / "1")).signatures
 
 
 @pytest.fixture(scope="module", params=["stand-in", "real"])
-def server(
-    request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, str]]:
+def server(request: pytest.FixtureRequest, models: Path) -> Iterator[tuple[str, str]]:
     """Addresses of gRPC and REST, of the stand-in and of the real server."""
-    command = BINARY
-    if request.param == "stand-in":
-        script = tmp_path_factory.mktemp("bin") / BINARY
-        script.write_text(f"#!/bin/sh\n{COMMAND}\n")
-        script.chmod(0o755)
-        command = str(script)
-    elif not shutil.which(BINARY):
-        pytest.skip(f"no {BINARY} on the PATH: TensorFlow Serving's image has it")
     ports = free_port(), free_port()
     flags = [f"--port={ports[0]}", f"--rest_api_port={ports[1]}", f"--model_name={MODEL_NAME}"]
-    with subprocess.Popen([command, *flags, f"--model_base_path={models}"]) as process:
-        try:
-            with grpc.insecure_channel(f"localhost:{ports[0]}") as channel:
-                grpc.channel_ready_future(channel).result(timeout=120)
-            yield f"localhost:{ports[0]}", f"http://localhost:{ports[1]}"
-        finally:
-            process.kill()
+    flags.append(f"--model_base_path={models}")
+    with ExitStack() as stack:
+        if request.param == "stand-in":
+            stack.callback(serving_stand_in.serve(flags).stop, None)
+        elif shutil.which(BINARY):
+            stack.callback(stack.enter_context(subprocess.Popen([BINARY, *flags])).kill)
+            channel = stack.enter_context(grpc.insecure_channel(f"localhost:{ports[0]}"))
+            grpc.channel_ready_future(channel).result(timeout=120)
+        else:
+            pytest.skip(f"no {BINARY} on the PATH: TensorFlow Serving's image has it")
+        yield f"localhost:{ports[0]}", f"http://localhost:{ports[1]}"
 
 
 @pytest.fixture(params=["gRPC", "REST"])
@@ -130,18 +126,15 @@ def test_the_clients_examples_are_true(client: Any) -> None:
     assert (failed, tried > 0) == (0, True)
 
 
-def test_the_clients_are_programs_too(server: tuple[str, str]) -> None:
-    printed = [
-        subprocess.run(
-            [sys.executable, SERVING / program, address, "south"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for program, address in zip(("grpc_client.py", "rest_client.py"), server, strict=True)
-    ]
-    assert printed[0] == printed[1]
-    assert printed[0].splitlines()[0].startswith("south\t")
+def test_the_clients_are_programs_too(
+    server: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["grpc_client.py", server[0], "south"])
+    runpy.run_path(str(SERVING / "grpc_client.py"), run_name="__main__")
+    by_grpc = capsys.readouterr().out
+    assert by_grpc.startswith("south\t")
+    nothing_but_python = [sys.executable, "-IS", SERVING / "rest_client.py"]
+    assert by_grpc == subprocess.check_output([*nothing_but_python, server[1], "south"], text=True)
 
 
 def test_the_server_gives_the_model_the_name_that_clients_use() -> None:
