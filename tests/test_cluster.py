@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import forks
 import numpy as np
 import pytest
 import stores
@@ -25,7 +23,7 @@ from components.errors import NotBlessedError, SettingsError, SkipstreamError
 from components.places.directory import Directory
 from components.places.place import open_place
 from components.trainer import merge
-from components.trainer.cluster import hand, station, work
+from components.trainer.cluster import station, work
 from components.trainer.cluster.hand import Hand
 from components.trainer.cluster.job import Job
 from components.trainer.cluster.launcher import Cluster, remove
@@ -344,43 +342,6 @@ def in_midst_of_work(directory: Path) -> int:
         except (OSError, ValueError):
             continue
     return 0
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.002)
-    raise AssertionError("nothing came of it")
-
-
-def test_a_process_killed_in_mid_round_costs_no_bit(
-    examples: Examples, expected: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    codes: list[int] = []
-
-    def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
-        address = self._address
-        processes = [
-            forks.start(tmp_path / f"log-{number}", hand.work_at, address, number, 1.0)
-            for number in range(2)
-        ]
-
-        def wait() -> None:
-            victim = wait_for(lambda: in_midst_of_work(Path(address)))
-            os.kill(victim, signal.SIGKILL)
-            for process in processes:
-                process.join(120)
-            codes.extend(sorted(process.exitcode or 0 for process in processes))
-
-        return wait
-
-    monkeypatch.setattr(Job, "start", start)
-    model = train(examples, tmp_path / "out")
-    assert codes == [-signal.SIGKILL, 0]
-    assert digests(model.path) == digests(expected.path)
-    assert losses(model.path) == losses(expected.path)
 
 
 def test_a_training_may_change_to_the_cluster_and_back(

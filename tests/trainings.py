@@ -73,52 +73,60 @@ def losses(model: Path) -> list[dict[str, Any]]:
     return [epoch | {"seconds": None} for epoch in history]
 
 
-# What a process is killed by: nothing, or itself when so many rounds of an epoch are done, and
-# one less is kept ("unkept"); or while that is written down ("writing").
+# When a training is killed: "unkept", so many rounds of an epoch are done, and one less is kept;
+# "writing", while that is written down.
 Kill = tuple[str, int, int]
+NEVER: Kill = ("never", 0, 0)
 
 
 def process(
-    examples: Examples,
-    path: Path,
-    settings: TrainerSettings,
-    threads: int,
-    killed: Kill = ("never", 0, 0),
+    examples: Examples, threads: int, *trainings: tuple[Path, TrainerSettings, Kill]
 ) -> None:
-    """A training in a process of its own, with its threads."""
-    path.mkdir(exist_ok=True)
-    log = path.with_suffix(".log")
-    with_parts = (examples.path, path, settings, threads, killed)
-    child = forks.start(log, _train_until_killed, *with_parts)
+    """Trainings one after the other in a process of their own, with its threads.
+
+    Args:
+        examples: What they are on.
+        threads: How many.
+        trainings: For each, where its model is, its settings, and when it is killed.
+    """
+    log = trainings[0][0].with_suffix(".log")
+    child = forks.start(log, _train_until_killed, examples.path, threads, trainings)
     child.join(300)
-    expected = 0 if killed[0] == "never" else -signal.SIGKILL
+    expected = 0 if trainings[-1][2] == NEVER else -signal.SIGKILL
     assert child.exitcode == expected, log.read_text()
 
 
 def _train_until_killed(
-    examples: Path, out: Path, settings: TrainerSettings, count: int, killed: Kill
+    examples: Path, count: int, trainings: list[tuple[Path, TrainerSettings, Kill]]
 ) -> None:
     threads.limit(count)
     threads.make_devices()
     assert len(threads.devices("CPU")) == count
     training._PART = sharing._PART = 200  # type: ignore[attr-defined]
-    moment, *position = killed
+    for out, settings, killed in trainings:
+        with _killed(*killed):
+            train(Examples(examples, "x"), out, settings)
+
+
+@contextmanager
+def _killed(moment: str, *position: int) -> Iterator[None]:
     save, write_json = callbacks.Progress.on_train_batch_end, callbacks.write_json
 
     def save_or_kill(self: callbacks.Progress, batch: int, logs: Any = None) -> None:
-        if moment == "unkept" and [self.epoch, self.round + 1] == position:
+        if moment == "unkept" and (self.epoch, self.round + 1) == position:
             os.kill(os.getpid(), signal.SIGKILL)
         save(self, batch, logs)
 
     def write_or_kill(path: Path, content: Any) -> None:
         state = moment == "writing" and isinstance(content, dict)
-        if state and [content["epoch"], content["round"]] == position:
+        if state and (content["epoch"], content["round"]) == position:
             os.kill(os.getpid(), signal.SIGKILL)
         write_json(path, content)
 
-    callbacks.Progress.on_train_batch_end = save_or_kill  # type: ignore[method-assign]
-    callbacks.write_json = write_or_kill  # type: ignore[attr-defined]
-    trainer.build(Examples(examples, "x"), settings=settings, out=Model(out, "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_train_batch_end", save_or_kill)
+        patch.setattr(callbacks, "write_json", write_or_kill)
+        yield
 
 
 @contextmanager
