@@ -37,15 +37,15 @@ from components.trainer.sharing import Sharing
 from components.trainer.trainer import chosen
 
 # Two epochs of some rounds of a block for each shard; no tokens are left for one in the last round.
-SHARDS = 4
+SHARDS = 3
 SETTINGS = trainings.SETTINGS.model_copy(
     update={"epochs": 2, "shards": SHARDS, "distributed": True}
 )
 
 
 def documents() -> list[list[int]]:
-    """A little more than 34 blocks, at about 20 tokens a document."""
-    return random_documents(0, 34 * BLOCK // 20 + 20)
+    """Of 26 blocks, at about 20 tokens a document."""
+    return random_documents(0, 26 * BLOCK // 20 + 20)
 
 
 @pytest.fixture(scope="module")
