@@ -1,17 +1,38 @@
-"""Runs that a signal ends, that another one keeps off, or that find no room."""
+"""Runs and trainings that a signal ends, and runs that another one keeps off, or without room."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
+import forks
 import pytest
-from commands import SETTINGS, Command, start, write_corpus
+from commands import Command, start, write_corpus
+from test_cluster import in_midst_of_work
+from test_dataset import random_documents, write_examples
+from trainings import (
+    NEVER,
+    SETTINGS,
+    TABLES_WITH_NGRAMS,
+    WITH_NGRAMS,
+    digests,
+    losses,
+    newest_checkpoint,
+    process,
+    train,
+)
+
+from components.artifacts import Examples
+from components.trainer.cluster import hand
+from components.trainer.cluster.job import Job
+from pipeline import cli
 
 
 @pytest.fixture(scope="module")
@@ -19,26 +40,31 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), lines=1000)
 
 
-def send(
-    process: subprocess.Popen[str], number: signal.Signals, moment: Callable[[], Any]
-) -> list[str]:
-    """Send a signal as soon as it is the moment; returns the lines of stderr."""
+def send(process: int, number: signal.Signals, moment: Callable[[], Any]) -> None:
+    """Send a signal as soon as it is the moment."""
     deadline = time.monotonic() + 120
+    while True:
+        time.sleep(0.01)
+        assert time.monotonic() < deadline
+        os.kill(process, signal.SIGSTOP)  # So that the moment does not pass.
+        if moment():
+            break
+        os.kill(process, signal.SIGCONT)
+    os.kill(process, number)
+    os.kill(process, signal.SIGCONT)
+
+
+def interrupted(process: subprocess.Popen[str], moment: Callable[[], Any]) -> list[str]:
+    """Send SIGINT, which ends the process; the lines of stderr."""
     with process:
         try:
-            while True:
-                time.sleep(0.01)
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                process.send_signal(signal.SIGSTOP)  # So that the moment does not pass.
-                if moment():
-                    break
-                process.send_signal(signal.SIGCONT)
-            process.send_signal(number)
-            process.send_signal(signal.SIGCONT)
-            return process.communicate(timeout=120)[1].splitlines()
+            send(process.pid, signal.SIGINT, moment)
+            lines = process.communicate(timeout=120)[1].splitlines()
         finally:
             process.kill()
+    assert process.returncode == 128 + signal.SIGINT
+    assert lines[-1] == INTERRUPTED
+    return lines
 
 
 def test_an_interrupt_that_a_library_swallows_is_raised_again_until_it_is_heard() -> None:
@@ -81,8 +107,13 @@ def test_an_interrupted_run_says_nothing_more_of_what_it_was_importing(tmp_path:
         mapped = Path(f"/proc/{process.pid}/maps").read_text()
         return "tensorflow" in mapped
 
-    assert send(process, signal.SIGINT, moment)[-1] == INTERRUPTED
-    assert process.returncode == 128 + signal.SIGINT
+    interrupted(process, moment)
+
+
+def run(*options: str) -> None:
+    """As the program does."""
+    sys.argv = ["skipstream", "run", *options]
+    cli.main()
 
 
 @pytest.mark.parametrize(
@@ -95,12 +126,18 @@ def test_an_interrupted_run_says_nothing_more_of_what_it_was_importing(tmp_path:
 def test_a_signal_ends_the_beam_job_in_one_line(
     corpus: Path, tmp_path: Path, number: signal.Signals, moment: str
 ) -> None:
-    process = start("run", "--input", corpus, "--output", tmp_path)
-    lines = send(process, number, lambda: list(tmp_path.glob(moment)))
-    assert process.returncode == 128 + number
+    log, out = tmp_path / "log", tmp_path / "out"
+    process = forks.start(log, run, "--input", str(corpus), "--output", str(out))
+    try:
+        send(process.pid or 0, number, lambda: list(out.glob(moment)))
+        process.join(120)
+    finally:
+        process.kill()
+    lines = log.read_text().splitlines()
+    assert process.exitcode == 128 + number
     assert lines[-1] == INTERRUPTED
     assert "bug" not in "".join(lines)
-    assert not list(tmp_path.glob("transform/*/manifest.json"))
+    assert not list(out.glob("transform/*/manifest.json"))
 
 
 def test_an_interrupted_training_goes_on_where_it_was(
@@ -114,9 +151,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
     options += ["trainer.sample=0", "trainer.epochs=12", "trainer.checkpoint_minutes=0.001"]
     assert command("transform", *options).returncode == 0
     process = start("train", *options)
-    lines = send(process, signal.SIGINT, lambda: epochs() >= 2)
-    assert process.returncode == 128 + signal.SIGINT
-    assert lines[-1] == INTERRUPTED
+    lines = interrupted(process, lambda: epochs() >= 2)
     assert "bug" not in "".join(lines)
     assert not list(tmp_path.glob("trainer/*/manifest.json"))
 
@@ -127,6 +162,80 @@ def test_an_interrupted_training_goes_on_where_it_was(
     stages = json.loads((tmp_path / "run.json").read_text())["stages"]
     assert stages["transform"]["reused"]
     assert not stages["trainer"]["reused"]
+
+
+@pytest.fixture(scope="module")
+def many_words(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    """Of six rounds of three shards, and so many words that merges and n-grams have parts."""
+    path = tmp_path_factory.mktemp("many_words") / "examples"
+    return write_examples(path, random_documents(0, 1800, types=2000), types=2000)
+
+
+ROUNDS = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
+WORDS = SETTINGS.model_copy(update=ROUNDS)
+NGRAMS = WITH_NGRAMS.model_copy(update=ROUNDS)
+
+
+@pytest.fixture(scope="module")
+def words(many_words: Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a thread of this process makes of them, at once."""
+    return train(many_words, tmp_path_factory.mktemp("words"), WORDS).path
+
+
+def test_any_number_of_threads_and_any_interruption_give_the_same_bits(
+    many_words: Examples, words: Path, tmp_path: Path
+) -> None:
+    several, with_ngrams = tmp_path / "several", tmp_path / "with_ngrams"
+    # Processes have other parts than this one, and each goes on with what another one began.
+    process(many_words, 1, (with_ngrams, NGRAMS, ("writing", 0, 2)))
+    assert newest_checkpoint(with_ngrams) == (0, 1)
+    process(many_words, 2, (with_ngrams, NGRAMS, NEVER), (several, WORDS, ("unkept", 1, 2)))
+    assert newest_checkpoint(several) == (1, 1)
+    assert not (several / "manifest.json").exists()
+    train(many_words, several, WORDS)
+    assert digests(several) == digests(words)
+    assert losses(several) == losses(words)
+    here = train(many_words, tmp_path / "here", NGRAMS).path
+    assert digests(here).keys() == TABLES_WITH_NGRAMS
+    assert digests(here) == digests(with_ngrams)
+    assert losses(here) == losses(with_ngrams)
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.002)
+
+
+def test_a_process_killed_in_mid_round_costs_no_bit(
+    many_words: Examples, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cluster of two, the other of which is this process."""
+    codes: list[int | None] = []
+
+    def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
+        directory = Path(self._address)
+        victim = forks.start(tmp_path / "log", hand.work_at, self._address, 0, 1.0)
+
+        def wait() -> None:
+            wait_for(lambda: list(directory.glob("rounds/*/claim-rounds-*")))
+            other = threading.Thread(target=hand.work_at, args=(self._address, 1, 1.0))
+            other.start()
+            wait_for(lambda: in_midst_of_work(directory) == victim.pid)
+            victim.kill()
+            victim.join(120)
+            other.join(120)
+            codes.append(victim.exitcode)
+
+        return wait
+
+    monkeypatch.setattr(Job, "start", start)
+    distributed = WORDS.model_copy(update={"distributed": True})
+    model = train(many_words, tmp_path / "out", distributed).path
+    assert codes == [-signal.SIGKILL]
+    assert digests(model) == digests(words)
+    assert losses(model) == losses(words)
 
 
 def test_an_output_directory_in_use(corpus: Path, tmp_path: Path, command: Command) -> None:
@@ -156,7 +265,7 @@ def test_a_full_disk(corpus: Path, tmp_path: Path, command: Command) -> None:
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("needs root, to mount a small file system")
     try:
-        done = command("run", "--input", corpus, "--output", tmp_path, *SETTINGS)
+        done = command("run", "--input", corpus, "--output", tmp_path, *commands.SETTINGS)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert done.returncode == 1

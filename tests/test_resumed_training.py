@@ -1,27 +1,17 @@
 """A training that is interrupted ends with the same bits, wherever it goes on."""
 
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forks
 import pytest
-from test_cluster import in_midst_of_work
-from test_dataset import random_documents, write_examples
 from trainings import (
-    NEVER,
     SETTINGS,
-    TABLES_WITH_NGRAMS,
-    WITH_NGRAMS,
     Elsewhere,
     digests,
     leaving,
     losses,
     newest_checkpoint,
-    process,
     too_few_examples,
     train,
 )
@@ -29,83 +19,6 @@ from trainings import (
 from components import trainer
 from components.artifacts import Examples, Model, link
 from components.trainer import SkipGrams
-from components.trainer.cluster import hand
-from components.trainer.cluster.job import Job
-
-
-@pytest.fixture(scope="module")
-def many_words(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    """Of six rounds of three shards, and so many words that merges and n-grams have parts."""
-    path = tmp_path_factory.mktemp("many_words") / "examples"
-    return write_examples(path, random_documents(0, 1800, types=2000), types=2000)
-
-
-ROUNDS = {"epochs": 2, "shards": 3, "round_tokens": 1, "checkpoint_minutes": 1e-9}
-WORDS = SETTINGS.model_copy(update=ROUNDS)
-NGRAMS = WITH_NGRAMS.model_copy(update=ROUNDS)
-
-
-@pytest.fixture(scope="module")
-def words(many_words: Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a thread of this process makes of them, at once."""
-    return train(many_words, tmp_path_factory.mktemp("words"), WORDS).path
-
-
-def test_any_number_of_threads_and_any_interruption_give_the_same_bits(
-    many_words: Examples, words: Path, tmp_path: Path
-) -> None:
-    several, with_ngrams = tmp_path / "several", tmp_path / "with_ngrams"
-    # Processes have other parts than this one, and each goes on with what another one began.
-    process(many_words, 1, (with_ngrams, NGRAMS, ("writing", 0, 2)))
-    assert newest_checkpoint(with_ngrams) == (0, 1)
-    process(many_words, 2, (with_ngrams, NGRAMS, NEVER), (several, WORDS, ("unkept", 1, 2)))
-    assert newest_checkpoint(several) == (1, 1)
-    assert not (several / "manifest.json").exists()
-    train(many_words, several, WORDS)
-    assert digests(several) == digests(words)
-    assert losses(several) == losses(words)
-    here = train(many_words, tmp_path / "here", NGRAMS).path
-    assert digests(here).keys() == TABLES_WITH_NGRAMS
-    assert digests(here) == digests(with_ngrams)
-    assert losses(here) == losses(with_ngrams)
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.002)
-
-
-def test_a_process_killed_in_mid_round_costs_no_bit(
-    many_words: Examples, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a cluster of two, the other of which is this process."""
-    codes: list[int | None] = []
-
-    def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
-        directory = Path(self._address)
-        victim = forks.start(tmp_path / "log", hand.work_at, self._address, 0, 1.0)
-
-        def wait() -> None:
-            wait_for(lambda: list(directory.glob("rounds/*/claim-rounds-*")))
-            other = threading.Thread(target=hand.work_at, args=(self._address, 1, 1.0))
-            other.start()
-            wait_for(lambda: in_midst_of_work(directory) == victim.pid)
-            victim.kill()
-            victim.join(120)
-            other.join(120)
-            codes.append(victim.exitcode)
-
-        return wait
-
-    monkeypatch.setattr(Job, "start", start)
-    distributed = WORDS.model_copy(update={"distributed": True})
-    model = train(many_words, tmp_path / "out", distributed).path
-    assert codes == [-signal.SIGKILL]
-    assert digests(model) == digests(words)
-    assert losses(model) == losses(words)
-
 
 PATIENT = SETTINGS.model_copy(
     update={"epochs": 40, "patience": 2, "learning_rate": 1.0, "checkpoint_minutes": 1e-9}
