@@ -46,6 +46,7 @@ def send(process: int, number: signal.Signals, moment: Callable[[], Any]) -> Non
     while True:
         time.sleep(0.01)
         assert time.monotonic() < deadline
+        assert Path(f"/proc/{process}/cmdline").read_bytes()  # Which one that has ended has not.
         os.kill(process, signal.SIGSTOP)  # So that the moment does not pass.
         if moment():
             break
