@@ -62,9 +62,6 @@ LONGEST = (
     "test_gate.py",
     "test_infra_validator.py",
     "test_interruptions.py",
-    "test_resumed_training.py",
-    "test_served.py",
-    "test_served_subwords.py",
     "test_transform.py",
 )
 
