@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from commands import write_corpus
 from gensim.models import KeyedVectors
-from test_served import WORDS, save
+from test_served import save
 
 import skipstream
 from components.near import near
@@ -33,7 +33,7 @@ NAMES = [f"{letter}{number}" for letter in "abc" for number in range(70)]
 def model(tmp_path_factory: pytest.TempPathFactory) -> skipstream.Embeddings:
     path = tmp_path_factory.mktemp("model") / "1"
     vectors = np.random.default_rng(1).normal(size=(len(NAMES), 9)).astype(np.float32)
-    save(path, NAMES, vectors, None, **WORDS)
+    save(path, NAMES, vectors)
     (path / "assets.extra").mkdir()
     counts = "".join(f"{count}\n" for count in range(len(NAMES) + 5, 5, -1))
     (path / "assets.extra" / "counts.txt").write_text(counts)
@@ -46,7 +46,7 @@ def with_ngrams(tmp_path_factory: pytest.TempPathFactory) -> skipstream.Embeddin
     rows, ids = draw.normal(size=(300, 9)), np.sort(draw.choice(500, 300, replace=False))
     buckets = Buckets(Subwords(3, 5, 500), ids.astype(np.int32), rows.astype(np.float32))
     vectors = draw.normal(size=(len(NAMES), 9)).astype(np.float32)
-    return save(tmp_path_factory.mktemp("ngrams") / "1", NAMES, vectors, buckets, **WORDS)[1]
+    return skipstream.load(save(tmp_path_factory.mktemp("ngrams") / "1", NAMES, vectors, buckets))
 
 
 @pytest.fixture(scope="module")

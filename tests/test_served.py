@@ -18,6 +18,17 @@ from components.errors import SkipstreamError
 from components.exporter import tensor_bundle
 from components.exporter.embeddings import Embeddings
 from components.exporter.signatures import EmbeddingModel
+from components.subwords import Buckets
+
+
+def save(path: Path, words: list[str], vectors: np.ndarray, buckets: Buckets | None = None) -> Path:
+    """A SavedModel of lower-case words, as the exporter writes it."""
+    vocabulary = path.with_name("vocabulary.txt")
+    vocabulary.write_text("".join(f"{word}\n" for word in words))
+    options: dict[str, Any] = {"tokenizer": "words", "lowercase": True, "buckets": buckets}
+    module = EmbeddingModel(vectors, vocabulary, **options)
+    tf.saved_model.save(module, str(path), signatures=dict(module.signatures))
+    return path
 
 
 def words_of(draw: np.random.Generator, number: int) -> list[str]:
@@ -102,13 +113,8 @@ def test_a_checkpoint_is_read_as_tensorflow_reads_it(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("exported")
-    (path / "vocabulary.txt").write_text("".join(f"word{n}\n" for n in range(40)))
     vectors = np.random.default_rng(5).normal(size=(40, 4)).astype(np.float32)
-    options: dict[str, Any] = {"tokenizer": "words", "lowercase": True}
-    module = EmbeddingModel(vectors, path / "vocabulary.txt", **options)
-    tf.saved_model.save(module, str(path / "1"), signatures=dict(module.signatures))
-    return path / "1"
+    return save(tmp_path_factory.mktemp("exported") / "1", [f"word{n}" for n in range(40)], vectors)
 
 
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])

@@ -262,7 +262,10 @@ def test_a_training_on_prism_loses_no_bit_when_its_worker_is_killed_in_mid_round
     monkeypatch.setattr(Job, "start", count)
 
     def kill() -> None:
-        worker = test_cluster.wait_for(lambda: test_cluster.in_midst_of_work(out / "work"))
+        end = time.monotonic() + 120
+        while not (worker := test_cluster.in_midst_of_work(out / "work")):
+            assert time.monotonic() < end
+            time.sleep(0.002)
         parent = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
         assert parent == process.pid
         os.kill(worker, signal.SIGKILL)
