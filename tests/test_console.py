@@ -39,6 +39,26 @@ def test_errors_pass_and_come_before_what_is_printed_after_a_drain():
     assert done.returncode == 0
 
 
+def test_an_import_that_nobody_waits_for_says_nothing_behind_the_last_line(tmp_path):
+    (tmp_path / "slow.py").write_text("""if True:
+    import os, sys, time
+    while not hasattr(sys, "drained"):
+        time.sleep(0.001)
+    os.write(2, b"late\\n")
+    """)
+    done = run(f"""
+    sys.path.append({str(tmp_path)!r})
+    from pipeline.ahead import Imports
+    imports = Imports()
+    imports.begin("slow")
+    drain()
+    sys.drained = True
+    imports.wait()
+    print("last", file=sys.stderr)
+    """)
+    assert (done.returncode, done.stderr) == (0, "last\n")
+
+
 def test_long_output_is_whole():
     done = run("""
     for number in range(20000):
