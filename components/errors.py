@@ -59,7 +59,7 @@ _FAILED = re.compile(
 # Where a graph was written, in front of what TensorFlow says; names of its nodes and functions.
 _GRAPH = re.compile(
     r"^(?:Graph execution error:|Detected at node .*|<stack traces unavailable>|  File \".*)$"
-    r"|\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\][^\n]*",
+    r"|^\s+\[\[.*?\]\]|\{\{.*?\}\}|\[Op:\w+\][^\n]*",
     re.MULTILINE,
 )
 

@@ -86,7 +86,7 @@ def filter_stderr() -> Callable[[], None]:
 
     def drain() -> None:
         behind = terminal
-        if ahead.under_way():  # The run was interrupted, and its last line is to be the last.
+        if ahead.under_way():  # The run ended early, and its last line is to be the last.
             with contextlib.suppress(OSError):
                 behind = os.open(os.devnull, os.O_WRONLY)
         os.dup2(behind, 2)

@@ -70,7 +70,7 @@ def _loaded(load: Callable[[str], Any], path: str, written: int) -> Any:
 
 
 def loaded(load: Callable[[str], Any], saved_model: str) -> Any:
-    """What TensorFlow's `load` gives, once for all who ask the same model in this process."""
+    """What TensorFlow's `load` gives; the last two models stay, for others who ask them here."""
     path = Path(saved_model).resolve()
     return _loaded(load, str(path), (path / "saved_model.pb").stat().st_mtime_ns)
 
@@ -90,7 +90,7 @@ def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:
                 inner.setattr("tensorflow.saved_model.load", partial(loaded, load))
                 try:
                     probe.main(*map(str, arguments))
-                except Exception:  # Of which its process would end.
+                except Exception:  # It would end the probe's process.
                     return subprocess.CompletedProcess([], 1, b"", traceback.format_exc().encode())
             return subprocess.CompletedProcess([], 0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(  # Of `tests` it finds nothing.
+_SERVER.set_forkserver_preload(  # It cannot find modules of tests.
     ["components.trainer.cluster.hand", "components.transform.transform", "pipeline.cli"]
 )
 

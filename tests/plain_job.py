@@ -1,7 +1,7 @@
 """The job of the transform without Beam, where a job takes seconds whatever the text is.
 
-For tests of what is done around the job, and in each of its units; test_transform shows that both
-write the same bytes.
+For tests of what is done around the job, and in each of its units; test_transform_bucket shows that
+both write the same bytes.
 """
 
 import json

@@ -11,7 +11,7 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
-def rest(service: Service, port: int) -> ThreadingHTTPServer:
+@contextmanager
+def rest(service: Service, port: int) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             if self.path != f"/v1/models/{service.name}:predict":
@@ -74,13 +75,15 @@ def rest(service: Service, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("localhost", port), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    with ThreadingHTTPServer(("localhost", port), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield
+        server.shutdown()
 
 
-def serve(arguments: Sequence[str]) -> grpc.Server:
-    """Serve as the flags say, by threads of this process."""
+@contextmanager
+def serve(arguments: Sequence[str]) -> Iterator[None]:
+    """Serve as the flags say, by threads of this process, as long as the block lasts."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rest_api_port", type=int, default=0)
@@ -92,11 +95,13 @@ def serve(arguments: Sequence[str]) -> grpc.Server:
     service = Service(flags.model_name, str(flags.model_base_path / str(newest)))
     server = grpc.server(futures.ThreadPoolExecutor(2))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
-    if flags.rest_api_port:
-        rest(service, flags.rest_api_port)
     server.add_insecure_port(f"localhost:{flags.port}")
-    server.start()
-    return server
+    with ExitStack() as stack:
+        if flags.rest_api_port:
+            stack.enter_context(rest(service, flags.rest_api_port))
+        server.start()
+        stack.callback(server.stop, None)
+        yield
 
 
 @contextmanager
@@ -106,15 +111,21 @@ def program(script: Path, *flags: str) -> Iterator[None]:
     It hands the flags that it is given, and more, to this process, which has TensorFlow and serves,
     and waits to be killed.
     """
-    given, servers = script.with_name("given"), []
+    given, stopped = script.with_name("given"), threading.Event()
     os.mkfifo(given)
     script.write_text(f'#!/bin/sh\necho "$@" {shlex.join(flags)} > {given}\nexec sleep 60\n')
     script.chmod(0o755)
-    thread = threading.Thread(target=lambda: servers.append(serve(given.read_text().split())))
-    thread.daemon = True
-    thread.start()
-    try:
-        yield
-    finally:
-        for server in servers:
-            server.stop(None)
+
+    def work() -> None:
+        if flags := given.read_text().split():
+            with serve(flags):
+                stopped.wait()
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            yield
+        finally:
+            stopped.set()
+            os.close(os.open(given, os.O_RDWR))  # Nobody has started the script.
+            working.result()

@@ -15,7 +15,14 @@ import stores
 import trainings
 from apache_beam.options.pipeline_options import PipelineOptions
 from test_dataset import random_documents, write_examples
-from trainings import TABLES_WITH_NGRAMS, digests, losses, small_examples, too_few_examples
+from trainings import (
+    TABLES_WITH_NGRAMS,
+    digests,
+    in_midst_of_work,
+    losses,
+    small_examples,
+    too_few_examples,
+)
 
 from components import trainer
 from components.artifacts import VOCABULARY, Examples, Model
@@ -330,18 +337,6 @@ def test_a_hand_that_is_left_over_ends_and_writes_nothing(
         Hand(there, 0, "CPU:0", patience=9).work()
         assert not directory.exists()
     assert Station.at(str(directory)) is None
-
-
-def in_midst_of_work(directory: Path) -> int:
-    """A process that has claimed what is not written yet, after some rounds; 0: none."""
-    for claim in directory.glob("rounds/*/claim-rounds-*"):
-        round_, task = claim.name.split("-", 3)[2:]
-        try:
-            if int(round_) > 1 and not (claim.parent / task).exists():
-                return int(json.loads(claim.read_bytes())["pid"])
-        except (OSError, ValueError):
-            continue
-    return 0
 
 
 def test_a_training_may_change_to_the_cluster_and_back(

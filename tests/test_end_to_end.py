@@ -221,7 +221,7 @@ def test_one_changed_setting_reruns_what_depends_on_it(
 
 
 @pytest.mark.usefixtures("probe_here")
-def test_single_stages_build_what_a_run_builds(
+def test_the_stages_behind_the_transform_build_alone_what_a_run_builds(
     corpus: Path, finished: Any, tmp_path: Path, command: Command
 ) -> None:
     whole, _ = finished

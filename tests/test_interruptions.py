@@ -14,7 +14,6 @@ import commands
 import forks
 import pytest
 from commands import Command, start, write_corpus
-from test_cluster import in_midst_of_work
 from test_dataset import random_documents, write_examples
 from trainings import (
     NEVER,
@@ -46,7 +45,7 @@ def send(process: int, number: signal.Signals, moment: Callable[[], Any]) -> Non
     while True:
         time.sleep(0.01)
         assert time.monotonic() < deadline
-        assert Path(f"/proc/{process}/cmdline").read_bytes()  # Which one that has ended has not.
+        assert Path(f"/proc/{process}/cmdline").read_bytes()  # It has not ended.
         os.kill(process, signal.SIGSTOP)  # So that the moment does not pass.
         if moment():
             break
@@ -188,8 +187,8 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bits(
 ) -> None:
     several, with_ngrams = tmp_path / "several", tmp_path / "with_ngrams"
     # Processes have other parts than this one, and each goes on with what another one began.
-    process(many_words, 1, (with_ngrams, NGRAMS, ("writing", 0, 2)))
-    assert newest_checkpoint(with_ngrams) == (0, 1)
+    process(many_words, 1, (with_ngrams, NGRAMS, ("writing", 1, 2)))
+    assert newest_checkpoint(with_ngrams) == (1, 1)
     process(many_words, 2, (with_ngrams, NGRAMS, NEVER), (several, WORDS, ("unkept", 1, 2)))
     assert newest_checkpoint(several) == (1, 1)
     assert not (several / "manifest.json").exists()
@@ -218,21 +217,27 @@ def work_until_killed(address: str) -> None:
 def test_a_process_killed_in_mid_round_costs_no_bit(
     many_words: Examples, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a cluster, in which this process goes on."""
+    """Of a cluster of two, the other of which is this process."""
+    codes: list[int | None] = []
 
     def start(self: Job, hands: int, patience: float) -> Callable[[], None]:
-        def work() -> None:
-            victim = forks.start(tmp_path / "log", work_until_killed, self._address)
-            victim.join(120)
-            assert victim.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
-            assert in_midst_of_work(Path(self._address)) == victim.pid
-            hand.work_at(self._address, 1, 1.0)
+        victim = forks.start(tmp_path / "log", work_until_killed, self._address)
+        learn = Station.learn
 
-        return work
+        def learn_beside(self: Station, state: int, shard: int, device: str) -> bytes:
+            if state == 2 and not codes:  # Until the other has claimed a shard as well.
+                victim.join(60)
+                codes.append(victim.exitcode)
+                victim.kill()
+            return learn(self, state, shard, device)
+
+        monkeypatch.setattr(Station, "learn", learn_beside)
+        return lambda: hand.work_at(self._address, 1, 1.0)
 
     monkeypatch.setattr(Job, "start", start)
     distributed = WORDS.model_copy(update={"distributed": True})
     model = train(many_words, tmp_path / "out", distributed).path
+    assert codes == [-signal.SIGKILL]
     assert digests(model) == digests(words)
     assert losses(model) == losses(words)
 

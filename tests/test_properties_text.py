@@ -3,13 +3,12 @@
 import functools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plain_job
 import pyarrow as pa
 import pytest
 import strategies
@@ -178,17 +177,11 @@ def test_vocabulary_and_counts_equal_a_counter(
 
 
 @pytest.fixture(scope="module")
-def outputs(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Path]:
-    """For jobs of Beam, which take seconds, in campaigns alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not pytestconfig.getoption("--examples"):
-            plain_job.use(patch)
-        yield tmp_path_factory.mktemp("jobs")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
 
 
-@strategies.examples(1 / 200)
+@strategies.examples(1 / 200)  # A job takes seconds.
 @given(
     documents=st.lists(strategies.plain_texts("\r\n"), min_size=20, max_size=60),
     cuts=st.lists(st.integers(0, 60), max_size=2).map(sorted),

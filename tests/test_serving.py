@@ -59,7 +59,7 @@ def server(request: pytest.FixtureRequest, models: Path) -> Iterator[tuple[str, 
     flags.append(f"--model_base_path={models}")
     with ExitStack() as stack:
         if request.param == "stand-in":
-            stack.callback(serving_stand_in.serve(flags).stop, None)
+            stack.enter_context(serving_stand_in.serve(flags))
         elif shutil.which(BINARY):
             stack.callback(stack.enter_context(subprocess.Popen([BINARY, *flags])).kill)
             channel = stack.enter_context(grpc.insecure_channel(f"localhost:{ports[0]}"))

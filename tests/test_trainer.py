@@ -19,7 +19,7 @@ from components import trainer
 from components.artifacts import Examples, Model
 from components.errors import NotBlessedError, SkipstreamError
 from components.settings import TrainerSettings
-from components.trainer import SkipGrams, tables
+from components.trainer import SkipGrams, tables, tokens
 from components.trainer.model import SkipGram
 from components.trainer.rounds import BLOCK
 
@@ -286,10 +286,23 @@ def test_losses_are_there_for_tensorboard(examples: Examples, trained: Model) ->
 
 
 def test_no_dataset_that_is_read_has_a_thread_that_tunes_it(
-    trained: Model, tuned: list[bool]
+    examples: Examples, trained: Model, tuned: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On one CPU the end of a training waited for that thread, as long as the training had taken.
-    assert tuned and not any(tuned)
+    assert tuned  # Those of rounds.
+    single, of_files = tf.data.Dataset.get_single_element, []
+
+    def spy(dataset: tf.data.Dataset) -> Any:
+        of_files.append(dataset.options().autotune.enabled)
+        return single(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "get_single_element", spy)
+    # A graph may have been made of it before.
+    monkeypatch.setattr(tokens, "_ids", tokens._ids.python_function)
+    files = examples.records("train")
+    tokens.unpacked(files, 1 << 30)
+    assert len(of_files) == len(files)
+    assert not any([*tuned, *of_files])
 
 
 def test_the_model_looks_up_its_vectors(examples: Examples) -> None:

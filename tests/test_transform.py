@@ -142,12 +142,13 @@ def test_vocabulary_records_and_graph_are_those_of_an_independent_count(
     for name in ("enwiki-dev", "zhwiki"):  # Together more than a block of the reader.
         with gzip.open(shared / "corpora" / name / "part-000.txt.gz") as file:
             lines += file.read(600_000).split(b"\n")
+    lines = list(dict.fromkeys(line for line in lines if line.strip()))
+    again = lines[::9]
     (tmp_path / "a.txt").write_bytes(b"\n".join(lines))
-    (tmp_path / "b.txt").write_bytes(b"\n".join(lines[::9]))
+    (tmp_path / "b.txt").write_bytes(b"\n".join([*again, b"", "…\n".encode()]))
     settings = TransformSettings(min_count=3, max_size=7000, deduplicate=True)
     examples = run(tmp_path / "out", str(tmp_path / "*.txt"), settings=settings)
-    unique = [line for line in dict.fromkeys(lines) if line.strip()]
-    documents = tokenise(unique).to_list()
+    documents = tokenise(lines).to_list()
     counts = Counter(token for document in documents for token in document)
     kept = [item for item in plain_job.largest_first(counts) if item[1] >= 3]
     assert len(kept) > 7000
@@ -156,9 +157,13 @@ def test_vocabulary_records_and_graph_are_those_of_an_independent_count(
     assert written == b"".join(b"%s\t%d\n" % item for item in expected)
     assert examples.statistics["tokens"] == counts.total()
     assert examples.statistics["types"] == len(counts)
+    dropped = {"duplicate": len(again), "empty": 1, "no_token": 1}
+    assert examples.statistics["documents_dropped"] == dropped
+    unknown = counts.total() - sum(count for _, count in expected)
+    assert examples.statistics["tokens_dropped"] == {"out_of_vocabulary": unknown}
 
     ids = {token: id_ for id_, (token, _) in enumerate(expected)}
-    assert_ids_of(examples, unique, documents, ids, ExampleGenSettings().eval_share)
+    assert_ids_of(examples, lines, documents, ids, ExampleGenSettings().eval_share)
 
     graph = tft.TFTransformOutput(str(examples.path / "transform_graph"))
     outputs = graph.transform_raw_features({"text": tf.constant(["The CITY, unheard-of"])})

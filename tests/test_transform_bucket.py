@@ -89,10 +89,11 @@ def requests_of(proxy: Proxy) -> Counter[str]:
 
 
 LINES = [f"a{number} b c d e f g h" for number in range(60)]
+LINES[7:7] = ["", "…"]  # Without a word.
 CHANGED = "\n".join(LINES).replace("a59 ", "x59 ")  # In the last of three units.
 
 
-def test_tokens_in_a_bucket_are_read_and_written_once_by_two_workers_who_make_what_one_does(
+def test_tokens_in_a_bucket_are_read_and_written_once_and_two_workers_make_what_no_beam_makes(
     tmp_path: Path,
     server: stores.Server,
     bucket: str,

@@ -174,3 +174,15 @@ class Elsewhere:
             if has_come(state):
                 shutil.rmtree(self.directory / moment, ignore_errors=True)
                 shutil.copytree(checkpoint, self.directory / moment / name)
+
+
+def in_midst_of_work(directory: Path) -> int:
+    """A process that has claimed what is not written yet, after some rounds; 0: none."""
+    for claim in directory.glob("rounds/*/claim-rounds-*"):
+        round_, task = claim.name.split("-", 3)[2:]
+        try:
+            if int(round_) > 1 and not (claim.parent / task).exists():
+                return int(json.loads(claim.read_bytes())["pid"])
+        except (OSError, ValueError):
+            continue
+    return 0

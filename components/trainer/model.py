@@ -142,9 +142,10 @@ def _shards(spans: Spans) -> list[Rows]:
 def models_freed() -> Iterator[None]:
     """When a function so decorated returns, free the tables of its models: they can be gigabytes.
 
-    Keras lets a model refer to itself, so they would wait for Python's garbage collector. It is
-    told to look at what came in the meantime alone: at the objects of TensorFlow and Beam that
-    stay, a million of them, it would look for 0.2 to 0.4 s. What others have frozen stays so.
+    Keras lets a model refer to itself, so they would wait for Python's garbage collector. It looks
+    only at objects that were made in the meantime: TensorFlow and Beam have made a million, and to
+    look at those would take 0.2 to 0.4 s. Older garbage is collected later. What others have frozen
+    stays frozen.
     """
     all_thawed = not gc.get_freeze_count()
     if all_thawed:

@@ -25,6 +25,7 @@ from typing import Any
 import commands
 import pytest
 import test_cluster
+import trainings
 from commands import Command, free_port
 from test_dataset import write_examples
 
@@ -263,7 +264,7 @@ def test_a_training_on_prism_loses_no_bit_when_its_worker_is_killed_in_mid_round
 
     def kill() -> None:
         end = time.monotonic() + 120
-        while not (worker := test_cluster.in_midst_of_work(out / "work")):
+        while not (worker := trainings.in_midst_of_work(out / "work")):
             assert time.monotonic() < end
             time.sleep(0.002)
         parent = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])

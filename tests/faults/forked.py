@@ -153,7 +153,10 @@ def _fork_the_probe() -> None:
 
     told, tell = os.pipe()
     said, say = os.pipe()
+    # Python ignores what a signal raises in the hooks of a fork. The product forks nothing.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     pid = os.fork()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if not pid:
         os.dup2(told, 0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
