@@ -49,8 +49,9 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
-@contextmanager
-def rest(service: Service, port: int) -> Iterator[None]:
+def rest(service: Service, port: int) -> ThreadingHTTPServer:
+    """A server that is at work, in a thread."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             if self.path != f"/v1/models/{service.name}:predict":
@@ -75,10 +76,9 @@ def rest(service: Service, port: int) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("localhost", port), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield
-        server.shutdown()
+    server = ThreadingHTTPServer(("localhost", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def serve(arguments: Sequence[str]) -> Iterator[None]:
     server.add_insecure_port(f"localhost:{flags.port}")
     with ExitStack() as stack:
         if flags.rest_api_port:
-            stack.enter_context(rest(service, flags.rest_api_port))
+            by_rest = stack.enter_context(rest(service, flags.rest_api_port))
+            stack.callback(by_rest.shutdown)
         server.start()
         stack.callback(server.stop, None)
         yield
