@@ -129,7 +129,8 @@ def test_a_signal_ends_the_beam_job_in_one_line(
     log, out = tmp_path / "log", tmp_path / "out"
     process = forks.start(log, run, "--input", str(corpus), "--output", str(out))
     try:
-        send(process.pid or 0, number, lambda: list(out.glob(moment)))
+        assert process.pid  # 0 would be this process and all beside it.
+        send(process.pid, number, lambda: list(out.glob(moment)))
         process.join(120)
     finally:
         process.kill()
