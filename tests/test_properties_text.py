@@ -296,6 +296,7 @@ def test_any_words_are_answered(model: Any, words: list[bytes], k: int) -> None:
     np.testing.assert_array_equal(answer["embedding"].numpy()[known], vectors[known])
     np.testing.assert_allclose(answer["embedding"], vectors, rtol=1e-5, atol=1e-6)
 
+    atol = 2e-5 if embeddings.buckets() else 2e-6  # With int8 and n-grams, more bits differ.
     asked = {"words": given}, {"a": given, "b": given[::-1], "c": tf.roll(given, 1, 0)}
     for name, inputs in zip(("nearest", "analogy"), asked, strict=True):
         signature = served.signatures[name]
@@ -316,15 +317,17 @@ def test_any_words_are_answered(model: Any, words: list[bytes], k: int) -> None:
             assert np.flatnonzero(found[row] != b"").tolist() == list(range(count))
             assert not cosines[row, count:].any()
             near_words = [word.decode() for word in found[row, :count]]
-            assert_same(near or [], near_words, cosines[row, :count])
+            assert_same(near or [], near_words, cosines[row, :count], atol)
 
 
-def assert_same(ours: list[tuple[str, float]], words: list[str], cosines: np.ndarray) -> None:
+def assert_same(
+    ours: list[tuple[str, float]], words: list[str], cosines: np.ndarray, atol: float
+) -> None:
     """Words may change places, the last one with others, where the last bits of cosines differ."""
-    np.testing.assert_allclose([cosine for _, cosine in ours], cosines, atol=2e-5)
+    np.testing.assert_allclose([cosine for _, cosine in ours], cosines, atol=atol)
     table = dict(ours)
     for (word, _), other, cosine in zip(ours, words, cosines, strict=True):
-        assert word == other or abs(table.get(other, ours[-1][1]) - cosine) < 2e-5
+        assert word == other or abs(table.get(other, ours[-1][1]) - cosine) < atol
 
 
 @strategies.examples(1 / 10)
